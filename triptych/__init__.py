@@ -1,0 +1,3 @@
+"""Stable Diffusion served by Triton, one model a stage."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,270 @@
+"""The settings of one image: from the request's text, through every stage, into the picture."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import secrets
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from triptych import schedulers
+from triptych.errors import InvalidRequest
+
+OUTPUT_FORMATS = ("png", "jpeg", "webp")
+MAX_SEED = 2**64 - 1
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The most that a request may ask for; the one place where these numbers stand.
+
+    A server's operator changes them by `parameters` of the same names in config.pbtxt.
+    Sides and pixels are the picture's; `max_prompt_bytes` holds for each of the two prompts.
+    """
+
+    max_num_inference_steps: int = 200
+    max_guidance_scale: float = 50.0
+    max_pixels: int = 768 * 768
+    min_side: int = 64
+    max_prompt_bytes: int = 16 * 1024
+
+    @classmethod
+    def from_parameters(cls, parameters: Mapping[str, str]) -> Limits:
+        """Limits with those in `parameters` changed; names in capitals are Triton's own.
+
+        Raises ValueError, naming the parameter, for an unknown name and for a value that is no
+        number or is outside 1 to `WIDEST`.
+        """
+        known = {field.name: field.default for field in dataclasses.fields(cls)}
+        changed: dict[str, Any] = {}
+        for name, text in parameters.items():
+            if name.isupper():
+                continue
+            if name not in known:
+                raise ValueError(f"parameter {name}: no such limit; known: {', '.join(known)}")
+            kind, highest = type(known[name]), getattr(WIDEST, name)
+            try:
+                value = kind(text)
+            except ValueError:
+                value = math.nan
+            if not 1 <= value <= highest:
+                raise ValueError(f"parameter {name}: got {text!r}; allowed: 1 to {highest}")
+            changed[name] = value
+        return cls(**changed)
+
+
+WIDEST = Limits(
+    max_num_inference_steps=1000,
+    max_guidance_scale=1000.0,
+    max_pixels=4096 * 4096,
+    min_side=4096,
+    max_prompt_bytes=1024 * 1024,
+)
+"""What no operator can go beyond."""
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """What a request gets that does not say otherwise: the served model's own values.
+
+    `size_multiple`: what height and width must be multiples of, the VAE's factor.
+    """
+
+    height: int
+    width: int
+    num_inference_steps: int
+    guidance_scale: float
+    scheduler: str
+    size_multiple: int = 8
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that one image is made from, under diffusers' names; see `parse`."""
+
+    prompt: str
+    negative_prompt: str
+    num_inference_steps: int
+    guidance_scale: float
+    seed: int
+    height: int
+    width: int
+    scheduler: str
+    output_format: str
+    warnings: tuple[str, ...] = ()
+
+    def to_json(self) -> str:
+        """The `settings` tensor that goes from stage to stage."""
+        return json.dumps(dataclasses.asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str | bytes, limits: Limits = WIDEST) -> Settings:
+        """The settings in what `to_json` gave; InvalidRequest for anything else."""
+        whole = "a JSON object as the tokenizer stage gives it"
+        if isinstance(text, bytes):
+            text = _decode("settings", text)
+        values = _json_object(text, "settings")
+        if values is None:
+            raise InvalidRequest("settings", text, whole)
+        warnings = values.pop("warnings", ())
+        if not isinstance(warnings, (list, tuple)):
+            raise InvalidRequest("warnings", warnings, "a list of texts")
+        for warning in warnings:
+            if _utf8(warning) is None:
+                raise InvalidRequest("warnings", warning, "a list of texts")
+        for name in REQUEST_KEYS:
+            if name not in values:
+                raise InvalidRequest("settings", text, f"{whole}, with {name}")
+        # A side's bounds of its own belong to the request; here any positive side will do.
+        checked = _check(values, dataclasses.replace(limits, min_side=1), size_multiple=1)
+        return dataclasses.replace(checked, warnings=tuple(warnings))
+
+
+REQUEST_KEYS = tuple(f.name for f in dataclasses.fields(Settings) if f.name != "warnings")
+
+
+def parse(raw: bytes, defaults: Defaults, limits: Limits) -> Settings:
+    """The settings that a request's INPUT_0 asks for.
+
+    `raw` is UTF-8: a JSON object with keys of `REQUEST_KEYS`, of which only `prompt` is required,
+    or any other text, which is then the prompt. Without a seed the settings get a random one.
+    Raises InvalidRequest, and nothing else, for what cannot be served.
+    """
+    # A character of JSON is at most 12 bytes for 2 of UTF-16, 6 for one ASCII letter.
+    most = 12 * limits.max_prompt_bytes + 4096
+    if len(raw) > most:
+        raise InvalidRequest("INPUT_0", raw, f"at most {most} bytes")
+    text = _decode("INPUT_0", raw)
+    asked = _json_object(text, "INPUT_0")
+    if asked is None:
+        asked = {"prompt": text}
+    elif "prompt" not in asked:
+        raise InvalidRequest("prompt", None, "a text; a JSON object must have a prompt")
+    values = {
+        "negative_prompt": "",
+        "num_inference_steps": defaults.num_inference_steps,
+        "guidance_scale": defaults.guidance_scale,
+        "height": defaults.height,
+        "width": defaults.width,
+        "scheduler": defaults.scheduler,
+        "output_format": OUTPUT_FORMATS[0],
+    }
+    values.update(asked)
+    if "seed" not in values:
+        values["seed"] = secrets.randbits(32)
+    return _check(values, limits, defaults.size_multiple)
+
+
+def _decode(field: str, raw: bytes) -> str:
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise InvalidRequest(field, raw, "text in UTF-8") from None
+
+
+def _json_object(text: str, field: str) -> dict[str, Any] | None:
+    """The object that `text` is, or None if it is no JSON object; no key may stand twice."""
+    if not text.lstrip(" \t\r\n").startswith("{"):
+        return None
+    try:
+        # NaN and the infinities pass here, for the error to name the field that has them.
+        values = json.loads(text, object_pairs_hook=_Object, parse_int=_number, strict=False)
+    except RecursionError:
+        raise InvalidRequest(field, text, "a JSON object of plain values") from None
+    except ValueError:
+        return None
+    for key in values.repeated:
+        raise InvalidRequest(key, values[key], "each key once")
+    return values
+
+
+class _Object(dict):
+    """A JSON object that knows its repeated keys."""
+
+    def __init__(self, members: list[tuple[str, Any]]) -> None:
+        super().__init__(members)
+        self.repeated = [key for key, n in Counter(key for key, _ in members).items() if n > 1]
+
+
+def _number(digits: str) -> int | float:
+    """A JSON integer; a very long one, which Python reads slowly or not at all, as a float."""
+    return int(digits) if len(digits) <= 40 else float(digits)
+
+
+def _check(values: dict[str, Any], limits: Limits, size_multiple: int) -> Settings:
+    for key, value in values.items():
+        if key not in REQUEST_KEYS:
+            raise InvalidRequest(key, value, f"only the keys {', '.join(REQUEST_KEYS)}")
+    prompt = _text("prompt", values["prompt"], limits)
+    if not prompt.strip():
+        raise InvalidRequest("prompt", prompt, "a text that is not blank")
+    steps, guidance = values["num_inference_steps"], values["guidance_scale"]
+    width = _side("width", values["width"], limits.max_pixels, limits, size_multiple)
+    height = _side("height", values["height"], limits.max_pixels // width, limits, size_multiple)
+    return Settings(
+        prompt=prompt,
+        negative_prompt=_text("negative_prompt", values["negative_prompt"], limits),
+        num_inference_steps=_integer("num_inference_steps", steps, limits.max_num_inference_steps),
+        guidance_scale=_real("guidance_scale", guidance, limits.max_guidance_scale),
+        seed=_integer("seed", values["seed"], MAX_SEED, low=0),
+        height=height,
+        width=width,
+        scheduler=_scheduler(values["scheduler"]),
+        output_format=_one_of("output_format", values["output_format"], OUTPUT_FORMATS),
+    )
+
+
+def _text(field: str, value: Any, limits: Limits) -> str:
+    utf8 = _utf8(value)
+    if utf8 is None or b"\0" in utf8 or len(utf8) > limits.max_prompt_bytes:
+        allowed = f"a text of at most {limits.max_prompt_bytes} bytes of UTF-8, without NUL"
+        raise InvalidRequest(field, value, allowed)
+    return value
+
+
+def _utf8(value: Any) -> bytes | None:
+    """The bytes of a text; None for no text, or with half a surrogate pair, as JSON can escape."""
+    try:
+        return value.encode() if isinstance(value, str) else None
+    except UnicodeEncodeError:
+        return None
+
+
+def _integer(field: str, value: Any, high: int, low: int = 1) -> int:
+    if type(value) is not int or not low <= value <= high:
+        raise InvalidRequest(field, value, f"an integer from {low} to {high}")
+    return value
+
+
+def _real(field: str, value: Any, high: float) -> float:
+    if type(value) not in (int, float) or not 0 <= value <= high:
+        raise InvalidRequest(field, value, f"a number from 0 to {high}")
+    return float(value)
+
+
+def _side(field: str, value: Any, high: int, limits: Limits, multiple: int) -> int:
+    if type(value) is not int or not limits.min_side <= value <= high or value % multiple:
+        allowed = f"a multiple of {multiple} from {limits.min_side}"
+        allowed += f", with height * width at most {limits.max_pixels}"
+        raise InvalidRequest(field, value, allowed)
+    return value
+
+
+def _one_of(field: str, value: Any, choices: tuple[str, ...]) -> str:
+    if not isinstance(value, str) or value not in choices:
+        raise InvalidRequest(field, value, f"one of {', '.join(choices)}")
+    return value
+
+
+def _scheduler(value: Any) -> str:
+    allowed = f"one of {', '.join(schedulers.NAMES)}, or the name of their class in diffusers"
+    if not isinstance(value, str):
+        raise InvalidRequest("scheduler", value, allowed)
+    try:
+        return schedulers.resolve(value)
+    except ValueError:
+        raise InvalidRequest("scheduler", value, allowed) from None

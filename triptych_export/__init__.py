@@ -1,0 +1,1 @@
+"""Stable Diffusion weights to a served model repository. Needs torch or Paddle; never served."""

@@ -1,0 +1,45 @@
+"""The TensorRT shapes in a config.pbtxt, made to hold a model's own sizes.
+
+FastDeploy writes them as accelerators called min_shape, opt_shape and max_shape, each with one
+parameter an input: `parameters { key: "sample" value: "2 4 64 64" }`, batch first.
+"""
+
+from __future__ import annotations
+
+import re
+
+_PROFILE = re.compile(r'name\s*:\s*"(min|opt|max)_shape"')
+_PARAMETER = re.compile(r'(key\s*:\s*"(?P<key>[^"]*)"\s*,?\s*value\s*:\s*")(?P<value>[\d\s]+)(")')
+
+
+def follow_model(config: str, sizes: dict[str, tuple[int, ...]]) -> str:
+    """`config` with the shapes of the inputs named in `sizes` made to fit; the rest untouched.
+
+    sizes: input -> its dimensions without the batch, as a usual call has them. opt becomes the
+    usual call; min and max are widened where they do not hold it. A negative number is a
+    dimension that is the same in every call: all three shapes get its absolute value.
+    """
+    starts = [(match.start(), match.group(1)) for match in _PROFILE.finditer(config)]
+
+    def profile_at(position: int) -> str | None:
+        before = [name for start, name in starts if start < position]
+        return before[-1] if before else None
+
+    def replace(match: re.Match) -> str:
+        profile = profile_at(match.start())
+        wanted = sizes.get(match.group("key"))
+        if profile is None or wanted is None:
+            return match.group(0)
+        batch, *dims = (int(number) for number in match.group("value").split())
+        if len(dims) != len(wanted):
+            return match.group(0)
+        new = [_fit(profile, old, usual) for old, usual in zip(dims, wanted)]
+        return match.group(1) + " ".join(str(n) for n in (batch, *new)) + match.group(4)
+
+    return _PARAMETER.sub(replace, config)
+
+
+def _fit(profile: str, old: int, usual: int) -> int:
+    if usual < 0:
+        return -usual
+    return {"min": min(old, usual), "opt": usual, "max": max(old, usual)}[profile]

@@ -1,0 +1,7 @@
+"""The one error that the command line prints as a line instead of a traceback."""
+
+from __future__ import annotations
+
+
+class ExportError(Exception):
+    """The export cannot be done, or its result is not good; str() says why and what to do."""

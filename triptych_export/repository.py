@@ -1,0 +1,166 @@
+"""Writing into a model repository so that it is whole before, during and after.
+
+New version folders are written aside, as `MODEL/.new/`, which Triton does not read; `commit`
+renames all of them into place, `MODEL/.old/` holding what was there until the last is in.
+"""
+
+from __future__ import annotations
+
+import shutil
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+VERSION = "1"
+
+
+@contextmanager
+def replacement(output: Path, template: Path) -> Iterator[Replacement]:
+    """A Replacement in the repository `output`; left without its commit, nothing has changed.
+
+    Models that `output` lacks are taken from `template`, a repository with the configurations
+    and the Python models.
+    """
+    new = Replacement(output)
+    try:
+        new.prepare(template)
+        yield new
+    finally:
+        new.discard()
+
+
+class Replacement:
+    """New contents of some models' version folders in the repository `output`."""
+
+    def __init__(self, output: Path):
+        self.output = output
+        self._models: list[str] = []
+        self._configs: dict[str, str] = {}
+        self._made: list[Path] = []
+
+    def prepare(self, template: Path) -> None:
+        """Mend what a killed export left, and take over the models that are missing."""
+        self._make_folder(self.output)
+        _recover(self.output)
+        if template.is_dir():
+            for model in sorted(path.name for path in template.iterdir() if path.is_dir()):
+                if not (self.output / model).exists():
+                    self._copy_model(template / model)
+
+    def discard(self) -> None:
+        """Take away everything that was not committed."""
+        for model in self._models:
+            shutil.rmtree(self.output / model / ".new", ignore_errors=True)
+        for path in reversed(self._made):
+            shutil.rmtree(path, ignore_errors=True)
+
+    def version_folder(self, model: str) -> Path:
+        """A folder that becomes the model's version folder, with its Python files and no others.
+
+        model: a name in the repository, or an absolute path of a model kept outside of it.
+        """
+        if model in self._models:
+            return self.output / model / ".new"
+        self._make_folder(self.output / model)
+        self._models.append(model)
+        new = self.output / model / ".new"
+        shutil.rmtree(new, ignore_errors=True)
+        new.mkdir()
+        for path in sorted((self.output / model / VERSION).glob("*.py")):
+            shutil.copy2(path, new / path.name)
+        return new
+
+    def config(self, model: str) -> str | None:
+        """The text of the model's config.pbtxt, or None if it has none."""
+        path = self.output / model / "config.pbtxt"
+        return path.read_text(encoding="utf-8") if path.is_file() else None
+
+    def set_config(self, model: str, text: str) -> None:
+        self._configs[model] = text
+
+    def commit(self) -> None:
+        """Put everything in place; any failure puts everything back."""
+        old_configs = {model: self.config(model) for model in self._configs}
+        with _signals_held():
+            swapped: list[str] = []
+            try:
+                for model in self._models:
+                    swapped.append(model)
+                    _swap(self.output / model)
+                for model, text in self._configs.items():
+                    _write_whole(self.output / model / "config.pbtxt", text)
+            except BaseException:
+                for model, text in old_configs.items():
+                    if text is not None:
+                        _write_whole(self.output / model / "config.pbtxt", text)
+                for model in reversed(swapped):
+                    _swap_back(self.output / model)
+                raise
+            for model in self._models:
+                shutil.rmtree(self.output / model / ".old", ignore_errors=True)
+            self._models.clear()
+            self._made.clear()
+
+    def _copy_model(self, model: str) -> None:
+        self._make_folder(self.output / model)
+        source = self._template / model
+        kept = [
+            source / "config.pbtxt",
+            *source.glob("*.py"),
+            *source.glob(f"{VERSION}/*.py"),
+        ]
+        (self.output / model / VERSION).mkdir()
+        for path in kept:
+            if path.is_file():
+                shutil.copy2(path, self.output / model / path.relative_to(source))
+
+    def _make_folder(self, path: Path) -> None:
+        missing = [p for p in (path, *path.parents) if not p.exists()]
+        path.mkdir(parents=True, exist_ok=True)
+        self._made.extend(reversed(missing))
+
+
+def _recover(output: Path) -> None:
+    """Mend what a killed export left: while a new folder waits, its renames were not all done."""
+    unfinished = list(output.glob("*/.new"))
+    for old in output.glob("*/.old"):
+        if unfinished:
+            shutil.rmtree(old.parent / VERSION, ignore_errors=True)
+            old.rename(old.parent / VERSION)
+        else:
+            shutil.rmtree(old)
+    for new in unfinished:
+        shutil.rmtree(new)
+
+
+def _swap(model: Path) -> None:
+    if (model / VERSION).exists():
+        (model / VERSION).rename(model / ".old")
+    (model / ".new").rename(model / VERSION)
+
+
+def _swap_back(model: Path) -> None:
+    if (model / ".old").exists():
+        if (model / VERSION).exists():
+            (model / VERSION).rename(model / ".new")
+        (model / ".old").rename(model / VERSION)
+    elif not (model / ".new").exists():
+        (model / VERSION).rename(model / ".new")
+
+
+def _write_whole(path: Path, text: str) -> None:
+    aside = path.with_name(path.name + ".new")
+    aside.write_text(text, encoding="utf-8")
+    aside.replace(path)
+
+
+@contextmanager
+def _signals_held():
+    """Ctrl-C and SIGTERM wait until the renames are done."""
+    held = {signal.SIGINT, signal.SIGTERM}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, held)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -1,0 +1,149 @@
+"""A folder of weights in the diffusers layout: what it is, and the numbers the service needs."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from triptych_export.errors import ExportError
+
+PARTS = ("text_encoder", "unet", "vae", "tokenizer", "scheduler")
+
+
+@dataclass(frozen=True)
+class Source:
+    """The configurations of a model folder, read and found fit for the export."""
+
+    folder: Path
+    text_encoder: dict = field(repr=False)
+    unet: dict = field(repr=False)
+    vae: dict = field(repr=False)
+    scheduler: dict = field(repr=False)
+
+    @property
+    def sample_size(self) -> tuple[int, int]:
+        """Height and width of the latents that the UNet was trained on."""
+        size = self.unet["sample_size"]
+        return (size, size) if isinstance(size, int) else tuple(size)
+
+    @property
+    def latent_channels(self) -> int:
+        return self.unet["in_channels"]
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of the text embeddings."""
+        return self.text_encoder["hidden_size"]
+
+    @property
+    def text_length(self) -> int:
+        """Tokens of a prompt, padding included."""
+        return self.text_encoder.get("max_position_embeddings", 77)
+
+    @property
+    def vae_scale_factor(self) -> int:
+        """Pixels of the picture to one of the latents, along one side."""
+        return 2 ** (len(self.vae["block_out_channels"]) - 1)
+
+
+def open_source(folder: Path) -> Source:
+    """Read the configurations of `folder`; ExportError if it is no SD 1.x or 2.x text-to-image."""
+    index = read_json(folder / "model_index.json")
+    refuse_other_families(index)
+    for part in PARTS:
+        if not (folder / part).is_dir():
+            raise ExportError(f"{folder}: no {part}/; the diffusers layout has {', '.join(PARTS)}")
+    unet = read_json(folder / "unet" / "config.json")
+    refuse_other_unets(unet)
+    source = Source(
+        folder=folder,
+        text_encoder=read_json(folder / "text_encoder" / "config.json"),
+        unet=unet,
+        vae=read_json(folder / "vae" / "config.json"),
+        scheduler=read_json(folder / "scheduler" / "scheduler_config.json"),
+    )
+    width = unet.get("cross_attention_dim")
+    if width != source.hidden_size:
+        raise ExportError(
+            f"{folder}: the UNet attends to embeddings {width} wide, the text encoder makes "
+            f"{source.hidden_size}: these are not parts of one model"
+        )
+    return source
+
+
+def refuse_other_families(index: dict) -> None:
+    """ExportError for a pipeline with other stages than Stable Diffusion 1.x and 2.x have."""
+    name = index.get("_class_name", "")
+    if "XL" in name or "text_encoder_2" in index:
+        raise ExportError(
+            f"{name or 'this model'} is of the SDXL family: two text encoders and extra size "
+            "conditions, which the served stages do not have; use a Stable Diffusion 1.x or 2.x model"
+        )
+    if "transformer" in index or "prior" in index or "unet" not in index:
+        raise ExportError(
+            f"{name or 'this model'} is not a Stable Diffusion 1.x or 2.x model: model_index.json "
+            "names no unet beside the text encoder and the VAE"
+        )
+
+
+def refuse_other_unets(unet: dict) -> None:
+    """ExportError for a UNet with inputs beyond sample, timestep and the text embeddings."""
+    if unet.get("addition_embed_type"):
+        raise ExportError(
+            f"the UNet takes extra conditions (addition_embed_type {unet['addition_embed_type']}), "
+            "as SDXL's does; use a Stable Diffusion 1.x or 2.x model"
+        )
+    if unet.get("class_embed_type") or unet.get("num_class_embeds"):
+        raise ExportError("the UNet takes class labels, which the served stages do not have")
+    if unet.get("in_channels") != unet.get("out_channels"):
+        raise ExportError(
+            f"the UNet takes {unet.get('in_channels')} channels and gives "
+            f"{unet.get('out_channels')}: inpainting, depth or edit models are not text-to-image"
+        )
+    if unet.get("in_channels") != 4:
+        raise ExportError(
+            f"the UNet's latents have {unet.get('in_channels')} channels; the served stages have 4"
+        )
+    if unet.get("sample_size") is None:
+        raise ExportError(
+            "unet/config.json has no sample_size: the default picture size is unknown"
+        )
+
+
+def pipeline_numbers(
+    source: Source,
+    scaling_factor: float,
+    shift_factor: float | None = None,
+    num_inference_steps: int | None = None,
+    guidance_scale: float | None = None,
+) -> dict:
+    """The content of `pipeline.json`; the last two stay out where they are not given."""
+    height, width = source.sample_size
+    numbers = {
+        "height": height * source.vae_scale_factor,
+        "width": width * source.vae_scale_factor,
+        "latent_channels": source.latent_channels,
+        "vae_scale_factor": source.vae_scale_factor,
+        "scaling_factor": scaling_factor,
+    }
+    optional = {
+        "shift_factor": shift_factor or None,
+        "num_inference_steps": num_inference_steps,
+        "guidance_scale": guidance_scale,
+    }
+    numbers.update({key: value for key, value in optional.items() if value is not None})
+    return numbers
+
+
+def read_json(path: Path) -> dict:
+    """The JSON object in `path`; ExportError if it is missing or is none."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ExportError(f"{path} is missing: the folder is not in the diffusers layout") from None
+    except (OSError, ValueError) as error:
+        raise ExportError(f"{path} cannot be read: {error}") from None
+    if not isinstance(value, dict):
+        raise ExportError(f"{path} holds no JSON object")
+    return value

@@ -1,0 +1,78 @@
+"""The networks that are exported: their tensors, which axes vary, and inputs to check them with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from triptych_export.source import Source
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One network. Tensor names are those of the served model; axes that vary have names."""
+
+    name: str
+    inputs: dict[str, tuple[str | int, ...]]
+    output: str
+    output_axes: tuple[str | int, ...]
+
+
+def stages(source: Source) -> dict[str, Stage]:
+    """The four networks of Stable Diffusion, by name."""
+    latent = ("batch", source.latent_channels, "height", "width")
+    embeds = ("batch", "length", source.hidden_size)
+    picture = ("batch", 3, "picture_height", "picture_width")
+    moments = ("batch", 2 * source.latent_channels, "height", "width")
+    all_stages = (
+        Stage(
+            "text_encoder",
+            {"input_ids": ("batch", "length")},
+            "last_hidden_state",
+            embeds,
+        ),
+        Stage(
+            "unet",
+            {"sample": latent, "timestep": ("batch",), "encoder_hidden_states": embeds},
+            "out_sample",
+            latent,
+        ),
+        Stage("vae_decoder", {"latent_sample": latent}, "sample", picture),
+        Stage("vae_encoder", {"sample": picture}, "latent_parameters", moments),
+    )
+    return {stage.name: stage for stage in all_stages}
+
+
+def example(stage: Stage, source: Source, batch: int, height: int, width: int, seed: int) -> dict:
+    """Inputs for `stage`, drawn by `seed`: latents of height and width, timesteps that differ."""
+    random = np.random.RandomState(seed)
+    scale = source.vae_scale_factor
+    sizes = {
+        "batch": batch,
+        "height": height,
+        "width": width,
+        "length": source.text_length,
+        "picture_height": height * scale,
+        "picture_width": width * scale,
+    }
+    inputs = {}
+    for name, axes in stage.inputs.items():
+        shape = [sizes[axis] if isinstance(axis, str) else axis for axis in axes]
+        if name == "input_ids":
+            inputs[name] = random.randint(0, source.text_encoder["vocab_size"], shape, np.int32)
+        elif name == "timestep":
+            inputs[name] = random.uniform(1, 999, shape).astype(np.float32)
+        else:
+            inputs[name] = random.standard_normal(shape).astype(np.float32)
+    return inputs
+
+
+def examples_to_check(stage: Stage, source: Source) -> list[dict]:
+    """Calls that differ in batch and size: whole up-factors, and sizes that no up-factor divides.
+
+    Small, so that a full-size model is checked in seconds; a graph that holds for these sizes has
+    none of them written in.
+    """
+    sizes = ((1, 16, 24), (2, 17, 13), (3, 11, 22))
+    return [example(stage, source, *size, seed) for seed, size in enumerate(sizes)]

@@ -1,0 +1,152 @@
+"""diffusers weights to ONNX through PyTorch's TorchScript exporter."""
+
+from __future__ import annotations
+
+import inspect
+import tempfile
+import warnings
+from pathlib import Path
+
+import diffusers
+import numpy as np
+import onnx
+import torch
+import transformers
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers.models.attention_processor import AttnProcessor
+from transformers import CLIPTextModel
+
+from triptych_export.errors import ExportError
+from triptych_export.onnx_files import rounded_to_half
+from triptych_export.source import Source
+from triptych_export.stages import Stage, example
+
+diffusers.utils.logging.disable_progress_bar()
+transformers.utils.logging.disable_progress_bar()
+
+OPSET = 17
+CONSTANT_KEYS = {"text_model.embeddings.position_ids", "embeddings.position_ids"}
+"""Tables that older releases saved as weights and newer ones compute."""
+
+
+class _TextEncoder(torch.nn.Module):
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids):
+        return self.model(input_ids=input_ids, return_dict=True).last_hidden_state
+
+
+class _UNet(torch.nn.Module):
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, sample, timestep, encoder_hidden_states):
+        return self.model(sample, timestep, encoder_hidden_states, return_dict=False)[0]
+
+
+class _VAEDecoder(torch.nn.Module):
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, latent_sample):
+        return self.model.decode(latent_sample, return_dict=False)[0]
+
+
+class _VAEEncoder(torch.nn.Module):
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, sample):
+        return self.model.encode(sample, return_dict=False)[0].parameters
+
+
+def load(stage: Stage, source: Source) -> torch.nn.Module:
+    """The network of `stage` in single precision, ready to call with the stage's inputs."""
+    if stage.name == "text_encoder":
+        model = _load(CLIPTextModel, source.folder, "text_encoder", attn_implementation="eager")
+        return _TextEncoder(model)
+    if stage.name == "unet":
+        model = _load(UNet2DConditionModel, source.folder, "unet")
+        model.set_attn_processor(AttnProcessor())
+        return _UNet(model)
+    model = _load(AutoencoderKL, source.folder, "vae")
+    model.set_attn_processor(AttnProcessor())
+    return _VAEDecoder(model) if stage.name == "vae_decoder" else _VAEEncoder(model)
+
+
+def scaling(source: Source) -> tuple[float, float | None]:
+    """The VAE's scaling and shift factors, by diffusers' default where the source has none."""
+    default = inspect.signature(AutoencoderKL.__init__).parameters["scaling_factor"].default
+    return source.vae.get("scaling_factor", default), source.vae.get("shift_factor")
+
+
+def run(module: torch.nn.Module, inputs: list[dict]) -> list[np.ndarray]:
+    """The framework's own output for each of `inputs`."""
+    with torch.no_grad():
+        return [
+            module(**{name: torch.from_numpy(value) for name, value in feeds.items()}).numpy()
+            for feeds in inputs
+        ]
+
+
+def export(module: torch.nn.Module, stage: Stage, source: Source, folder: Path) -> onnx.ModelProto:
+    """`module` as an ONNX model with every named axis free. Needs space for the weights in `folder`.
+
+    The latents that it is traced with are of a size that no up-factor divides: diffusers' UNet then
+    passes the size of each skip connection to its upsampling, so that any size works in the graph.
+    """
+    inputs = example(stage, source, batch=2, height=17, width=19, seed=0)
+    axes = {**stage.inputs, stage.output: stage.output_axes}
+    with tempfile.TemporaryDirectory(dir=folder) as scratch, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        path = Path(scratch) / "traced.onnx"
+        torch.onnx.export(
+            module,
+            tuple(torch.from_numpy(value) for value in inputs.values()),
+            str(path),
+            input_names=list(stage.inputs),
+            output_names=[stage.output],
+            dynamic_axes={
+                name: {i: axis for i, axis in enumerate(named) if isinstance(axis, str)}
+                for name, named in axes.items()
+            },
+            opset_version=OPSET,
+            dynamo=False,
+        )
+        return onnx.load(str(path))
+
+
+def round_to_half(module: torch.nn.Module) -> None:
+    """Round the weights as half-precision storage does, to check the export of such a model."""
+    for weight in module.state_dict().values():
+        if weight.dtype == torch.float32:
+            weight.copy_(torch.from_numpy(rounded_to_half(weight.numpy())))
+
+
+def _load(kind, folder: Path, part: str, **options) -> torch.nn.Module:
+    single = any((folder / part).glob("*model.safetensors")) or any(
+        (folder / part).glob("*.safetensors.index.json")
+    )
+    half = any((folder / part).glob("*.fp16*.safetensors"))
+    if not single and not half:
+        raise ExportError(f"{folder / part}: no .safetensors weights")
+    model, info = kind.from_pretrained(
+        folder,
+        subfolder=part,
+        torch_dtype=torch.float32,
+        use_safetensors=True,
+        variant=None if single else "fp16",
+        output_loading_info=True,
+        **options,
+    )
+    bad = [*info["missing_keys"], *info["mismatched_keys"], *info.get("error_msgs", ())]
+    bad += [key for key in info["unexpected_keys"] if key not in CONSTANT_KEYS]
+    if bad:
+        shown = ", ".join(str(key) for key in bad[:3])
+        raise ExportError(f"{folder / part}: {len(bad)} weights missing or unfit: {shown} ...")
+    return model.eval().requires_grad_(False)

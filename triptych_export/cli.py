@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import json
-import shutil
 import signal
 import sys
 from pathlib import Path
 
-from triptych_export import config_shapes, onnx_files
+from triptych_export import onnx_files
 from triptych_export.errors import ExportError
 from triptych_export.progress import Progress
-from triptych_export.repository import Replacement, replacement
-from triptych_export.source import Source, open_source, pipeline_numbers
+from triptych_export.repository import replacement
+from triptych_export.service_files import fit_configs, write_service_files
+from triptych_export.source import open_source, pipeline_numbers
 from triptych_export.stages import stages
-from triptych_export.tokenizer_files import write_tokenizer
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 SERVED = ("text_encoder", "unet", "vae_decoder")
@@ -71,34 +69,6 @@ def export(options: argparse.Namespace) -> None:
     for name, size in sizes.items():
         print(f"{name}: {size / 1e6:.1f} MB")
     print(f"{options.output}: {sum(sizes.values()) / 1e6:.1f} MB in {seconds:.0f} s")
-
-
-def write_service_files(source: Source, numbers: dict, new: Replacement) -> None:
-    """Tokenizer, scheduler configuration and pipeline.json for the stages that read them."""
-    write_tokenizer(source.folder / "tokenizer", new.version_folder("tokenizer"))
-    scheduler = source.folder / "scheduler" / "scheduler_config.json"
-    for model in ("tokenizer", "unet_loop"):
-        folder = new.version_folder(model)
-        shutil.copyfile(scheduler, folder / "scheduler_config.json")
-        (folder / "pipeline.json").write_text(json.dumps(numbers, indent=2) + "\n")
-
-
-def fit_configs(source: Source, new: Replacement) -> None:
-    """Make the TensorRT shapes in the configurations hold the model's own sizes."""
-    latents = (-source.latent_channels, *source.sample_size)
-    inputs = {
-        "text_encoder": {"input_ids": (-source.text_length,)},
-        "unet": {
-            "sample": latents,
-            "timestep": (),
-            "encoder_hidden_states": (-source.text_length, -source.hidden_size),
-        },
-        "vae_decoder": {"latent_sample": latents},
-    }
-    for model, sizes in inputs.items():
-        old = new.config(model)
-        if old is not None:
-            new.set_config(model, config_shapes.follow_model(old, sizes))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -102,18 +102,12 @@ class Replacement:
             self._models.clear()
             self._made.clear()
 
-    def _copy_model(self, model: str) -> None:
-        self._make_folder(self.output / model)
-        source = self._template / model
-        kept = [
-            source / "config.pbtxt",
-            *source.glob("*.py"),
-            *source.glob(f"{VERSION}/*.py"),
-        ]
-        (self.output / model / VERSION).mkdir()
-        for path in kept:
+    def _copy_model(self, source: Path) -> None:
+        target = self.output / source.name
+        self._make_folder(target / VERSION)
+        for path in (source / "config.pbtxt", *source.glob("*.py"), *source.glob("1/*.py")):
             if path.is_file():
-                shutil.copy2(path, self.output / model / path.relative_to(source))
+                shutil.copy2(path, target / path.relative_to(source))
 
     def _make_folder(self, path: Path) -> None:
         missing = [p for p in (path, *path.parents) if not p.exists()]

@@ -135,15 +135,18 @@ def _load(kind, folder: Path, part: str, **options) -> torch.nn.Module:
     half = any((folder / part).glob("*.fp16*.safetensors"))
     if not single and not half:
         raise ExportError(f"{folder / part}: no .safetensors weights")
-    model, info = kind.from_pretrained(
-        folder,
-        subfolder=part,
-        torch_dtype=torch.float32,
-        use_safetensors=True,
-        variant=None if single else "fp16",
-        output_loading_info=True,
-        **options,
-    )
+    try:
+        model, info = kind.from_pretrained(
+            folder,
+            subfolder=part,
+            torch_dtype=torch.float32,
+            use_safetensors=True,
+            variant=None if single else "fp16",
+            output_loading_info=True,
+            **options,
+        )
+    except (OSError, RuntimeError, ValueError, TypeError) as error:
+        raise ExportError(f"{folder / part} does not load: {error}") from error
     bad = [*info["missing_keys"], *info["mismatched_keys"], *info.get("error_msgs", ())]
     bad += [key for key in info["unexpected_keys"] if key not in CONSTANT_KEYS]
     if bad:

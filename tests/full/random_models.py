@@ -1,0 +1,81 @@
+"""Random models in the diffusers layout, for tests of the export."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+MERGES = ["r e", "re d</w>", "b l", "u e</w>", "bl ue</w>"]
+
+
+def write_model(folder: Path, second: bool = False) -> Path:
+    """A small Stable Diffusion with random weights in `folder`, as diffusers saves it.
+
+    second: with what sets Stable Diffusion 2.x apart from 1.x.
+    """
+    torch.manual_seed(0)
+    tokenizer = _tokenizer(folder)
+    last = len(tokenizer) - 1
+    text_encoder = CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=64,
+            intermediate_size=128,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            bos_token_id=last - 1,
+            eos_token_id=last,
+            pad_token_id=last,
+            hidden_act="gelu" if second else "quick_gelu",
+        )
+    )
+    unet = UNet2DConditionModel(
+        sample_size=48 if second else 32,
+        layers_per_block=1,
+        cross_attention_dim=64,
+        attention_head_dim=[2, 4, 4] if second else 4,
+        use_linear_projection=second,
+        block_out_channels=(32, 64, 64),
+        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+    )
+    vae = AutoencoderKL(
+        sample_size=256,
+        layers_per_block=1,
+        block_out_channels=(32, 32, 32, 32),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        scaling_factor=0.5,
+    )
+    noise = PNDMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        skip_prk_steps=True,
+        steps_offset=1,
+        prediction_type="v_prediction" if second else "epsilon",
+    )
+    pipeline = StableDiffusionPipeline(
+        vae, text_encoder, tokenizer, unet, noise, None, None, requires_safety_checker=False
+    )
+    pipeline.save_pretrained(folder)
+    return folder
+
+
+def _tokenizer(folder: Path) -> CLIPTokenizer:
+    letters = [chr(code) for code in range(256, 512)]
+    tokens = [*letters, *(letter + "</w>" for letter in letters)]
+    tokens += [merge.replace(" ", "") for merge in MERGES]
+    tokens += ["r", "e", "d</w>", "b", "l", "u", "e</w>", "<|startoftext|>", "<|endoftext|>"]
+    folder.mkdir(parents=True, exist_ok=True)
+    vocab, merges = folder / "vocab.json", folder / "merges.txt"
+    vocab.write_text(json.dumps({token: number for number, token in enumerate(tokens)}))
+    merges.write_text("\n".join(["#version: 0.2", *MERGES]) + "\n")
+    tokenizer = CLIPTokenizer(str(vocab), str(merges), model_max_length=77)
+    vocab.unlink()
+    merges.unlink()
+    return tokenizer

@@ -1,0 +1,209 @@
+"""The export through PyTorch, on small models with random weights."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from random_models import MERGES, write_model
+from safetensors.torch import load_file, save_file
+from transformers import CLIPTokenizer
+
+from triptych_export import check, torch_road
+from triptych_export.cli import CHECKOUT, main
+from triptych_export.source import open_source
+from triptych_export.stages import example, stages
+
+NETWORKS = ("text_encoder", "unet", "vae_decoder")
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory) -> Path:
+    return write_model(tmp_path_factory.mktemp("source") / "model")
+
+
+@pytest.fixture(scope="session")
+def exported(model, tmp_path_factory) -> Path:
+    """A folder with `served`, a repository, and `vae_encoder`."""
+    folder = tmp_path_factory.mktemp("exported")
+    encoder = ["--vae-encoder", str(folder / "vae_encoder")]
+    numbers = ["--num-inference-steps", "20", "--guidance-scale", "5"]
+    assert main([str(model), "--output", str(folder / "served"), *encoder, *numbers]) == 0
+    return folder
+
+
+@pytest.fixture
+def served(exported, tmp_path) -> Path:
+    """A copy of the exported repository that a test may change."""
+    return Path(shutil.copytree(exported / "served", tmp_path / "served"))
+
+
+def contents(folder: Path) -> dict:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def graph(exported: Path, name: str) -> Path:
+    root = exported if name == "vae_encoder" else exported / "served"
+    return root / name / "1" / "model.onnx"
+
+
+@pytest.mark.parametrize("name", [*NETWORKS, "vae_encoder"])
+@pytest.mark.parametrize(("batch", "height", "width"), [(1, 33, 41), (3, 8, 20), (5, 7, 6)])
+def test_every_size_gives_what_diffusers_gives(exported, model, name, batch, height, width):
+    source = open_source(model)
+    stage = stages(source)[name]
+    feeds = [example(stage, source, batch, height, width, seed=7)]
+    expected = torch_road.run(torch_road.load(stage, source), feeds)
+    assert check.difference(check.run_onnx(graph(exported, name), feeds), expected) < 1e-4
+
+
+@pytest.mark.parametrize("name", [*NETWORKS, "vae_encoder"])
+def test_tensors_are_those_of_the_served_models(exported, model, name):
+    stage = stages(open_source(model))[name]
+    proto = onnx.load(str(graph(exported, name)))
+    assert [opset.version for opset in proto.opset_import] == [17]
+    assert [output.name for output in proto.graph.output] == [stage.output]
+    shapes = {
+        value.name: tuple(d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim)
+        for value in proto.graph.input
+    }
+    assert shapes == stage.inputs
+    types = {value.name: value.type.tensor_type.elem_type for value in proto.graph.input}
+    ids = onnx.TensorProto.INT32
+    assert all(types[key] == (ids if key == "input_ids" else 1) for key in types)
+
+
+def test_the_service_finds_its_numbers(exported, model):
+    served = exported / "served"
+    expected = {
+        "height": 256,
+        "width": 256,
+        "latent_channels": 4,
+        "vae_scale_factor": 8,
+        "scaling_factor": 0.5,
+        "num_inference_steps": 20,
+        "guidance_scale": 5.0,
+    }
+    config = (model / "scheduler" / "scheduler_config.json").read_text()
+    for stage in ("tokenizer", "unet_loop"):
+        assert json.loads((served / stage / "1" / "pipeline.json").read_text()) == expected
+        assert (served / stage / "1" / "scheduler_config.json").read_text() == config
+
+
+def test_the_tokenizer_reads_as_the_source(exported, model):
+    folder = exported / "served" / "tokenizer" / "1"
+    assert not (model / "tokenizer" / "vocab.json").exists()
+    assert (folder / "merges.txt").read_text().splitlines()[1:] == MERGES
+    ours = CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"))
+    theirs = CLIPTokenizer.from_pretrained(model / "tokenizer")
+    assert ours.get_vocab() == theirs.get_vocab()
+    assert ours("red blue bed").input_ids == theirs("red blue bed").input_ids
+
+
+def test_a_new_repository_has_every_committed_model(exported):
+    committed = CHECKOUT / "model_repository"
+    for config in committed.glob("*/config.pbtxt"):
+        assert (exported / "served" / config.relative_to(committed)).is_file()
+    for code in committed.glob("*/1/*.py"):
+        copy = exported / "served" / code.relative_to(committed)
+        assert copy.read_bytes() == code.read_bytes()
+
+
+def test_half_storage_halves_the_files_and_says_what_it_costs(served, model, capsys):
+    whole = {name: (served / name / "1" / "model.onnx").stat().st_size for name in NETWORKS}
+    assert main([str(model), "--output", str(served), "--precision", "fp16-storage"]) == 0
+    for name in NETWORKS:
+        path = served / name / "1" / "model.onnx"
+        assert path.stat().st_size < 0.7 * whole[name]
+        proto = onnx.load(str(path))
+        stored = {w.data_type for w in proto.graph.initializer if np.prod(w.dims) >= 256}
+        assert stored - {onnx.TensorProto.INT64} == {onnx.TensorProto.FLOAT16}
+        assert proto.graph.output[0].type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+    assert "with the rounding of the weights" in capsys.readouterr().err
+
+
+def test_wrong_numbers_fail_and_leave_the_repository(served, model, monkeypatch, capsys):
+    before = contents(served)
+    right = check.run_onnx
+    monkeypatch.setattr(check, "run_onnx", lambda *a: [1.001 * out for out in right(*a)])
+    assert main([str(model), "--output", str(served)]) == 1
+    assert "differs from the framework by 1.0" in capsys.readouterr().err
+    assert contents(served) == before
+
+
+@pytest.mark.parametrize("kind", ["missing", "shape", "surplus"])
+@pytest.mark.parametrize(
+    "weights",
+    [
+        "unet/diffusion_pytorch_model.safetensors",
+        "text_encoder/model.safetensors",
+        "vae/diffusion_pytorch_model.safetensors",
+    ],
+)
+def test_weights_that_do_not_fit_are_an_error(served, model, tmp_path, capsys, weights, kind):
+    broken = Path(shutil.copytree(model, tmp_path / "broken"))
+    tensors = load_file(broken / weights)
+    key = max(tensors)
+    if kind == "missing":
+        del tensors[key]
+    elif kind == "shape":
+        tensors[key] = tensors[key].repeat_interleave(2, 0)
+    else:
+        tensors["surplus.weight"] = tensors[key].clone()
+    save_file(tensors, broken / weights, {"format": "pt"})
+    before = contents(served)
+    assert main([str(broken), "--output", str(served)]) == 1
+    assert weights.split("/")[0] in capsys.readouterr().err
+    assert contents(served) == before
+
+
+def test_a_model_saved_in_half_precision_alone_is_read(model, tmp_path):
+    half = Path(shutil.copytree(model, tmp_path / "half"))
+    for path in list(half.rglob("*model.safetensors")):
+        tensors = {name: value.half() for name, value in load_file(path).items()}
+        save_file(tensors, path.with_name(path.stem + ".fp16.safetensors"), {"format": "pt"})
+        path.unlink()
+    assert main([str(half), "--output", str(tmp_path / "served")]) == 0
+
+
+def test_stable_diffusion_2_exports_with_its_prediction_type(tmp_path):
+    second = write_model(tmp_path / "second", second=True)
+    assert main([str(second), "--output", str(tmp_path / "served")]) == 0
+    config = json.loads((tmp_path / "served/unet_loop/1/scheduler_config.json").read_text())
+    assert config["prediction_type"] == "v_prediction"
+    assert json.loads((tmp_path / "served/tokenizer/1/pipeline.json").read_text())["height"] == 384
+
+
+def test_pickled_weights_are_refused(model, tmp_path, capsys):
+    pickled = Path(shutil.copytree(model, tmp_path / "pickled"))
+    path = pickled / "unet" / "diffusion_pytorch_model.safetensors"
+    path.rename(path.with_suffix(".bin"))
+    assert main([str(pickled), "--output", str(tmp_path / "served")]) == 1
+    assert "no .safetensors weights" in capsys.readouterr().err
+    assert not (tmp_path / "served").exists()
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+def test_stopped_halfway_it_leaves_nothing(served, model, sent):
+    before = contents(served)
+    process = subprocess.Popen(
+        [sys.executable, CHECKOUT / "scripts/export_stages.py", model, "--output", served],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not (served / "unet" / ".new").exists():
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(sent)
+    assert process.wait(30) == {signal.SIGTERM: 143, signal.SIGINT: 130}[sent]
+    assert "Traceback" not in process.stderr.read()
+    assert contents(served) == before
+    assert not list(served.rglob(".*"))

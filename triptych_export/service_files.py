@@ -1,0 +1,37 @@
+"""What the served stages read beside the networks: tokenizer, scheduler, numbers, shapes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+from triptych_export.config_shapes import follow_model
+from triptych_export.repository import Replacement
+from triptych_export.source import Source
+from triptych_export.tokenizer_files import write_tokenizer
+
+
+def write_service_files(source: Source, numbers: dict, new: Replacement) -> None:
+    """Tokenizer, scheduler configuration and pipeline.json for the stages that read them."""
+    write_tokenizer(source.folder / "tokenizer", new.version_folder("tokenizer"))
+    scheduler = source.folder / "scheduler" / "scheduler_config.json"
+    for model in ("tokenizer", "unet_loop"):
+        folder = new.version_folder(model)
+        shutil.copyfile(scheduler, folder / "scheduler_config.json")
+        text = json.dumps(numbers, indent=2) + "\n"
+        (folder / "pipeline.json").write_text(text, encoding="utf-8")
+
+
+def fit_configs(source: Source, new: Replacement) -> None:
+    """Make the TensorRT shapes in the configurations hold the model's own sizes."""
+    latents = (-source.latent_channels, *source.sample_size)
+    embeds = (-source.text_length, -source.hidden_size)
+    inputs = {
+        "text_encoder": {"input_ids": (-source.text_length,)},
+        "unet": {"sample": latents, "encoder_hidden_states": embeds},
+        "vae_decoder": {"latent_sample": latents},
+    }
+    for model, sizes in inputs.items():
+        old = new.config(model)
+        if old is not None:
+            new.set_config(model, follow_model(old, sizes))

@@ -1,0 +1,97 @@
+"""One image on its way from noise to latents: everything that belongs to it alone."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from triptych import schedulers
+from triptych.errors import InvalidRequest
+from triptych.noise import Noise
+from triptych.pipeline import Pipeline
+from triptych.settings import Settings
+
+
+class Denoising:
+    """The state of one image between two calls of the UNet.
+
+    `rows`: rows that it takes in a call, 2 with guidance (the negative prompt's first, as diffusers
+    has it), else 1. `embeds`: those rows' text embeddings, float32 [L, C] each. `latents`: float32
+    [channels, h, w]; at first the seed's noise times the scheduler's `init_noise_sigma`.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        prompt_embeds: np.ndarray,
+        negative_prompt_embeds: np.ndarray,
+        pipeline: Pipeline,
+    ) -> None:
+        """Embeddings are [L, C], both of one shape; InvalidRequest for what does not fit."""
+        for name, embeds in (
+            ("prompt_embeds", prompt_embeds),
+            ("negative_prompt_embeds", negative_prompt_embeds),
+        ):
+            if embeds.ndim != 2 or embeds.shape != prompt_embeds.shape or 0 in embeds.shape:
+                allowed = "[tokens, channels], of one shape for both prompts"
+                raise InvalidRequest(name, embeds.shape, allowed)
+        self._guidance_scale = np.float32(settings.guidance_scale)
+        self._scaling_factor = np.float32(pipeline.scaling_factor)
+        self._shift_factor = np.float32(pipeline.shift_factor)
+        self._scheduler = schedulers.create(
+            settings.scheduler, pipeline.scheduler_config, settings.num_inference_steps
+        )
+        self._noise = Noise(settings.seed)
+        self._call = 0
+        prompt_embeds = np.ascontiguousarray(prompt_embeds, dtype=np.float32)
+        if settings.guidance_scale > 1:
+            negative = np.ascontiguousarray(negative_prompt_embeds, dtype=np.float32)
+            self.embeds = (negative, prompt_embeds)
+        else:
+            self.embeds = (prompt_embeds,)
+        self.rows = len(self.embeds)
+        noise = self._noise.randn(pipeline.latent_shape(settings.height, settings.width))
+        self.latents = noise * np.float32(self._scheduler.init_noise_sigma)
+
+    @property
+    def finished(self) -> bool:
+        """Whether every call of the UNet has been made."""
+        return self._call == len(self._scheduler.timesteps)
+
+    @property
+    def timestep(self) -> np.float32:
+        """The timestep of the next call."""
+        return self._scheduler.timesteps[self._call]
+
+    def model_input(self) -> np.ndarray:
+        """What the next call takes, the same for each row: float32 [channels, h, w]."""
+        return self._scheduler.scale_model_input(self.latents, self._call)
+
+    def advance(self, model_output: np.ndarray) -> None:
+        """Take one scheduler step with the UNet's output, float32 [rows, channels, h, w].
+
+        With guidance the output is `negative + scale * (prompt - negative)` (Ho and Salimans 2022,
+        "Classifier-free diffusion guidance", in the form that diffusers gives it).
+        """
+        if self.rows == 2:
+            negative, prompt = model_output
+            guided = prompt - negative
+            guided *= self._guidance_scale
+            guided += negative
+        else:
+            # A copy: the scheduler may keep it, and the call's output is not ours to keep.
+            guided = model_output[0].copy()
+        self.latents = self._scheduler.step(guided, self._call, self.latents, self._noise.randn)
+        self._call += 1
+
+    def result(self) -> np.ndarray:
+        """What the VAE's decoder takes, float32 [channels, h, w].
+
+        Raises NotFinite if the latents have become NaN or infinite: they make no picture.
+        """
+        if not np.isfinite(self.latents).all():
+            raise NotFinite("latents are not finite: the UNet or its precision overflowed")
+        return self.latents / self._scaling_factor + self._shift_factor
+
+
+class NotFinite(ArithmeticError):
+    """NaN or infinity where numbers of a picture should be."""

@@ -1,0 +1,108 @@
+"""The served model's own numbers, from the files that the export writes beside a stage."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from triptych import schedulers
+from triptych.errors import InvalidRequest, ModelFileError
+from triptych.settings import Defaults
+
+FIX = "export the stages again with scripts/export_stages.py"
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """`pipeline.json` and `scheduler_config.json` of a stage's version folder.
+
+    `height` and `width` are the picture's in pixels where the request names none. Its latents have
+    `latent_channels` channels and one element every `vae_scale_factor` pixels; the VAE's decoder
+    takes `latents / scaling_factor + shift_factor`. Steps and guidance default to diffusers' own.
+    """
+
+    height: int
+    width: int
+    scheduler_config: dict[str, Any]
+    latent_channels: int = 4
+    vae_scale_factor: int = 8
+    scaling_factor: float = 0.18215
+    shift_factor: float = 0.0
+    num_inference_steps: int = 50
+    guidance_scale: float = 7.5
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Pipeline:
+        """The numbers in `folder`; ModelFileError names the file and what to do about it."""
+        path = Path(folder) / "pipeline.json"
+        values = _read(path)
+        for field in dataclasses.fields(cls):
+            if field.name == "scheduler_config":
+                continue
+            if field.name not in values:
+                if field.default is dataclasses.MISSING:
+                    raise ModelFileError(path, f"{field.name} is missing", FIX)
+                continue
+            _check_number(path, field.name, values[field.name])
+        unknown = set(values) - {field.name for field in dataclasses.fields(cls)}
+        if unknown or "scheduler_config" in values:
+            names = ", ".join(sorted(unknown or {"scheduler_config"}))
+            raise ModelFileError(path, f"unknown: {names}", FIX)
+        scheduler_path = Path(folder) / "scheduler_config.json"
+        pipeline = cls(scheduler_config=_read(scheduler_path), **values)
+        for name in ("height", "width"):
+            if values[name] % pipeline.vae_scale_factor:
+                problem = f"{name} {values[name]} is no multiple of vae_scale_factor"
+                raise ModelFileError(path, problem, FIX)
+        try:
+            schedulers.default_name(pipeline.scheduler_config)
+        except (ValueError, KeyError) as error:
+            raise ModelFileError(scheduler_path, str(error), "name one of diffusers'") from error
+        return pipeline
+
+    def defaults(self) -> Defaults:
+        """What a request gets that names nothing but its prompt."""
+        return Defaults(
+            height=self.height,
+            width=self.width,
+            num_inference_steps=self.num_inference_steps,
+            guidance_scale=self.guidance_scale,
+            scheduler=schedulers.default_name(self.scheduler_config),
+            size_multiple=self.vae_scale_factor,
+        )
+
+    def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
+        """The shape of the latents of a picture of that many pixels."""
+        for name, side in (("height", height), ("width", width)):
+            if side % self.vae_scale_factor:
+                raise InvalidRequest(name, side, f"a multiple of {self.vae_scale_factor}")
+        return (
+            self.latent_channels,
+            height // self.vae_scale_factor,
+            width // self.vae_scale_factor,
+        )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ModelFileError(path, "no such file", FIX) from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelFileError(path, f"cannot be read ({error})", FIX) from error
+    if not isinstance(values, dict):
+        raise ModelFileError(path, "is no JSON object", FIX)
+    return values
+
+
+def _check_number(path: Path, name: str, value: Any) -> None:
+    whole = name not in ("scaling_factor", "shift_factor", "guidance_scale")
+    right_type = type(value) is int if whole else type(value) in (int, float)
+    from_zero = name in ("shift_factor", "guidance_scale")
+    if not right_type or not math.isfinite(value) or not (value > 0 or from_zero):
+        kind = "a whole number over 0" if whole else "a number"
+        raise ModelFileError(path, f"{name} is {value!r}, not {kind}", FIX)

@@ -261,10 +261,6 @@ def _one_of(field: str, value: Any, choices: tuple[str, ...]) -> str:
 
 
 def _scheduler(value: Any) -> str:
-    allowed = f"one of {', '.join(schedulers.NAMES)}, or the name of their class in diffusers"
     if not isinstance(value, str):
-        raise InvalidRequest("scheduler", value, allowed)
-    try:
-        return schedulers.resolve(value)
-    except ValueError:
-        raise InvalidRequest("scheduler", value, allowed) from None
+        raise InvalidRequest("scheduler", value, f"one of {', '.join(schedulers.NAMES)}")
+    return schedulers.resolve(value)

@@ -1,0 +1,420 @@
+import dataclasses
+import json
+import sys
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from triptych import schedulers
+from triptych.errors import InvalidRequest
+from triptych.settings import (
+    MAX_SEED,
+    OUTPUT_FORMATS,
+    REQUEST_KEYS,
+    Defaults,
+    Limits,
+    Settings,
+    parse,
+)
+
+DEFAULTS = Defaults(256, 320, 20, 5.0, "pndm")
+
+
+USUAL = Limits()
+
+
+def ask(raw, limits=USUAL):
+    return parse(raw.encode() if isinstance(raw, str) else raw, DEFAULTS, limits)
+
+
+def refused(raw, limits=USUAL):
+    """The error's field and text; the text is one short line."""
+    with pytest.raises(InvalidRequest) as caught:
+        ask(raw, limits)
+    text = str(caught.value)
+    assert "\n" not in text
+    assert len(text) < 500
+    assert text.startswith(f"{caught.value.field}: got ")
+    assert "; allowed: " in text
+    return caught.value.field, text
+
+
+def test_a_prompt_gets_the_models_defaults_and_a_random_seed():
+    settings = ask("a red circle")
+    assert dataclasses.replace(settings, seed=0) == Settings(
+        prompt="a red circle",
+        negative_prompt="",
+        num_inference_steps=20,
+        guidance_scale=5.0,
+        seed=0,
+        height=256,
+        width=320,
+        scheduler="pndm",
+        output_format="png",
+        warnings=(),
+    )
+    assert len({ask("a red circle").seed for _ in range(8)}) > 1
+    assert all(0 <= ask("x").seed < 2**32 for _ in range(8))
+
+
+def test_a_json_object_sets_everything():
+    asked = {
+        "prompt": "ein Fuß 🦊",
+        "negative_prompt": "blurry",
+        "num_inference_steps": 7,
+        "guidance_scale": 2,
+        "seed": MAX_SEED,
+        "height": 512,
+        "width": 64,
+        "scheduler": "EulerDiscreteScheduler",
+        "output_format": "webp",
+    }
+    settings = ask(json.dumps(asked))
+    assert dataclasses.asdict(settings) == {**asked, "scheduler": "euler", "warnings": ()}
+    assert type(settings.guidance_scale) is float
+    assert set(asked) == set(REQUEST_KEYS)
+
+
+@pytest.mark.parametrize("name", schedulers.NAMES)
+def test_every_scheduler_can_be_asked_for(name):
+    assert ask(json.dumps({"prompt": "x", "scheduler": name})).scheduler == name
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[1,2]",
+        '"x"',
+        "123",
+        "null",
+        "NaN",
+        "{oops",
+        '{"prompt": "x"',
+        '{"prompt": "x"} and more',
+        "{'prompt': 'x'}",
+        "  two words\tand a tab\n",
+        "مرحبا بالعالم",
+        "👩‍🚀🐎",
+        "[" * 5000,
+    ],
+)
+def test_a_text_that_is_no_json_object_is_a_prompt(text):
+    assert ask(text).prompt == text
+
+
+def test_a_byte_order_mark_and_blanks_before_an_object_do_not_matter():
+    assert ask(b'\xef\xbb\xbf \r\n\t{"prompt": "x", "seed": 3}').seed == 3
+
+
+def test_a_line_break_inside_a_json_text_is_taken():
+    assert ask('{"prompt": "two\nlines"}').prompt == "two\nlines"
+
+
+@pytest.mark.parametrize("text", ["", " ", "\t\r\n", "\u00a0\u2003", '{"prompt": " \\n"}'])
+def test_a_blank_prompt_is_refused(text):
+    field, message = refused(text)
+    assert field == "prompt"
+    assert message.endswith("allowed: a text that is not blank")
+
+
+@pytest.mark.parametrize(
+    "raw", [b"\xff\xfe\x00a", b"caf\xe9", b"\xed\xa0\x80", b'{"prompt": "\xc0"}']
+)
+def test_bytes_that_are_no_utf8_are_refused(raw):
+    field, message = refused(raw)
+    assert field == "INPUT_0"
+    assert message.endswith("allowed: text in UTF-8")
+
+
+@pytest.mark.parametrize("name", ["prompt", "negative_prompt"])
+@pytest.mark.parametrize(
+    "value", ["a\0b", "\ud800", "x\udfffy", "x" * 16385, "é" * 8193, 1, None, True, ["x"], {"a": 1}]
+)
+def test_prompts_that_are_no_text_of_this_world_are_refused(name, value):
+    field, message = refused(json.dumps({"prompt": "x", name: value}))
+    assert field == name
+    assert "at most 16384 bytes of UTF-8, without NUL" in message
+
+
+def test_nul_in_a_plain_prompt_is_refused():
+    assert refused("a\0b") == (
+        "prompt",
+        "prompt: got 'a\\x00b'; allowed: a text of at most 16384 bytes of UTF-8, without NUL",
+    )
+
+
+@pytest.mark.parametrize("size", [16385, 10**6, 4 * 10**6])
+def test_a_prompt_over_the_limit_is_refused_and_shown_short(size):
+    field, message = refused("x" * size)
+    assert field == ("prompt" if size < 10**5 else "INPUT_0")
+    assert f"({size} " in message
+    assert ask("x" * 16384).prompt == "x" * 16384
+
+
+def test_the_longest_prompt_may_be_escaped_in_full():
+    prompts = {"prompt": "\U0001f600" * 4096, "negative_prompt": "\x01" * 16384}
+    settings = ask(json.dumps(prompts))
+    assert settings.prompt == prompts["prompt"]
+    assert settings.negative_prompt == prompts["negative_prompt"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "allowed"),
+    [
+        ("num_inference_steps", "0", "an integer from 1 to 200"),
+        ("num_inference_steps", "-1", "an integer from 1 to 200"),
+        ("num_inference_steps", "201", "an integer from 1 to 200"),
+        ("num_inference_steps", "1000000000", "an integer from 1 to 200"),
+        ("num_inference_steps", "20.0", "an integer from 1 to 200"),
+        ("num_inference_steps", "true", "an integer from 1 to 200"),
+        ("num_inference_steps", '"20"', "an integer from 1 to 200"),
+        ("num_inference_steps", "null", "an integer from 1 to 200"),
+        ("num_inference_steps", "[20]", "an integer from 1 to 200"),
+        ("num_inference_steps", '{"n": 20}', "an integer from 1 to 200"),
+        ("guidance_scale", "-0.1", "a number from 0 to 50.0"),
+        ("guidance_scale", "50.1", "a number from 0 to 50.0"),
+        ("guidance_scale", "NaN", "a number from 0 to 50.0"),
+        ("guidance_scale", "Infinity", "a number from 0 to 50.0"),
+        ("guidance_scale", "-Infinity", "a number from 0 to 50.0"),
+        ("guidance_scale", "1e999", "a number from 0 to 50.0"),
+        ("guidance_scale", "false", "a number from 0 to 50.0"),
+        ("guidance_scale", '"7.5"', "a number from 0 to 50.0"),
+        ("guidance_scale", "1" * 5000, "a number from 0 to 50.0"),
+        ("seed", "-1", "an integer from 0 to 18446744073709551615"),
+        ("seed", "18446744073709551616", "an integer from 0 to 18446744073709551615"),
+        ("seed", "9" * 30, "an integer from 0 to 18446744073709551615"),
+        ("seed", "9" * 100000, "an integer from 0 to 18446744073709551615"),
+        ("seed", "-" + "9" * 100000, "an integer from 0 to 18446744073709551615"),
+        ("seed", "1.5", "an integer from 0 to 18446744073709551615"),
+        ("seed", "null", "an integer from 0 to 18446744073709551615"),
+        ("scheduler", '"ddpm"', "ddim, pndm"),
+        ("scheduler", '""', "ddim, pndm"),
+        ("scheduler", "3", "one of ddim, pndm"),
+        ("scheduler", '["ddim"]', "one of ddim, pndm"),
+        ("output_format", '"gif"', "one of png, jpeg, webp"),
+        ("output_format", '"PNG"', "one of png, jpeg, webp"),
+        ("output_format", "null", "one of png, jpeg, webp"),
+        ("output_format", "{}", "one of png, jpeg, webp"),
+    ],
+)
+def test_a_value_out_of_range_or_of_another_type_is_refused(name, value, allowed):
+    field, message = refused(f'{{"prompt": "x", "{name}": {value}}}')
+    assert field == name
+    assert f"allowed: {allowed}" in message
+
+
+@pytest.mark.parametrize("name", ["height", "width"])
+@pytest.mark.parametrize(
+    "value", ["0", "-8", "8", "63", "65", "260", "1000000", "256.0", "true", '"256"']
+)
+def test_a_side_that_makes_no_picture_is_refused(name, value):
+    field, message = refused(f'{{"prompt": "x", "{name}": {value}}}')
+    assert field == name
+    assert "a multiple of 8 from 64, with height * width at most 589824" in message
+
+
+def test_pixels_are_limited_whatever_the_shape():
+    assert ask('{"prompt": "x", "height": 9216, "width": 64}').height == 9216
+    assert refused('{"prompt": "x", "height": 9224, "width": 64}')[0] == "height"
+    assert refused('{"prompt": "x", "height": 776, "width": 768}')[0] == "height"
+
+
+def test_a_value_is_shown_as_json_has_it():
+    def shown(value):
+        return refused(f'{{"prompt": "x", "seed": {value}}}')[1].split("got ")[1].split("; ")[0]
+
+    assert shown("true") == "true"
+    assert shown("null") == "null"
+    assert shown("-Infinity") == "-Infinity"
+    assert shown("NaN") == "NaN"
+    assert shown("[1, 2]") == "a list"
+    assert shown('{"a": 1}') == "an object"
+    assert shown(json.dumps("y" * 1000)) == "'" + "y" * 60 + "'... (1000 characters)"
+
+
+@pytest.mark.parametrize("key", ["Prompt", "steps", "", "warnings", "a\0b", "\ud800", "k" * 1000])
+def test_an_unknown_key_is_refused_by_name(key):
+    field, message = refused(json.dumps({"prompt": "x", key: 5}))
+    assert field == key or field.startswith(("'", "kkkk"))
+    assert "got 5; allowed: only the keys prompt, negative_prompt, num_inference_steps" in message
+
+
+@pytest.mark.parametrize("key", ["prompt", "seed", "steps"])
+def test_a_repeated_key_is_refused(key):
+    field, message = refused(f'{{"prompt": "x", "{key}": 1, "seed": 2, "{key}": 3}}')
+    assert field in (key, "prompt")
+    assert message.endswith("allowed: each key once")
+
+
+def test_an_object_without_a_prompt_is_refused():
+    assert refused("{}")[0] == refused('{"seed": 1}')[0] == "prompt"
+
+
+@pytest.mark.parametrize("inside", ["[", '{"a":'])
+@pytest.mark.parametrize("depth", [10, 900, 30000])
+def test_deep_nesting_is_refused(inside, depth):
+    end = {"[": "]", '{"a":': "}"}[inside]
+    text = '{"prompt": ' + inside * depth + "1" + end * depth + "}"
+    assert refused(text)[0] in ("prompt", "INPUT_0")
+
+
+def test_deep_nesting_is_refused_with_little_stack_left():
+    def at_depth(depth):
+        return refused('{"prompt": ' + "[" * 900) if depth == 0 else at_depth(depth - 1)
+
+    assert at_depth(sys.getrecursionlimit() - 400)[0] == "INPUT_0"
+
+
+def test_many_repeated_keys_take_no_time():
+    members = ",".join(f'"{at}":1' for at in range(12000))
+    assert refused(f'{{"prompt":"x",{members},"0":1}}')[0] == "'0'"
+
+
+@given(
+    st.binary(max_size=200)
+    | st.text(max_size=100).map(lambda text: text.encode("utf-8", "replace"))
+)
+@example(b"{")
+@example(b'{"prompt"')
+def test_any_bytes_give_settings_or_the_error(raw):
+    try:
+        settings = ask(raw)
+    except InvalidRequest as error:
+        str(error).encode()
+    else:
+        assert Settings.from_json(settings.to_json()) == settings
+
+
+ANY_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+LIKELY = (
+    st.sampled_from([0, 1, 8, 64, 256, 2**32, 2**64, 7.5, *schedulers.NAMES, *OUTPUT_FORMATS])
+    | ANY_JSON
+)
+
+
+@given(st.dictionaries(st.sampled_from(REQUEST_KEYS) | st.text(max_size=8), LIKELY))
+def test_any_json_object_gives_settings_within_the_limits_or_the_error(asked):
+    try:
+        settings = ask(json.dumps(asked))
+    except InvalidRequest as error:
+        assert error.field
+        str(error).encode()
+    else:
+        assert settings.prompt == asked["prompt"]
+        assert 1 <= settings.num_inference_steps <= 200
+        assert 0 <= settings.guidance_scale <= 50
+        assert 0 <= settings.seed <= MAX_SEED
+        assert settings.height * settings.width <= 768 * 768
+        assert settings.height % 8 == settings.width % 8 == 0
+        assert settings.scheduler in schedulers.NAMES
+        assert settings.output_format in OUTPUT_FORMATS
+        assert Settings.from_json(settings.to_json()) == settings
+
+
+SETTINGS = st.builds(
+    Settings,
+    prompt=st.text(min_size=1, max_size=40).filter(lambda text: text.strip() and "\0" not in text),
+    negative_prompt=st.text(max_size=40).filter(lambda text: "\0" not in text),
+    num_inference_steps=st.integers(1, 1000),
+    guidance_scale=st.floats(0, 1000),
+    seed=st.integers(0, MAX_SEED),
+    height=st.integers(1, 512).map(lambda n: 8 * n),
+    width=st.integers(1, 512).map(lambda n: 8 * n),
+    scheduler=st.sampled_from(schedulers.NAMES),
+    output_format=st.sampled_from(OUTPUT_FORMATS),
+    warnings=st.lists(st.text(max_size=20), max_size=2).map(tuple),
+)
+
+
+@given(SETTINGS)
+def test_settings_survive_json(settings):
+    text = settings.to_json()
+    assert Settings.from_json(text) == settings
+    assert Settings.from_json(text.encode()) == settings
+
+
+@given(SETTINGS, st.sampled_from([*REQUEST_KEYS, "warnings", "more"]), ANY_JSON)
+def test_settings_with_one_value_changed_are_settings_or_the_error(settings, key, value):
+    changed = {**json.loads(settings.to_json()), key: value}
+    try:
+        Settings.from_json(json.dumps(changed))
+    except InvalidRequest:
+        assert json.loads(settings.to_json()) != changed
+
+
+@given(st.binary(max_size=100))
+def test_any_bytes_as_a_settings_tensor_give_the_error(raw):
+    with pytest.raises(InvalidRequest):
+        Settings.from_json(raw)
+
+
+@pytest.mark.parametrize("key", REQUEST_KEYS)
+def test_a_settings_tensor_must_be_whole(key):
+    values = json.loads(ask("x").to_json())
+    del values[key]
+    with pytest.raises(InvalidRequest, match=f"settings: .* with {key}$"):
+        Settings.from_json(json.dumps(values))
+
+
+@pytest.mark.parametrize("warnings", [3, "text", None, [3], ["\ud800"], [None]])
+def test_a_settings_tensors_warnings_are_texts(warnings):
+    values = {**json.loads(ask("x").to_json()), "warnings": warnings}
+    with pytest.raises(InvalidRequest, match="^warnings: "):
+        Settings.from_json(json.dumps(values))
+
+
+def test_a_stage_called_alone_is_still_limited():
+    values = {**json.loads(ask("x").to_json()), "num_inference_steps": 10**9}
+    with pytest.raises(InvalidRequest, match="from 1 to 1000$"):
+        Settings.from_json(json.dumps(values))
+
+
+def test_an_operator_can_change_the_limits():
+    changed = {
+        "max_num_inference_steps": "5",
+        "max_guidance_scale": "2.5",
+        "max_pixels": "4096",
+        "min_side": "32",
+        "max_prompt_bytes": "3",
+        "EXECUTION_ENV_PATH": "$$TRITON_MODEL_DIRECTORY/env.tar.gz",
+    }
+    limits = Limits.from_parameters(changed)
+    assert limits == Limits(5, 2.5, 4096, 32, 3)
+    small = {"prompt": "abc", "height": 64, "width": 64}
+    small.update(num_inference_steps=5, guidance_scale=1)
+    assert ask(json.dumps(small), limits).height == 64
+    too_much = {"prompt": "abcd", "height": 128, "num_inference_steps": 6, "guidance_scale": 3}
+    for key, value in too_much.items():
+        assert refused(json.dumps({**small, key: value}), limits)[0] == key
+    assert Limits.from_parameters({}) == Limits()
+
+
+def test_a_default_over_the_limits_is_refused_too():
+    assert refused("x", Limits(max_num_inference_steps=10))[0] == "num_inference_steps"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("max_steps", "5"),
+        ("max_pixels", "many"),
+        ("max_pixels", ""),
+        ("max_pixels", "1.5"),
+        ("max_pixels", "0"),
+        ("max_pixels", "-1"),
+        ("max_pixels", str(10**12)),
+        ("max_guidance_scale", "nan"),
+        ("max_guidance_scale", "inf"),
+        ("max_num_inference_steps", "1001"),
+    ],
+)
+def test_a_limit_that_makes_no_sense_is_an_error_that_names_it(name, value):
+    with pytest.raises(ValueError, match=f"^parameter {name}: "):
+        Limits.from_parameters({name: value})

@@ -86,7 +86,8 @@ class StepGate:
         assert self.waiting.acquire(timeout=10)
 
     def open(self):
-        self.go.release(1000)
+        for _ in range(1000):
+            self.go.release()
 
 
 class Counting(Observer):

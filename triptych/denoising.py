@@ -67,20 +67,20 @@ class Denoising:
         return self._scheduler.scale_model_input(self.latents, self._call)
 
     def advance(self, model_output: np.ndarray) -> None:
-        """Take one scheduler step with the UNet's output, float32 [rows, channels, h, w].
+        """Take one scheduler step with the UNet's output, float32 [rows, channels, h, w], not kept.
 
         With guidance the output is `negative + scale * (prompt - negative)` (Ho and Salimans 2022,
         "Classifier-free diffusion guidance", in the form that diffusers gives it).
         """
-        if self.rows == 2:
-            negative, prompt = model_output
-            guided = prompt - negative
-            guided *= self._guidance_scale
-            guided += negative
-        else:
-            # A copy: the scheduler may keep it, and the call's output is not ours to keep.
-            guided = model_output[0].copy()
-        self.latents = self._scheduler.step(guided, self._call, self.latents, self._noise.randn)
+        with np.errstate(all="ignore"):  # `result` says what became NaN or infinite.
+            if self.rows == 2:
+                negative, prompt = model_output
+                guided = prompt - negative
+                guided *= self._guidance_scale
+                guided += negative
+            else:
+                guided = model_output[0]
+            self.latents = self._scheduler.step(guided, self._call, self.latents, self._noise.randn)
         self._call += 1
 
     def result(self) -> np.ndarray:

@@ -1,0 +1,186 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+from triptych import schedulers
+from triptych.denoising import Denoising, NotFinite
+from triptych.errors import InvalidRequest
+from triptych.loop import DenoisingLoop
+from triptych.noise import Noise
+from triptych.pipeline import Pipeline
+from triptych.settings import Settings
+
+CONFIG = {
+    "_class_name": "PNDMScheduler",
+    "beta_schedule": "scaled_linear",
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "num_train_timesteps": 1000,
+    "set_alpha_to_one": False,
+    "skip_prk_steps": True,
+    "steps_offset": 1,
+}
+PIPELINE = Pipeline(height=64, width=64, scheduler_config=CONFIG)
+SETTINGS = Settings("a circle", "", 5, 7.5, 42, 64, 96, "ddim", "png")
+RANDOM = np.random.default_rng(0)
+PROMPT, NEGATIVE = RANDOM.standard_normal((2, 7, 16), dtype=np.float32)
+
+
+def image(prompt=PROMPT, negative=NEGATIVE, pipeline=PIPELINE, **changes):
+    return Denoising(dataclasses.replace(SETTINGS, **changes), prompt, negative, pipeline)
+
+
+def predict(sample, timestep, embeds):
+    """Each row by itself: a smooth function of its latents, timestep and embeddings."""
+    scale = (1 + timestep / 1000)[:, None, None, None]
+    return np.tanh(sample) * scale + 0.1 * embeds.mean(axis=(1, 2))[:, None, None, None]
+
+
+def denoise(*images, max_rows=32, predict_noise=predict):
+    results = DenoisingLoop(predict_noise, max_rows).run_to_end(images)
+    for result in results:
+        if isinstance(result, Exception):
+            raise result
+    return results
+
+
+def test_latents_begin_as_the_seeds_noise_times_the_schedulers_sigma():
+    noise = Noise(42).randn((4, 8, 12))
+    assert np.array_equal(image().latents, noise)
+    euler = image(scheduler="euler")
+    sigma = schedulers.create("euler", CONFIG, 5).init_noise_sigma
+    assert sigma > 10
+    np.testing.assert_allclose(euler.latents, noise * sigma, rtol=1e-6)
+    assert euler.latents.dtype == np.float32
+
+
+def test_guidance_takes_two_rows_with_the_negative_prompt_first():
+    guided = image(guidance_scale=1.01)
+    assert guided.rows == 2
+    assert np.array_equal(guided.embeds[0], NEGATIVE)
+    assert np.array_equal(guided.embeds[1], PROMPT)
+
+
+@pytest.mark.parametrize("scale", [0.0, 0.5, 1.0])
+def test_guidance_of_one_or_less_takes_the_prompts_row_alone(scale):
+    plain = image(guidance_scale=scale)
+    assert plain.rows == 1
+    assert np.array_equal(plain.embeds[0], PROMPT)
+    assert np.array_equal(*denoise(plain, image(guidance_scale=1.0)))
+
+
+def test_a_run_is_the_schedulers_steps_with_guidance():
+    """Against the same arithmetic written out: DDIM, and the formula of guidance in float64."""
+    scheduler = schedulers.create("ddim", CONFIG, 5)
+    latents = Noise(42).randn((4, 8, 12))
+    for call, timestep in enumerate(scheduler.timesteps):
+        sample, steps = np.stack([latents] * 2), np.full(2, timestep, np.float32)
+        negative, prompt = predict(sample, steps, np.stack([NEGATIVE, PROMPT])).astype(np.float64)
+        guided = (negative + 7.5 * (prompt - negative)).astype(np.float32)
+        latents = scheduler.step(guided, call, latents, None)
+    (result,) = denoise(image())
+    np.testing.assert_allclose(result, latents / 0.18215, rtol=1e-4, atol=1e-5)
+    assert result.dtype == np.float32
+    assert result.shape == (4, 8, 12)
+
+
+def test_the_result_is_scaled_and_shifted_for_the_vae():
+    pipeline = dataclasses.replace(PIPELINE, scaling_factor=0.5, shift_factor=0.25)
+    one, other = denoise(image(), image(pipeline=pipeline))
+    np.testing.assert_allclose(other, one * 0.18215 / 0.5 + 0.25, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("scheduler", schedulers.NAMES)
+def test_every_scheduler_makes_all_its_calls_and_company_changes_no_bit(scheduler):
+    (alone,) = denoise(image(scheduler=scheduler))
+    company = [
+        image(scheduler=other, num_inference_steps=2 + at, seed=at, guidance_scale=1 + at % 2)
+        for at, other in enumerate(schedulers.NAMES)
+    ]
+    among = image(scheduler=scheduler)
+    result = denoise(*company[:3], among, *company[3:], max_rows=7)[3]
+    assert among.finished
+    assert np.array_equal(result, alone)
+    assert np.isfinite(alone).all()
+
+
+@pytest.mark.parametrize("scheduler", ["euler_ancestral", "lcm"])
+def test_a_stochastic_scheduler_draws_from_the_seeds_stream_after_the_first_noise(scheduler):
+    (drawn,) = denoise(image(scheduler=scheduler, num_inference_steps=2, guidance_scale=1))
+    stepper = schedulers.create(scheduler, CONFIG, 2)
+    stream = Noise(42)
+    latents = stream.randn((4, 8, 12)) * np.float32(stepper.init_noise_sigma)
+    for call, timestep in enumerate(stepper.timesteps):
+        sample = stepper.scale_model_input(latents, call)[None]
+        (output,) = predict(sample, np.array([timestep]), PROMPT[None])
+        latents = stepper.step(output, call, latents, stream.randn)
+    np.testing.assert_allclose(drawn, latents / 0.18215, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "prediction_type"),
+    [
+        (scheduler, prediction_type)
+        for scheduler in schedulers.NAMES
+        for prediction_type in ("epsilon", "v_prediction", "sample")
+        if prediction_type != "sample" or scheduler not in ("pndm", "euler_ancestral")
+    ],
+)
+def test_the_calls_output_may_be_overwritten_after_the_step(scheduler, prediction_type):
+    config = {**CONFIG, "prediction_type": prediction_type}
+    pipeline = dataclasses.replace(PIPELINE, scheduler_config=config)
+    memory = np.empty((1, 4, 8, 12), np.float32)
+
+    def reuse_memory(*arguments):
+        memory[:] = predict(*arguments)
+        return memory
+
+    (usual,) = denoise(image(scheduler=scheduler, guidance_scale=1, pipeline=pipeline))
+    (other,) = denoise(
+        image(scheduler=scheduler, guidance_scale=1, pipeline=pipeline), predict_noise=reuse_memory
+    )
+    assert np.array_equal(usual, other)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_latents_that_are_not_finite_are_an_error_of_that_image_alone(bad):
+    def overflow(sample, timestep, embeds):
+        output = predict(sample, timestep, embeds)
+        output[embeds[:, 0, 0] == 999, 0, 0, 0] = bad
+        return output
+
+    marked = PROMPT.copy()
+    marked[0, 0] = 999
+    loop = DenoisingLoop(overflow, 32)
+    broken, well = loop.run_to_end([image(prompt=marked), image()])
+    assert isinstance(broken, NotFinite)
+    assert "latents are not finite" in str(broken)
+    assert np.array_equal(well, *denoise(image()))
+
+
+@pytest.mark.parametrize("name", ["prompt_embeds", "negative_prompt_embeds"])
+@pytest.mark.parametrize("shape", [(7,), (1, 7, 16), (0, 16), (7, 0)])
+def test_embeddings_of_a_wrong_shape_are_refused(name, shape):
+    embeds = {"prompt": PROMPT, "negative": NEGATIVE}
+    embeds[name.split("_")[0]] = np.zeros(shape, np.float32)
+    with pytest.raises(InvalidRequest, match="embeds: got .*of one shape for both prompts"):
+        image(**embeds)
+
+
+def test_embeddings_of_two_shapes_are_refused():
+    with pytest.raises(InvalidRequest, match=r"^negative_prompt_embeds: got \[8, 16\]; allowed"):
+        image(negative=np.zeros((8, 16), np.float32))
+
+
+def test_a_side_that_the_vae_cannot_make_is_refused():
+    with pytest.raises(InvalidRequest, match="^width: got 100; allowed: a multiple of 8"):
+        image(width=100)
+
+
+def test_embeddings_of_another_type_or_order_are_made_fit():
+    other = image(prompt=np.asfortranarray(PROMPT, np.float64))
+    assert other.embeds[1].dtype == np.float32
+    assert other.embeds[1].flags.c_contiguous
+    assert np.array_equal(*denoise(image(), other))

@@ -1,0 +1,95 @@
+import json
+
+import pytest
+
+from triptych.errors import InvalidRequest, ModelFileError
+from triptych.pipeline import Pipeline
+from triptych.settings import Defaults
+
+NUMBERS = {
+    "height": 256,
+    "width": 192,
+    "latent_channels": 4,
+    "vae_scale_factor": 8,
+    "scaling_factor": 0.18215,
+    "num_inference_steps": 20,
+    "guidance_scale": 5.0,
+}
+SCHEDULER = {"_class_name": "EulerDiscreteScheduler"}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    def write(pipeline=NUMBERS, scheduler=SCHEDULER):
+        for name, values in (("pipeline", pipeline), ("scheduler_config", scheduler)):
+            text = values if isinstance(values, str) else json.dumps(values)
+            (tmp_path / f"{name}.json").write_text(text)
+        return tmp_path
+
+    return write
+
+
+def test_a_pipeline_gives_requests_their_defaults(folder):
+    pipeline = Pipeline.load(folder())
+    assert pipeline.defaults() == Defaults(256, 192, 20, 5.0, "euler", 8)
+    assert pipeline.latent_shape(256, 192) == (4, 32, 24)
+    assert pipeline.scaling_factor == 0.18215
+    assert pipeline.shift_factor == 0
+
+
+def test_what_is_not_said_is_as_in_diffusers(folder):
+    pipeline = Pipeline.load(folder({"height": 512, "width": 512}))
+    assert (pipeline.num_inference_steps, pipeline.guidance_scale) == (50, 7.5)
+
+
+def test_a_side_between_two_latents_is_refused(folder):
+    pipeline = Pipeline.load(folder())
+    for sides in ((252, 256), (256, 252)):
+        with pytest.raises(InvalidRequest, match="got 252; allowed: a multiple of 8"):
+            pipeline.latent_shape(*sides)
+
+
+@pytest.mark.parametrize("name", ["pipeline.json", "scheduler_config.json"])
+@pytest.mark.parametrize("text", [None, "", "{", "[]", "3", "[" * 100000, b"\xff"])
+def test_a_file_that_cannot_be_read_is_named_with_the_fix(folder, name, text):
+    path = folder() / name
+    if text is None:
+        path.unlink()
+    else:
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(ModelFileError, match=f"{name}: .*; export the stages again"):
+        Pipeline.load(path.parent)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("height", None),
+        ("height", 0),
+        ("height", 100),
+        ("width", "256"),
+        ("width", True),
+        ("latent_channels", 4.0),
+        ("vae_scale_factor", -8),
+        ("scaling_factor", 0),
+        ("scaling_factor", float("nan")),
+        ("num_inference_steps", 2.5),
+        ("guidance_scale", [7]),
+        ("unheard_of", 1),
+        ("scheduler_config", {}),
+    ],
+)
+def test_a_number_that_makes_no_sense_is_named(folder, name, value):
+    with pytest.raises(ModelFileError, match=rf"pipeline\.json: .*{name}"):
+        Pipeline.load(folder({**NUMBERS, name: value}))
+
+
+def test_a_number_that_is_missing_is_named(folder):
+    with pytest.raises(ModelFileError, match=r"pipeline\.json: height is missing"):
+        Pipeline.load(folder({"width": 256}))
+
+
+@pytest.mark.parametrize("scheduler", [{}, {"_class_name": "HeunDiscreteScheduler"}])
+def test_a_scheduler_that_is_not_served_is_named(folder, scheduler):
+    with pytest.raises(ModelFileError, match=r"scheduler_config\.json: .*_class_name"):
+        Pipeline.load(folder(scheduler=scheduler))

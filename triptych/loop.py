@@ -55,9 +55,9 @@ class DenoisingLoop:
        image leaves at once, while the others go on.
 
     `predict_noise(sample [N, channels, h, w], timestep [N], encoder_hidden_states [N, L, C])`
-    returns the model's output, shaped as `sample`; all float32, N at most `max_rows`. Its arguments
-    are valid during the call only; `encoder_hidden_states` is the same object as in the last call of
-    that shape if and only if its contents are. What it raises fails the images in that call only.
+    returns the model's output, shaped as `sample`; all float32, N at most `max_rows`. The arguments
+    are valid during the call only; `encoder_hidden_states` is the same object as in the last call
+    of that shape if and only if its contents are. What it raises fails the images in that call only.
     """
 
     def __init__(
@@ -84,8 +84,8 @@ class DenoisingLoop:
     ) -> None:
         """Denoise `image`; from any thread, returns at once.
 
-        `done` is called exactly once, from the loop's thread, with `image.result()` or an exception:
-        what failed, Cancelled or LoopClosed. `cancelled` is asked before every call of the loop.
+        `done` is called exactly once, from the loop's thread, with `image.result()` or an
+        exception: what failed, Cancelled or LoopClosed. `cancelled` is asked before every call.
         Raises LoopClosed, with no call of `done`, if the loop is closed already.
         """
         with self._condition:

@@ -165,7 +165,7 @@ def test_latents_that_are_not_finite_are_an_error_of_that_image_alone(bad):
 def test_embeddings_of_a_wrong_shape_are_refused(name, shape):
     embeds = {"prompt": PROMPT, "negative": NEGATIVE}
     embeds[name.split("_")[0]] = np.zeros(shape, np.float32)
-    with pytest.raises(InvalidRequest, match="embeds: got .*of one shape for both prompts"):
+    with pytest.raises(InvalidRequest, match=r"embeds: got .*of one shape for both prompts"):
         image(**embeds)
 
 
@@ -175,7 +175,7 @@ def test_embeddings_of_two_shapes_are_refused():
 
 
 def test_a_side_that_the_vae_cannot_make_is_refused():
-    with pytest.raises(InvalidRequest, match="^width: got 100; allowed: a multiple of 8"):
+    with pytest.raises(InvalidRequest, match=r"^width: got 100; allowed: a multiple of 8"):
         image(width=100)
 
 

@@ -360,14 +360,14 @@ def test_any_bytes_as_a_settings_tensor_give_the_error(raw):
 def test_a_settings_tensor_must_be_whole(key):
     values = json.loads(ask("x").to_json())
     del values[key]
-    with pytest.raises(InvalidRequest, match=f"settings: .* with {key}$"):
+    with pytest.raises(InvalidRequest, match=rf"settings: .* with {key}$"):
         Settings.from_json(json.dumps(values))
 
 
 @pytest.mark.parametrize("warnings", [3, "text", None, [3], ["\ud800"], [None]])
 def test_a_settings_tensors_warnings_are_texts(warnings):
     values = {**json.loads(ask("x").to_json()), "warnings": warnings}
-    with pytest.raises(InvalidRequest, match="^warnings: "):
+    with pytest.raises(InvalidRequest, match=r"^warnings: "):
         Settings.from_json(json.dumps(values))
 
 
@@ -417,5 +417,5 @@ def test_a_default_over_the_limits_is_refused_too():
     ],
 )
 def test_a_limit_that_makes_no_sense_is_an_error_that_names_it(name, value):
-    with pytest.raises(ValueError, match=f"^parameter {name}: "):
+    with pytest.raises(ValueError, match=rf"^parameter {name}: "):
         Limits.from_parameters({name: value})

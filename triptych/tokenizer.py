@@ -1,0 +1,90 @@
+"""CLIP's tokens for a prompt, as diffusers takes them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from triptych.errors import ModelFileError, shorten
+from triptych.settings import Settings
+
+# Without it transformers warns that it found no framework for networks; none is wanted here.
+os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+from transformers import CLIPTokenizerFast
+
+CLIP_LENGTH = 77
+"""The positions of CLIP's text encoder (Radford et al. 2021), where no file says another number."""
+
+FIX = "copy the tokenizer's files from the model that the text encoder is of"
+
+
+class Tokenizer:
+    """CLIP's byte-level BPE from a folder's vocab.json and merges.txt.
+
+    tokenizer_config.json and special_tokens_map.json beside them say which token pads and how many
+    tokens there are to a prompt (`length`), else the end token pads and there are 77.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        """Raises ModelFileError, naming the file, for files that are missing or damaged."""
+        for name in ("vocab.json", "merges.txt"):
+            path = Path(folder) / name
+            if not path.is_file():
+                raise ModelFileError(path, "no such file", FIX)
+        try:
+            vocabulary = json.loads((Path(folder) / "vocab.json").read_text(encoding="utf-8"))
+            # The fast one: the same tokens from every release, whether ftfy is installed or not.
+            self._tokenizer = CLIPTokenizerFast.from_pretrained(str(folder), local_files_only=True)
+        except Exception as error:
+            raise ModelFileError(folder, f"not CLIP's tokenizer ({error})", FIX) from error
+        for token in (self._tokenizer.bos_token, self._tokenizer.eos_token, self._pad_token()):
+            if token not in vocabulary:
+                raise ModelFileError(Path(folder) / "vocab.json", f"has no token {token}", FIX)
+        length = self._tokenizer.model_max_length
+        self.length = length if length <= 10**6 else CLIP_LENGTH  # transformers' "none" is 10**30
+
+    def _pad_token(self) -> str:
+        return self._tokenizer.pad_token or self._tokenizer.eos_token
+
+    def encode(self, prompts: Sequence[str]) -> tuple[np.ndarray, list[str]]:
+        """input_ids, int32 [prompts, length], and what was cut off of each prompt, "" for most.
+
+        A longer prompt keeps its first tokens and gets an end token; a shorter one is padded.
+        """
+        end = self._tokenizer.eos_token_id
+        pad = self._tokenizer.convert_tokens_to_ids(self._pad_token())
+        input_ids = np.full((len(prompts), self.length), pad, np.int32)
+        cut_off = []
+        for row, prompt in zip(input_ids, prompts):
+            tokens = self._tokenizer(prompt, verbose=False).input_ids
+            if len(tokens) > self.length:
+                cut_off.append(self._tokenizer.decode(tokens[self.length - 1 : -1]))
+                tokens = [*tokens[: self.length - 1], end]
+            else:
+                cut_off.append("")
+            row[: len(tokens)] = tokens
+        return input_ids, cut_off
+
+    def encode_settings(
+        self, images: Sequence[Settings]
+    ) -> tuple[np.ndarray, np.ndarray, list[Settings]]:
+        """input_ids and negative_input_ids, int32 [images, length], and the settings again,
+
+        with a warning for each prompt of which a part was cut off.
+        """
+        input_ids, cut_off = self.encode([image.prompt for image in images])
+        negative_ids, negative_cut_off = self.encode([image.negative_prompt for image in images])
+        warned = []
+        for image, *parts in zip(images, cut_off, negative_cut_off):
+            warnings = [
+                f"{field} is longer than {self.length} tokens; cut off: {shorten(part, 200)}"
+                for field, part in zip(("prompt", "negative_prompt"), parts)
+                if part
+            ]
+            warned.append(dataclasses.replace(image, warnings=(*image.warnings, *warnings)))
+        return input_ids, negative_ids, warned

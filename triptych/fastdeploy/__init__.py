@@ -1,0 +1,1 @@
+"""The `fastdeploy` backend for servers without FastDeploy: its config, run by ONNX Runtime."""

@@ -1,0 +1,141 @@
+"""A config.pbtxt's `optimization.execution_accelerators`, as FastDeploy documents them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import PurePath
+from typing import Any
+
+PROFILES = ("min_shape", "opt_shape", "max_shape")
+"""Accelerators that are no engines: TensorRT's shapes, one parameter an input, batch first."""
+
+
+class ConfigError(ValueError):
+    """A config.pbtxt that this backend cannot follow: a load error."""
+
+
+@dataclass(frozen=True)
+class Accelerators:
+    """How to run one network.
+
+    `gpu` is the engine to use on a GPU; where it cannot be loaded the next best is. `cpu_threads`
+    0 leaves the number to ONNX Runtime. `workspace_size` is in bytes, 0 leaves it to TensorRT.
+    `cache_file`: where TensorRT's engine is kept, empty for nowhere. `shapes` has, for each of
+    `PROFILES`, the dimensions of every input.
+    """
+
+    gpu: str = "tensorrt"
+    gpu_fp16: bool = False
+    workspace_size: int = 0
+    cache_file: str = ""
+    cpu_threads: int = 0
+    shapes: Mapping[str, Mapping[str, tuple[int, ...]]] = field(default_factory=dict)
+
+
+def parse(model_config: Mapping[str, Any]) -> Accelerators:
+    """The accelerators of a model's configuration, a dict as Triton gives it to Python models.
+
+    Raises ConfigError, saying what is allowed, for a name or value that is not known.
+    """
+    optimization = model_config.get("optimization") or {}
+    asked = optimization.get("execution_accelerators") or {}
+    values: dict[str, Any] = {}
+    shapes: dict[str, dict[str, tuple[int, ...]]] = {}
+    for entry in asked.get("cpu_execution_accelerator") or ():
+        where = _name(entry, "cpu_execution_accelerator", ("onnxruntime",))
+        values.update(_parameters(entry, where, _CPU))
+    for entry in asked.get("gpu_execution_accelerator") or ():
+        where = _name(entry, "gpu_execution_accelerator", (*_GPU, *PROFILES))
+        name = entry["name"]
+        if name in PROFILES:
+            shapes[name] = _shapes(entry, where)
+        else:
+            values.update(_parameters(entry, where, _GPU[name]), gpu=name)
+    _check_profiles(shapes)
+    return Accelerators(shapes=shapes, **values)
+
+
+def _name(entry: Mapping[str, Any], kind: str, allowed: tuple[str, ...]) -> str:
+    name = entry.get("name", "")
+    if name not in allowed:
+        raise ConfigError(f"{kind} {name!r}: allowed: {', '.join(allowed)}")
+    return f"{kind} {name}"
+
+
+def _parameters(entry: Mapping[str, Any], where: str, known: Mapping[str, tuple]) -> dict[str, Any]:
+    values = {}
+    for key, text in (entry.get("parameters") or {}).items():
+        if key not in known:
+            allowed = ", ".join(known) or "none"
+            raise ConfigError(f"{where}: parameter {key!r}: allowed: {allowed}")
+        target, read, allowed = known[key]
+        try:
+            values[target] = read(text)
+        except (KeyError, ValueError):
+            raise ConfigError(f"{where}: {key}: got {text!r}; allowed: {allowed}") from None
+    return values
+
+
+def _shapes(entry: Mapping[str, Any], where: str) -> dict[str, tuple[int, ...]]:
+    shapes = {}
+    for tensor, text in (entry.get("parameters") or {}).items():
+        try:
+            shapes[tensor] = tuple(_positive(number) for number in text.split())
+        except ValueError:
+            shapes[tensor] = ()
+        if not shapes[tensor]:
+            allowed = "whole numbers from 1, batch first, with spaces between, as '1 4 64 64'"
+            raise ConfigError(f"{where}: {tensor}: got {text!r}; allowed: {allowed}")
+    return shapes
+
+
+def _check_profiles(shapes: Mapping[str, Mapping[str, tuple[int, ...]]]) -> None:
+    """TensorRT takes all three shapes of an input or none, none of them larger than the next."""
+    for profile in PROFILES:
+        if shapes and set(shapes.get(profile, {})) != set(shapes.get("opt_shape", {})):
+            raise ConfigError(f"{profile}: needed for the same inputs as in opt_shape")
+    for tensor in shapes.get("opt_shape", {}):
+        least, usual, most = (shapes[profile][tensor] for profile in PROFILES)
+        same_rank = len(least) == len(usual) == len(most)
+        if not same_rank or any(not a <= b <= c for a, b, c in zip(least, usual, most)):
+            raise ConfigError(f"{tensor}: needs min_shape <= opt_shape <= max_shape everywhere")
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError(text)
+    return number
+
+
+def _one_of(**meanings: Any) -> Callable[[str], Any]:
+    return lambda text: meanings[text.lower()]
+
+
+def _file(text: str) -> str:
+    if not PurePath(text).is_absolute():
+        raise ValueError(text)
+    return text
+
+
+_COUNT = "a whole number from 1"
+_CPU = {"cpu_threads": ("cpu_threads", _positive, _COUNT)}
+_GPU: dict[str, dict[str, tuple]] = {
+    "tensorrt": {
+        "precision": (
+            "gpu_fp16",
+            _one_of(trt_fp16=True, trt_fp32=False),
+            "trt_fp16, trt_fp32",
+        ),
+        "workspace_size": ("workspace_size", _positive, _COUNT + " (bytes)"),
+        "cache_file": ("cache_file", _file, "an absolute path"),
+    },
+    "onnxruntime": {
+        "precision": (
+            "gpu_fp16",
+            _one_of(ort_fp16=True, ort_fp32=False),
+            "ort_fp16, ort_fp32",
+        ),
+    },
+}

@@ -1,0 +1,174 @@
+"""One network, `model.onnx`, under ONNX Runtime: loaded, checked against its config, and run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+from triptych.errors import InvalidRequest, ModelFileError
+from triptych.fastdeploy import providers
+from triptych.fastdeploy.accelerators import PROFILES, Accelerators, ConfigError, parse
+
+EXPORT = "make it with scripts/export_stages.py"
+
+_ONNX_TYPES = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(double)": np.float64,
+    "tensor(int32)": np.int32,
+    "tensor(int64)": np.int64,
+}
+_TRITON_TYPES = {
+    "TYPE_FP32": np.float32,
+    "TYPE_FP16": np.float16,
+    "TYPE_FP64": np.float64,
+    "TYPE_INT32": np.int32,
+    "TYPE_INT64": np.int64,
+}
+
+Tensors = Mapping[str, np.ndarray]
+
+
+class Network:
+    """A loaded network; `provider` is a line that says what runs it and why.
+
+    Exports differ in their types (INT32 or INT64 tokens, FP16 or FP32): inputs are converted to
+    what the network takes, outputs to what its config.pbtxt declares.
+    """
+
+    def __init__(self, folder: Path, model_config: Mapping[str, Any], device: int = 0) -> None:
+        """Load `folder`/model.onnx, `folder` being a version folder.
+
+        Raises ModelFileError for a missing or damaged file, ConfigError for a config.pbtxt that
+        does not fit the network or this backend.
+        """
+        accelerators = parse(model_config)
+        reasons = providers.unusable(onnxruntime.get_available_providers())
+        chosen, self.provider = providers.choose(accelerators, reasons, device)
+        self._session = _load(folder, chosen, accelerators)
+        self._inputs = {tensor.name: tensor for tensor in self._session.get_inputs()}
+        outputs = {tensor.name: tensor for tensor in self._session.get_outputs()}
+        self._outputs = _declared(model_config, "output", outputs, complete=False)
+        _declared(model_config, "input", self._inputs, complete=True)
+        if chosen[0][0] == providers.TENSORRT:
+            check_profiles(accelerators, self._inputs)
+
+    def run(self, requests: Sequence[Tensors]) -> list[dict[str, np.ndarray] | Exception]:
+        """The outputs of each request, batch first; an exception in place of those that failed.
+
+        Requests whose tensors differ in nothing but the batch share one run.
+        """
+        results: list[Any] = [None] * len(requests)
+        groups: dict[tuple, list[int]] = {}
+        for position, tensors in enumerate(requests):
+            try:
+                self._check(tensors)
+            except InvalidRequest as error:
+                results[position] = error
+                continue
+            shape = tuple(tensors[name].shape[1:] for name in self._inputs)
+            groups.setdefault(shape, []).append(position)
+        for positions in groups.values():
+            try:
+                outputs = self._run_together([requests[position] for position in positions])
+            except Exception as error:
+                outputs = [error] * len(positions)
+            for position, output in zip(positions, outputs):
+                results[position] = output
+        return results
+
+    def _check(self, tensors: Tensors) -> None:
+        """InvalidRequest, naming the tensor, for what the network cannot take."""
+        for name, wanted in self._inputs.items():
+            if name not in tensors:
+                raise InvalidRequest(name, None, "every input of the network is needed")
+            shape, allowed = tensors[name].shape, wanted.shape
+            fits = len(shape) == len(allowed) and all(
+                not isinstance(size, int) or size == got for size, got in zip(allowed, shape)
+            )
+            if not fits or 0 in shape:
+                sizes = [size if isinstance(size, int) else -1 for size in allowed]
+                raise InvalidRequest(name, shape, f"shape {sizes}, -1 being any size over 0")
+
+    def _run_together(self, requests: Sequence[Tensors]) -> list[Any]:
+        feeds = {}
+        for name, wanted in self._inputs.items():
+            parts = [tensors[name] for tensors in requests]
+            whole = parts[0] if len(parts) == 1 else np.concatenate(parts)
+            feeds[name] = whole.astype(_ONNX_TYPES[wanted.type], copy=False)
+        rows = [len(next(iter(tensors.values()))) for tensors in requests]
+        outputs = self._session.run(list(self._outputs), feeds)
+        ends = np.cumsum(rows)
+        results: list[dict[str, np.ndarray]] = [{} for _ in requests]
+        for (name, dtype), output in zip(self._outputs.items(), outputs):
+            if len(output) != ends[-1]:
+                raise RuntimeError(f"{name}: {len(output)} rows came out for {ends[-1]}")
+            output = output.astype(dtype, copy=False)
+            for result, part in zip(results, np.split(output, ends[:-1])):
+                result[name] = part
+        return results
+
+
+def _load(
+    folder: Path, chosen: list[tuple[str, dict[str, Any]]], accelerators: Accelerators
+) -> onnxruntime.InferenceSession:
+    path = folder / "model.onnx"
+    if not path.exists():
+        if (folder / "model.pdmodel").exists():
+            problem = "missing; this server runs ONNX, and model.pdmodel is for FastDeploy's own"
+            raise ModelFileError(path, problem, EXPORT)
+        raise ModelFileError(path, "no such file", EXPORT)
+    if any(name != providers.CPU for name, _ in chosen):
+        # Loads CUDA and cuDNN from Python packages, where the system has none.
+        onnxruntime.preload_dlls()
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = accelerators.cpu_threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=chosen)
+    except Exception as error:
+        raise ModelFileError(path, f"cannot be loaded ({error})", EXPORT) from error
+
+
+def _declared(
+    model_config: Mapping[str, Any], kind: str, tensors: Mapping[str, Any], complete: bool
+) -> dict[str, Any]:
+    """NumPy types of the tensors that config.pbtxt declares; they must be among the graph's.
+
+    `complete`: it must declare all of them.
+    """
+    declared = {entry["name"]: entry["data_type"] for entry in model_config[kind]}
+    unknown = [name for name in declared if name not in tensors]
+    missing = [name for name in tensors if name not in declared] if complete else []
+    if unknown or missing:
+        raise ConfigError(
+            f"config.pbtxt has {kind}s {', '.join(declared)}, model.onnx {', '.join(tensors)}"
+        )
+    for name, tensor in tensors.items():
+        if tensor.type not in _ONNX_TYPES:
+            raise ConfigError(f"model.onnx: {name} is {tensor.type}; allowed: {list(_ONNX_TYPES)}")
+    for name, data_type in declared.items():
+        if data_type not in _TRITON_TYPES:
+            allowed = ", ".join(_TRITON_TYPES)
+            raise ConfigError(f"config.pbtxt: {name} is {data_type}; allowed: {allowed}")
+    return {name: _TRITON_TYPES[data_type] for name, data_type in declared.items()}
+
+
+def check_profiles(accelerators: Accelerators, inputs: Mapping[str, Any]) -> None:
+    """ConfigError unless TensorRT's shapes are those of the graph's inputs."""
+    for profile in PROFILES:
+        for name, shape in accelerators.shapes.get(profile, {}).items():
+            if name not in inputs:
+                raise ConfigError(f"{profile}: no input {name}; allowed: {', '.join(inputs)}")
+            graph = inputs[name].shape
+            if len(graph) != len(shape) or any(
+                isinstance(size, int) and size != got for size, got in zip(graph, shape)
+            ):
+                text = " ".join(map(str, shape))
+                allowed = [size if isinstance(size, int) else -1 for size in graph]
+                raise ConfigError(f"{profile}: {name}: got '{text}'; model.onnx has {allowed}")

@@ -1,0 +1,102 @@
+"""Which of ONNX Runtime's execution providers runs a network: TensorRT, else CUDA, else the CPU."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterable, Mapping
+from pathlib import PurePath
+from typing import Any
+
+from triptych.fastdeploy.accelerators import Accelerators
+
+TENSORRT = "TensorrtExecutionProvider"
+CUDA = "CUDAExecutionProvider"
+CPU = "CPUExecutionProvider"
+
+_ENGINES = {"tensorrt": (TENSORRT, CUDA), "onnxruntime": (CUDA,)}
+_PROFILE_OPTIONS = {
+    "min_shape": "trt_profile_min_shapes",
+    "opt_shape": "trt_profile_opt_shapes",
+    "max_shape": "trt_profile_max_shapes",
+}
+_LIBNVINFER = ("libnvinfer.so.10", "libnvinfer.so.9", "libnvinfer.so.8")
+
+
+def unusable(built_in: Iterable[str]) -> dict[str, str]:
+    """The GPU providers that cannot run here, each with the reason.
+
+    `built_in` is what this ONNX Runtime was built with, its `get_available_providers()`.
+    """
+    built_in = set(built_in)
+    reasons = {}
+    no_gpu = _no_gpu()
+    for provider in (TENSORRT, CUDA):
+        if provider not in built_in:
+            reasons[provider] = "this ONNX Runtime is built without it"
+        elif no_gpu:
+            reasons[provider] = no_gpu
+    if TENSORRT not in reasons and not any(map(_loads, _LIBNVINFER)):
+        reasons[TENSORRT] = f"{_LIBNVINFER[0]} does not load"
+    return reasons
+
+
+def choose(
+    accelerators: Accelerators, reasons: Mapping[str, str], device: int = 0
+) -> tuple[list[tuple[str, dict[str, Any]]], str]:
+    """ONNX Runtime's `providers` argument for a network, and a line that says which and why.
+
+    `reasons` are those of `unusable`. The CPU is always last: it runs what a GPU provider lacks.
+    """
+    wanted = _ENGINES[accelerators.gpu]
+    usable = [provider for provider in wanted if provider not in reasons]
+    options = {TENSORRT: _tensorrt_options, CUDA: _cuda_options}
+    chosen = [(name, options[name](accelerators, device)) for name in usable]
+    chosen.append((CPU, {}))
+    passed_over = [
+        f"no {name.replace('ExecutionProvider', '')}: {reasons[name]}"
+        for name in wanted[: wanted.index(usable[0]) if usable else len(wanted)]
+    ]
+    line = chosen[0][0]
+    if passed_over:
+        line += f" ({'; '.join(passed_over)})"
+    return chosen, line
+
+
+def _tensorrt_options(accelerators: Accelerators, device: int) -> dict[str, Any]:
+    options: dict[str, Any] = {"device_id": device, "trt_fp16_enable": accelerators.gpu_fp16}
+    if accelerators.workspace_size:
+        options["trt_max_workspace_size"] = accelerators.workspace_size
+    if accelerators.cache_file:
+        cache = PurePath(accelerators.cache_file)
+        options["trt_engine_cache_enable"] = True
+        options["trt_engine_cache_path"] = str(cache.parent)
+        options["trt_engine_cache_prefix"] = cache.stem
+    for profile, tensors in accelerators.shapes.items():
+        options[_PROFILE_OPTIONS[profile]] = ",".join(
+            f"{tensor}:{'x'.join(map(str, shape))}" for tensor, shape in tensors.items()
+        )
+    return options
+
+
+def _cuda_options(accelerators: Accelerators, device: int) -> dict[str, Any]:
+    return {"device_id": device}
+
+
+def _no_gpu() -> str:
+    """Why CUDA's driver finds no GPU; empty if it finds one."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return "no NVIDIA driver"
+    count = ctypes.c_int(0)
+    if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)) or not count.value:
+        return "no GPU"
+    return ""
+
+
+def _loads(library: str) -> bool:
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,125 @@
+"""`fastdeployserver`: the served models on whichever Triton this machine has.
+
+    fastdeployserver --model-repository=model_repository [--host=ADDRESS] [any flag of Triton]
+
+The first of: FastDeploy's own fastdeployserver on PATH, with its own backend for the networks;
+`tritonserver` on PATH; the Triton inside the package nvidia-pytriton. The latter two get this
+project's `fastdeploy` backend. The embedded one listens on loopback only, unless --host or Triton's
+own --http-address, --grpc-address and --metrics-address say otherwise.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from triptych.server import Unfit, embedded, flags, installed, preflight, shared_memory, supervise
+
+BACKENDS = Path(__file__).resolve().parents[1] / "backends"
+CACHE_SIZE = 64 * 2**20
+"""Bytes of Triton's response cache: some hundred texts, encoded."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the server until it ends; its exit code, 2 if it cannot start here."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if "--help" in arguments or "-h" in arguments:
+        print(__doc__)
+        return 0
+    try:
+        return _run(arguments)
+    except Unfit as reason:
+        print(f"fastdeployserver: {reason}", file=sys.stderr)
+        return 2
+
+
+def _run(arguments: list[str]) -> int:
+    host = flags.value(arguments, "--host")
+    arguments = flags.without(arguments, "--host")
+    preflight.check_repository(arguments)
+    fastdeploy = installed.find("fastdeployserver")
+    if fastdeploy:
+        if host:
+            arguments = flags.with_defaults(arguments, http_address=host, grpc_address=host)
+        arguments = flags.with_defaults(arguments, response_cache_byte_size=str(CACHE_SIZE))
+        os.execv(fastdeploy, [str(fastdeploy), *arguments])
+    if not any(BACKENDS.glob("*/model.py")):
+        raise Unfit(f"no backends at {BACKENDS}: run from a checkout, or pip install -e it")
+    preflight.check_shared_memory()
+    shared_memory.remove_dead()
+    run = shared_memory.Run()
+    try:
+        tritonserver = installed.find("tritonserver")
+        if tritonserver:
+            command, env = _tritonserver(tritonserver, arguments, host, run)
+        else:
+            command, env = _embedded(arguments, host, run)
+        return supervise.run(command, env, run.lock)
+    finally:
+        run.remove()
+
+
+def _tritonserver(
+    server: Path, arguments: list[str], host: str | None, run: shared_memory.Run
+) -> tuple[list[str], dict[str, str]]:
+    if host:
+        arguments = flags.with_defaults(arguments, http_address=host, grpc_address=host)
+    preflight.check_ports(arguments, "0.0.0.0")
+    if installed.knows(server, "--cache-config"):
+        arguments = _with_cache(arguments)
+    else:
+        arguments = flags.with_defaults(arguments, response_cache_byte_size=str(CACHE_SIZE))
+    target = run.folder / "backends"
+    target.mkdir()
+    theirs = installed.backends(server)
+    for folder in (theirs, BACKENDS):
+        for backend in folder.iterdir():
+            link = target / backend.name
+            if not link.exists():
+                link.symlink_to(backend)
+    return [str(server), *_with_backends(arguments, target, run)], dict(os.environ)
+
+
+def _embedded(
+    arguments: list[str], host: str | None, run: shared_memory.Run
+) -> tuple[list[str], dict[str, str]]:
+    triton = embedded.folder()
+    if triton is None:
+        raise Unfit(
+            "no Triton: neither fastdeployserver nor tritonserver is on PATH, and nvidia-pytriton"
+            f" is not installed: {embedded.INSTALL}"
+        )
+    embedded.check(triton)
+    env = embedded.environment(triton)
+    address = host or "127.0.0.1"
+    if host and host not in ("127.0.0.1", "localhost"):
+        print(
+            f"fastdeployserver: warning: listening on {host} with Triton {embedded.VERSION}, which"
+            f" is open to {embedded.OPEN_HOLES}; for a network use NVIDIA's current image",
+            file=sys.stderr,
+        )
+    arguments = flags.with_defaults(
+        arguments, http_address=address, grpc_address=address, metrics_address=address
+    )
+    preflight.check_ports(arguments, address)
+    arguments = flags.with_defaults(_with_cache(arguments), cache_directory=str(triton / "caches"))
+    target = run.folder / "backends"
+    embedded.link_backends(triton, BACKENDS, target)
+    server = triton / "bin" / "tritonserver"
+    return [str(server), *_with_backends(arguments, target, run)], env
+
+
+def _with_cache(arguments: list[str]) -> list[str]:
+    if flags.values(arguments, "--response-cache-byte-size"):
+        return arguments
+    return flags.with_defaults(arguments, cache_config=f"local,size={CACHE_SIZE}")
+
+
+def _with_backends(arguments: list[str], folder: Path, run: shared_memory.Run) -> list[str]:
+    arguments = flags.with_defaults(arguments, backend_directory=str(folder))
+    return [*arguments, f"--backend-config=python,shm-region-prefix-name={run.prefix}"]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,44 @@
+"""Triton's command line, of which only what matters here is known: the rest passes through."""
+
+from __future__ import annotations
+
+
+def values(arguments: list[str], flag: str) -> list[str]:
+    """What `--flag=value` or `--flag value` gives in `arguments`, in order."""
+    found = []
+    for position, argument in enumerate(arguments):
+        if argument.startswith(flag + "="):
+            found.append(argument[len(flag) + 1 :])
+        elif argument == flag and position + 1 < len(arguments):
+            found.append(arguments[position + 1])
+    return found
+
+
+def value(arguments: list[str], flag: str, default: str | None = None) -> str | None:
+    """The last value of `flag`, or `default`."""
+    found = values(arguments, flag)
+    return found[-1] if found else default
+
+
+def without(arguments: list[str], flag: str) -> list[str]:
+    """`arguments` less every `--flag=value` and `--flag value`."""
+    kept = []
+    skip = False
+    for argument in arguments:
+        if skip:
+            skip = False
+        elif argument == flag:
+            skip = True
+        elif not argument.startswith(flag + "="):
+            kept.append(argument)
+    return kept
+
+
+def with_defaults(arguments: list[str], **defaults: str) -> list[str]:
+    """`arguments` and, for each of `defaults` that is not among them, `--its-name=value`."""
+    added = []
+    for name, default in defaults.items():
+        flag = "--" + name.replace("_", "-")
+        if not values(arguments, flag):
+            added.append(f"{flag}={default}")
+    return arguments + added

@@ -1,0 +1,59 @@
+"""What would make the server fail, seen before it starts and said in one line."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+import socket
+from pathlib import Path
+
+from triptych.server import Unfit, flags, shared_memory
+
+NEEDED_SHARED_MEMORY = 32 * 2**20
+"""Bytes that the Python models' processes take with a few images in flight."""
+
+PORTS = {"http": "8000", "grpc": "8001", "metrics": "8002"}
+
+
+def check_repository(arguments: list[str]) -> None:
+    """Raise Unfit unless every model repository that `arguments` name is there."""
+    named = flags.values(arguments, "--model-repository") + flags.values(arguments, "--model-store")
+    if not named:
+        raise Unfit("no model repository: pass --model-repository=model_repository")
+    for repository in named:
+        if "://" in repository:
+            continue
+        if not any(Path(repository).glob("*/config.pbtxt")):
+            raise Unfit(f"{repository} holds no MODEL/config.pbtxt: see --model-repository")
+
+
+def check_ports(arguments: list[str], host: str) -> None:
+    """Raise Unfit if a port that the server would listen on is taken."""
+    for name, default in PORTS.items():
+        if flags.value(arguments, f"--allow-{name}", "true") in ("false", "0"):
+            continue
+        if flags.value(arguments, f"--reuse-{name}-port", "false") in ("true", "1"):
+            continue
+        port = flags.value(arguments, f"--{name}-port", default)
+        address = flags.value(arguments, f"--{name}-address", host)
+        if not port.isdigit() or int(port) > 65535:
+            raise Unfit(f"--{name}-port={port}: allowed: 0 to 65535")
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((address, int(port)))
+            except OSError as error:
+                if error.errno == errno.EADDRINUSE:
+                    advice = f"stop what uses it, or pass --{name}-port=N with a free port"
+                    raise Unfit(f"port {port} ({name}) is in use on {address}: {advice}") from None
+                raise Unfit(f"--{name}-address={address}, port {port}: {error.strerror}") from None
+
+
+def check_shared_memory() -> None:
+    """Raise Unfit if /dev/shm has no room for the Python models' processes."""
+    free = shutil.disk_usage(shared_memory.FOLDER).free
+    if free < NEEDED_SHARED_MEMORY:
+        raise Unfit(
+            f"/dev/shm has {free // 2**20} MiB free of the {NEEDED_SHARED_MEMORY // 2**20} needed:"
+            " in Docker pass --shm-size=256m, else free some or mount it larger"
+        )

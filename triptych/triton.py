@@ -1,0 +1,192 @@
+"""All that the served models need of Triton's Python backend, from Triton 21.10 to the current one.
+
+Newer Tritons' additions are found by looking for them, here and nowhere else. Imported only
+inside Triton's Python processes: `triton_python_backend_utils` exists nowhere else.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+from triptych.errors import InvalidRequest, ModelFileError
+from triptych.loop import Cancelled, LoopClosed
+
+Tensors = dict  # name -> NumPy array, batch first
+"""The inputs or outputs of one request."""
+
+
+class Model:
+    """What a served model knows of itself, from the arguments of Triton's `initialize`.
+
+    `name` is the model's, `folder` its version folder, `config` its config.pbtxt as a dict,
+    `device` the GPU that Triton gave this instance.
+    """
+
+    def __init__(self, args: Mapping[str, str]) -> None:
+        self.name = args["model_name"]
+        self.config = json.loads(args["model_config"])
+        self.device = int(args.get("model_instance_device_id") or 0)
+        self.folder = Path(args["model_repository"]) / args["model_version"]
+        self._inputs = [entry["name"] for entry in self.config["input"]]
+
+    @property
+    def parameters(self) -> dict[str, str]:
+        """The `parameters` of config.pbtxt."""
+        entries = self.config.get("parameters") or {}
+        return {key: value["string_value"] for key, value in entries.items()}
+
+    def inputs(self, request: Any) -> Tensors:
+        """The request's tensors, as NumPy arrays in the host's memory."""
+        tensors = {}
+        for name in self._inputs:
+            tensor = pb_utils.get_input_tensor_by_name(request, name)
+            if tensor is not None:
+                tensors[name] = tensor.as_numpy()
+        return tensors
+
+    def answer(self, requests: Sequence[Any], work: Callable[[Tensors], Tensors]) -> list[Any]:
+        """Triton's responses: each request's inputs through `work`, failures for that one only."""
+        responses = []
+        for request in requests:
+            try:
+                responses.append(self.response(work(self.inputs(request))))
+            except Exception as error:
+                responses.append(self.response(error))
+        return responses
+
+    def response(self, result: Tensors | Exception) -> Any:
+        """Triton's response for what came out of a request."""
+        if isinstance(result, Exception):
+            return pb_utils.InferenceResponse(error=self._error(result))
+        tensors = [pb_utils.Tensor(name, array) for name, array in result.items()]
+        return pb_utils.InferenceResponse(tensors)
+
+    @contextmanager
+    def loading(self) -> Iterator[None]:
+        """Around what `initialize` does: errors reach Triton's log with the model, file and fix."""
+        try:
+            yield
+        except ValueError as error:
+            raise pb_utils.TritonModelException(f"{self.name}: {error}") from error
+
+    def _error(self, error: Exception) -> Any:
+        """The client's error; the log gets all of it where the fault is not the client's."""
+        codes = [code for kind, code in _CODES.items() if isinstance(error, kind)]
+        code = codes[0] if codes else getattr(error, "code", "INTERNAL")
+        if code == "INTERNAL":
+            log("".join(traceback.format_exception(None, error, error.__traceback__)), error=True)
+        return _triton_error(f"{self.name}: {public(error)}", code)
+
+
+_CODES = {InvalidRequest: "INVALID_ARG", Cancelled: "CANCELLED", LoopClosed: "UNAVAILABLE"}
+
+
+class StageFailed(RuntimeError):
+    """Another model, called from this one, gave an error; `code` is Triton's name of its kind."""
+
+    def __init__(self, error: Any) -> None:
+        super().__init__(error.message())
+        invalid = getattr(pb_utils.TritonError, "INVALID_ARG", None)
+        known = invalid is not None and error.code() == invalid
+        self.code = "INVALID_ARG" if known else "INTERNAL"
+
+
+def call(model: str, inputs: Tensors, output: str) -> np.ndarray:
+    """One output of another served model; StageFailed with that model's error."""
+    request = pb_utils.InferenceRequest(
+        model_name=model,
+        requested_output_names=[output],
+        inputs=[pb_utils.Tensor(name, array) for name, array in inputs.items()],
+    )
+    response = request.exec()
+    if response.has_error():
+        raise StageFailed(response.error())
+    # A copy, since the tensor's memory is Triton's and ends with the response.
+    return np.array(pb_utils.get_output_tensor_by_name(response, output).as_numpy())
+
+
+def senders(requests: Sequence[Any]) -> list[Any] | None:
+    """The requests' response senders, with which they can be answered after `execute` is over.
+
+    None on a Triton that has them only for decoupled models (before 24.06) or not at all (21.10).
+    """
+    try:
+        return [request.get_response_sender() for request in requests]
+    except (AttributeError, pb_utils.TritonModelException):
+        return None
+
+
+def send(sender: Any, response: Any) -> None:
+    """Answer a request, once and for all, from any thread."""
+    sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+
+
+def cancelled(sender: Any) -> bool:
+    """Whether the request was given up by its client, where this Triton can tell (23.10)."""
+    return sender.is_cancelled() if hasattr(sender, "is_cancelled") else False
+
+
+class Counter:
+    """A growing number on Triton's metrics page; does nothing where Triton has no API for it."""
+
+    kind = "COUNTER"
+
+    def __init__(self, name: str, description: str, labels: Mapping[str, str]) -> None:
+        self._metric = None
+        if hasattr(pb_utils, "MetricFamily"):
+            kind = getattr(pb_utils.MetricFamily, self.kind)
+            self._family = pb_utils.MetricFamily(name=name, description=description, kind=kind)
+            self._metric = self._family.Metric(labels=dict(labels))
+
+    def add(self, amount: float) -> None:
+        if self._metric is not None:
+            self._metric.increment(amount)
+
+
+class Gauge(Counter):
+    """A number on Triton's metrics page that goes up and down."""
+
+    kind = "GAUGE"
+
+    def set(self, value: float) -> None:
+        if self._metric is not None:
+            self._metric.set(value)
+
+
+def log(line: str, error: bool = False) -> None:
+    """A line in Triton's log."""
+    logger = getattr(pb_utils, "Logger", None)
+    if logger is None:
+        print(line, flush=True)
+    elif error:
+        logger.log_error(line)
+    else:
+        logger.log_info(line)
+
+
+_PATH = r"(?<![\w.])/[\w.+-]+(?:/[\w.+-]*)+"
+_SHARED_MEMORY = r"triton_python_backend_shm\w*|triptych_[0-9a-f]{8}\w*"
+_PRIVATE = re.compile(f"{_PATH}|{_SHARED_MEMORY}")
+
+
+def public(error: Exception) -> str:
+    """An error's first line for the client, without paths and names of shared memory."""
+    if isinstance(error, ModelFileError):
+        return "the model's files cannot be read"
+    lines = str(error).splitlines() or [type(error).__name__]
+    text = _PRIVATE.sub("...", lines[0])
+    return text if len(text) <= 300 else text[:297] + "..."
+
+
+def _triton_error(text: str, code: str) -> Any:
+    number = getattr(pb_utils.TritonError, code, None)
+    return pb_utils.TritonError(text) if number is None else pb_utils.TritonError(text, number)

@@ -56,8 +56,8 @@ class DenoisingLoop:
 
     `predict_noise(sample [N, channels, h, w], timestep [N], encoder_hidden_states [N, L, C])`
     returns the model's output, shaped as `sample`; all float32, N at most `max_rows`. The arguments
-    are valid during the call only; `encoder_hidden_states` is the same object as in the last call
-    of that shape if and only if its contents are. What it raises fails the images in that call only.
+    are valid during the call only; `encoder_hidden_states` is the same object as in the call before
+    of that shape if and only if its contents are. What it raises fails the images in it, no others.
     """
 
     def __init__(

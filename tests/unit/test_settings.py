@@ -373,7 +373,7 @@ def test_a_settings_tensors_warnings_are_texts(warnings):
 
 def test_a_stage_called_alone_is_still_limited():
     values = {**json.loads(ask("x").to_json()), "num_inference_steps": 10**9}
-    with pytest.raises(InvalidRequest, match="from 1 to 1000$"):
+    with pytest.raises(InvalidRequest, match=r"from 1 to 1000$"):
         Settings.from_json(json.dumps(values))
 
 

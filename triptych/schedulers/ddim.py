@@ -1,0 +1,40 @@
+"""DDIM: Denoising Diffusion Implicit Models, Song, Meng and Ermon, 2020."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from triptych.schedulers import tables
+from triptych.schedulers.alpha_space import AlphaSpace
+from triptych.schedulers.config import flag, integer, one_of
+
+
+class DDIM(AlphaSpace):
+    """Equation 12 of the paper with eta = 0: x_0 and the noise are predicted, then mixed anew.
+
+    The noise is that of the unclipped x_0.
+    """
+
+    OPTIONS = {
+        **AlphaSpace.OPTIONS,
+        "clip_sample": flag(True),
+        "timestep_spacing": one_of("leading", "trailing", "linspace"),
+        "steps_offset": integer(0, minimum=0),
+        "set_alpha_to_one": flag(True),
+    }
+
+    def __init__(self, config, steps):
+        timesteps = tables.training_timesteps(config, steps)
+        gap = config["num_train_timesteps"] // steps
+        prev_signal = tables.signal_at(timesteps - gap, config).astype(np.float64)[:, None]
+        alpha, sigma = self._prepare(config, tables.signal_at(timesteps, config))
+        x0 = tables.x0_weights(config["prediction_type"], alpha, sigma)
+        noise = ([1, 0] - alpha[:, None] * x0) / sigma[:, None]
+        prev = np.hstack([np.sqrt(prev_signal), np.sqrt(1 - prev_signal) * noise])
+
+        self.timesteps = timesteps.astype(np.float32)
+        self._prev = prev.astype(np.float32)
+
+    def step(self, model_output, i, sample, randn):
+        x0 = self._predict_x0(model_output, i, sample)
+        return tables.weighted_sum(self._prev[i], (x0, sample, model_output))

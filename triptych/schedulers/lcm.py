@@ -1,0 +1,55 @@
+"""LCM: Latent Consistency Models, Luo, Tan, Huang, Li and Zhao, 2023."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from triptych.errors import InvalidRequest
+from triptych.schedulers import tables
+from triptych.schedulers.alpha_space import AlphaSpace
+from triptych.schedulers.config import integer, one_of, real
+
+_SIGMA_DATA = 0.5
+
+
+class LCM(AlphaSpace):
+    """Multistep consistency sampling (algorithm 3): predict x_0, add noise for the next timestep.
+
+    Its timesteps are some of the `original_inference_steps` that the model was distilled on. c_skip
+    and c_out are those of consistency models (Song et al., 2023), of timestep_scaling * timestep.
+    """
+
+    OPTIONS = {
+        **AlphaSpace.OPTIONS,
+        "beta_start": real(0.00085, minimum=1e-9, maximum=0.9999),
+        "beta_end": real(0.012, minimum=1e-9, maximum=0.9999),
+        "beta_schedule": one_of("scaled_linear", "linear", "squaredcos_cap_v2"),
+        "original_inference_steps": integer(50, minimum=1),
+        "timestep_scaling": real(10.0, minimum=0, maximum=1e6),
+    }
+
+    def __init__(self, config, steps):
+        total, original = config["num_train_timesteps"], config["original_inference_steps"]
+        if original > total:
+            raise InvalidRequest("original_inference_steps", original, f"1 to {total}")
+        if steps > original:
+            allowed = f"1 to {original}, for scheduler lcm with this original_inference_steps"
+            raise InvalidRequest("num_inference_steps", steps, allowed)
+        distilled = np.arange(original, 0, -1) * (total // original) - 1
+        timesteps = distilled[np.linspace(0, original, steps, endpoint=False).astype(int)]
+        signal = tables.alphas_cumprod(config)[timesteps]
+        self._prepare(config, signal)
+
+        scaled = timesteps * config["timestep_scaling"]
+        c_skip = _SIGMA_DATA**2 / (scaled**2 + _SIGMA_DATA**2)
+        c_out = scaled / np.sqrt(scaled**2 + _SIGMA_DATA**2)
+        following = np.append(signal[1:], 1.0)
+        alpha, sigma = np.sqrt(following), np.sqrt(1 - following)
+        self.timesteps = timesteps.astype(np.float32)
+        self._prev = np.stack([alpha * c_out, alpha * c_skip, sigma], axis=1).astype(np.float32)
+
+    def step(self, model_output, i, sample, randn):
+        x0 = self._predict_x0(model_output, i, sample)
+        last = i == len(self.timesteps) - 1
+        noise = () if last else (randn(sample.shape),)
+        return tables.weighted_sum(self._prev[i], (x0, sample, *noise))

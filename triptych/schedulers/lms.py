@@ -1,0 +1,56 @@
+"""LMS: the linear multistep method of Adams and Bashforth on the ODE of Karras et al. (2022)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from triptych.schedulers import tables
+from triptych.schedulers.config import flag, one_of
+from triptych.schedulers.sigma_space import SigmaSpace
+
+_ORDER = 4
+
+
+class LMS(SigmaSpace):
+    """The derivatives of the last four steps, as a polynomial of sigma, integrated to the next one.
+
+    For steps of unequal length, which is what tells it from the slopes of PNDM; as in k-diffusion
+    by Crowson (2022).
+    """
+
+    OPTIONS = {
+        **SigmaSpace.OPTIONS,
+        "use_karras_sigmas": flag(False),
+        "use_exponential_sigmas": one_of(False),
+        "use_beta_sigmas": one_of(False),
+    }
+
+    def __init__(self, config, steps):
+        super().__init__(config, steps)
+        self._table = [self._coefficients(i) for i in range(steps)]
+        self._history = []
+
+    def _coefficients(self, i):
+        """Weights of the derivatives at steps i, i - 1, ... in the change from step i to i + 1.
+
+        Each is the integral of a Lagrange polynomial of degree at most 3, which Gauss's two points
+        give without error.
+        """
+        sigmas = self.sigmas.astype(np.float64)
+        known = sigmas[i::-1][:_ORDER]
+        points, weights = np.polynomial.legendre.leggauss(_ORDER // 2)
+        half = (sigmas[i + 1] - sigmas[i]) / 2
+        taus = sigmas[i] + half * (1 + points)
+        coefficients = []
+        for k, sigma in enumerate(known):
+            others = np.delete(known, k)
+            lagrange = np.prod((taus[:, None] - others) / (sigma - others), axis=1)
+            coefficients.append(half * weights @ lagrange)
+        return np.array(coefficients, np.float32)
+
+    def step(self, model_output, i, sample, randn):
+        derivative = self._derivative(model_output, i, sample)
+        self._history = [derivative, *self._history[: _ORDER - 1]]
+        prev_sample = tables.weighted_sum(self._table[i], self._history)
+        prev_sample += sample
+        return prev_sample

@@ -1,0 +1,43 @@
+"""What the denoising loop needs of a scheduler."""
+
+from __future__ import annotations
+
+from typing import Callable
+
+import numpy as np
+
+
+class Scheduler:
+    """The denoising of one image: a table made at the start, and a step that uses a row of it.
+
+    timesteps: float32, [calls], what the UNet is given at each of its calls. PNDM has more calls
+    than steps, the others one a step.
+    init_noise_sigma: the standard deviation of the noise that the loop starts from.
+
+    Subclasses define OPTIONS, the keys of `scheduler_config.json` that they read, and make their
+    table in `__init__(config, steps)` from the values of OPTIONS; `schedulers.create` calls it.
+    """
+
+    OPTIONS: dict = {}
+    timesteps: np.ndarray
+    init_noise_sigma = 1.0
+
+    def scale_model_input(self, sample: np.ndarray, i: int) -> np.ndarray:
+        """What the UNet is given in place of `sample`, the latents, at call `i`."""
+        return sample
+
+    def step(
+        self,
+        model_output: np.ndarray,
+        i: int,
+        sample: np.ndarray,
+        randn: Callable[[tuple], np.ndarray],
+    ) -> np.ndarray:
+        """prev_sample, the latents after call `i`; calls come in order, each once.
+
+        model_output: the UNet's answer for `scale_model_input(sample, i)`, after guidance.
+        sample: the latents that the step before returned. randn: the noise stream of the request.
+        All float32 of one shape. The result is a new array. `sample` may be kept for later calls,
+        so nobody may write to it; `model_output` is not kept.
+        """
+        raise NotImplementedError

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from triptych import schedulers
-from triptych.errors import InvalidRequest
+from triptych.errors import InvalidRequest, NotFinite
 from triptych.noise import Noise
 from triptych.pipeline import Pipeline
 from triptych.settings import Settings
@@ -91,7 +91,3 @@ class Denoising:
         if not np.isfinite(self.latents).all():
             raise NotFinite("latents are not finite: the UNet or its precision overflowed")
         return self.latents / self._scaling_factor + self._shift_factor
-
-
-class NotFinite(ArithmeticError):
-    """NaN or infinity where numbers of a picture should be."""

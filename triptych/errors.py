@@ -30,6 +30,10 @@ class ModelFileError(ValueError):
         super().__init__(f"{path}: {problem}; {fix}")
 
 
+class NotFinite(ArithmeticError):
+    """NaN or infinity where the numbers of a picture should be."""
+
+
 def shorten(value: Any, length: int = 60) -> str:
     """One line that shows `value`, a JSON value or bytes, in at most about `length` characters."""
     if value is None or isinstance(value, bool):

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from triptych import schedulers
-from triptych.denoising import Denoising, NotFinite
-from triptych.errors import InvalidRequest
+from triptych.denoising import Denoising
+from triptych.errors import InvalidRequest, NotFinite
 from triptych.loop import DenoisingLoop
 from triptych.noise import Noise
 from triptych.pipeline import Pipeline

@@ -1,0 +1,124 @@
+"""The picture as a file that carries the settings it was made with."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import io
+import json
+import zlib
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from triptych.errors import InvalidRequest, NotFinite
+from triptych.settings import Settings
+
+# Run-length strategy: on pictures of 512x512 with a decoder's fine grain 17 to 20 ms, against 30 to
+# 120 at zlib's default and 18 to 25 at its level 1, in files not larger than the default's.
+_PNG = {"compress_type": zlib.Z_RLE}
+_JPEG = {"quality": 95, "subsampling": 0}
+_WEBP = {"quality": 90, "method": 2}
+
+_IMAGE_DESCRIPTION = 0x010E  # the EXIF tag
+_EXIF_BYTES = 60_000  # JPEG has room for 65,533, all tags together
+_MAX_FILE_BYTES = 64 * 1024 * 1024
+
+
+def encode(sample: np.ndarray, settings: Settings) -> bytes:
+    """The image file, in the settings' output_format, of what the VAE's decoder gave.
+
+    `sample` is [3, height, width], -1 to 1; the settings go with it, for `read_settings`.
+    Raises NotFinite for NaN or infinity in it, InvalidRequest for another shape.
+    """
+    picture = Image.fromarray(to_pixels(sample))
+    file = io.BytesIO()
+    if settings.output_format == "png":
+        picture.save(file, "PNG", pnginfo=_text_chunks(settings), **_PNG)
+    else:
+        exif = Image.Exif()
+        exif[_IMAGE_DESCRIPTION] = _description(settings)
+        options = _JPEG if settings.output_format == "jpeg" else _WEBP
+        picture.save(file, settings.output_format.upper(), exif=exif, **options)
+    return file.getvalue()
+
+
+def encode_base64(sample: np.ndarray, settings: Settings) -> bytes:
+    """OUTPUT_0: the base64 of `encode`."""
+    return base64.b64encode(encode(sample, settings))
+
+
+def to_pixels(sample: np.ndarray) -> np.ndarray:
+    """uint8 [height, width, 3] for [3, height, width] of -1 to 1, rounded as diffusers rounds."""
+    if sample.ndim != 3 or sample.shape[0] != 3 or 0 in sample.shape:
+        raise InvalidRequest("sample", sample.shape, "[3, height, width]")
+    if not np.isfinite(sample).all():
+        raise NotFinite("the decoded picture is not finite: the VAE or its precision overflowed")
+    pixels = sample.transpose(1, 2, 0) * np.float32(0.5)
+    pixels += np.float32(0.5)
+    np.clip(pixels, 0, 1, out=pixels)
+    pixels *= np.float32(255)
+    return np.ascontiguousarray(np.rint(pixels, out=pixels).astype(np.uint8))
+
+
+def read_settings(file: bytes) -> Settings:
+    """The settings that a picture was made with, out of the picture's file.
+
+    Reads no pixels, and no more than Pillow's bounds allow of compressed text. Raises
+    InvalidRequest if `file` is no picture, is none of Triptych's, or has been changed.
+    """
+    allowed = f"a picture by Triptych of at most {_MAX_FILE_BYTES} bytes"
+    if len(file) > _MAX_FILE_BYTES:
+        raise InvalidRequest("image", file, allowed)
+    try:
+        with Image.open(io.BytesIO(file), formats=("PNG", "JPEG", "WEBP")) as picture:
+            text = _settings_json(picture)
+    except Exception as error:  # Pillow raises many kinds for damaged files
+        raise InvalidRequest("image", file, allowed) from error
+    return Settings.from_json(text)
+
+
+def _settings_json(picture: Image.Image) -> str:
+    if picture.format != "PNG":
+        return picture.getexif()[_IMAGE_DESCRIPTION]
+    names = [field.name for field in dataclasses.fields(Settings)]
+    return json.dumps({name: _from_text(name, picture.info[name]) for name in names})
+
+
+def _text_chunks(settings: Settings) -> PngInfo:
+    """One text chunk a setting, under its name; iTXt where Latin-1 does not do."""
+    chunks = PngInfo()
+    for name, value in dataclasses.asdict(settings).items():
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        try:
+            text.encode("latin-1")
+        except UnicodeEncodeError:
+            chunks.add_itxt(name, text)
+        else:
+            chunks.add_text(name, text)
+    return chunks
+
+
+def _from_text(name: str, text: str) -> Any:
+    """The value of a text chunk: those of text settings stand as they are."""
+    is_text = name in ("prompt", "negative_prompt", "scheduler", "output_format")
+    return text if is_text else json.loads(text)
+
+
+def _description(settings: Settings) -> str:
+    """The settings as JSON in ASCII; where EXIF has no room for the prompts, with those cut."""
+    text = settings.to_json()
+    if len(text) <= _EXIF_BYTES:
+        return text
+    most = 2000  # 12 bytes each at the most
+    warning = (
+        f"the prompts are longer than this file can carry, and stand here cut to {most} letters"
+    )
+    return dataclasses.replace(
+        settings,
+        prompt=settings.prompt[:most],
+        negative_prompt=settings.negative_prompt[:most],
+        warnings=(*settings.warnings, warning),
+    ).to_json()

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
+import tempfile
 from pathlib import Path
 
-from triptych_export import onnx_files
+from triptych_export import paddle_env
 from triptych_export.errors import ExportError
 from triptych_export.progress import Progress
 from triptych_export.repository import replacement
 from triptych_export.service_files import fit_configs, write_service_files
 from triptych_export.source import open_source, pipeline_numbers
-from triptych_export.stages import stages
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 SERVED = ("text_encoder", "unet", "vae_decoder")
@@ -24,7 +25,12 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
-        export(options)
+        if options.framework == "paddle" and not paddle_env.is_current():
+            interpreter = paddle_env.python()
+            script = CHECKOUT / "scripts" / "export_stages.py"
+            os.execv(interpreter, [str(interpreter), str(script), *(arguments or sys.argv[1:])])
+        with tempfile.TemporaryDirectory() as scratch:
+            export(options, Path(scratch))
     except ExportError as error:
         print(f"export_stages: {error}", file=sys.stderr)
         return 1
@@ -34,33 +40,30 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def export(options: argparse.Namespace) -> None:
+def export(options: argparse.Namespace, scratch: Path) -> None:
     """The whole export; ExportError leaves the repository as it was."""
-    source = open_source(Path(options.model))
-    wanted = [*SERVED, "vae_encoder"] if options.vae_encoder else list(SERVED)
-    from triptych_export import torch_export, torch_road
+    if options.framework == "paddle":
+        from triptych_export import paddle_export as road
+    else:
+        from triptych_export import torch_export as road
+    from triptych_export import onnx_files
+    from triptych_export.stages import stages
 
-    progress = Progress(torch_export.STEPS * len(wanted))
+    folder = Path(options.model)
+    if not folder.is_dir():
+        folder = road.fetch(options.model, scratch / "source")
+    source = open_source(folder)
+    wanted = [*SERVED, "vae_encoder"] if options.vae_encoder else list(SERVED)
+    progress = Progress(len(wanted))
     with replacement(options.output, CHECKOUT / "model_repository") as new:
         folders = {}
         for name in wanted:
             target = name if name in SERVED else str(options.vae_encoder.resolve())
             folders[name] = new.version_folder(target)
-            torch_export.export_stage(
-                stages(source)[name],
-                source,
-                folders[name],
-                options.precision == "fp16-storage",
-                progress,
-            )
-        scaling_factor, shift_factor = torch_road.scaling(source)
-        numbers = pipeline_numbers(
-            source,
-            scaling_factor,
-            shift_factor,
-            options.num_inference_steps,
-            options.guidance_scale,
-        )
+            half = options.precision == "fp16-storage"
+            road.export_stage(stages(source)[name], source, folders[name], half, progress)
+            progress.stage_done()
+        numbers = pipeline_numbers(source, options.num_inference_steps, options.guidance_scale)
         write_service_files(source, numbers, new)
         fit_configs(source, new)
         sizes = {name: onnx_files.size_on_disk(folder) for name, folder in folders.items()}
@@ -74,7 +77,9 @@ def export(options: argparse.Namespace) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="export_stages.py", description=__doc__)
     parser.add_argument(
-        "model", help="folder with Stable Diffusion 1.x or 2.x in diffusers' layout"
+        "model",
+        help="Stable Diffusion 1.x or 2.x: a folder in the layout of diffusers or ppdiffusers, "
+        "or a name that their hubs know",
     )
     parser.add_argument(
         "--output",
@@ -83,10 +88,17 @@ def _parser() -> argparse.ArgumentParser:
         help="model repository to fill (default: the checkout's)",
     )
     parser.add_argument(
+        "--framework",
+        choices=("diffusers", "paddle"),
+        default="diffusers",
+        help="what loads and traces the weights; paddle (in an environment of its own, made on "
+        "first use) writes native Paddle files beside the ONNX ones",
+    )
+    parser.add_argument(
         "--precision",
         choices=("fp32", "fp16-storage"),
         default="fp32",
-        help="fp16-storage: weights in half precision on disk, arithmetic in single as before",
+        help="fp16-storage: ONNX weights in half precision on disk, arithmetic in single as before",
     )
     parser.add_argument(
         "--vae-encoder",

@@ -9,6 +9,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from triptych_export.errors import ExportError
+from triptych_export.stages import Stage
 
 LARGEST_SINGLE_FILE = 1_900_000_000
 HALF_MAX = 65504.0
@@ -18,7 +19,7 @@ HALF_FROM = 256
 
 def save(model: onnx.ModelProto, folder: Path, name: str = "model.onnx") -> None:
     """Write `model` to folder/name; over protobuf's limit, the weights to folder/name.data."""
-    if model.ByteSize() < LARGEST_SINGLE_FILE:
+    if sum(_bytes(weight) for weight in model.graph.initializer) < LARGEST_SINGLE_FILE:
         onnx.save_model(model, str(folder / name))
     else:
         onnx.save_model(
@@ -40,27 +41,46 @@ def store_in_half(model: onnx.ModelProto) -> None:
         if weight.data_type != TensorProto.FLOAT:
             continue
         values = numpy_helper.to_array(weight)
-        if not _fits_half(values):
+        if values.size < HALF_FROM or np.abs(values).max() > HALF_MAX:
             continue
         stored = numpy_helper.from_array(values.astype(np.float16), f"{weight.name}.half")
-        casts.append(
-            helper.make_node(
-                "Cast", [stored.name], [weight.name], stored.name, to=TensorProto.FLOAT
-            )
-        )
+        single = TensorProto.FLOAT
+        casts.append(helper.make_node("Cast", [stored.name], [weight.name], stored.name, to=single))
         weight.CopyFrom(stored)
     nodes = list(model.graph.node)
     del model.graph.node[:]
     model.graph.node.extend(casts + nodes)
 
 
-def rounded_to_half(values: np.ndarray) -> np.ndarray:
-    """`values` as a model stored in half precision computes with them, in single precision."""
-    return values.astype(np.float16).astype(np.float32) if _fits_half(values) else values
+def constants_to_weights(model: onnx.ModelProto) -> None:
+    """Change the Constant nodes of `model` to initialisers, as other exporters write weights."""
+    nodes = []
+    for node in model.graph.node:
+        if node.op_type == "Constant" and node.attribute[0].name == "value":
+            weight = model.graph.initializer.add()
+            weight.CopyFrom(node.attribute[0].t)
+            weight.name = node.output[0]
+        else:
+            nodes.append(node)
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
 
 
-def _fits_half(values: np.ndarray) -> bool:
-    return values.size >= HALF_FROM and np.abs(values).max() <= HALF_MAX
+def name_axes(model: onnx.ModelProto, stage: Stage) -> None:
+    """Give the tensors of `model` the axes of `stage`; ExportError if it has other tensors."""
+    expected = {**stage.inputs, stage.output: stage.output_axes}
+    tensors = [*model.graph.input, *model.graph.output]
+    if sorted(tensor.name for tensor in tensors) != sorted(expected):
+        names = ", ".join(tensor.name for tensor in tensors)
+        raise ExportError(f"{stage.name}: the graph has the tensors {names}, not {list(expected)}")
+    for tensor in tensors:
+        shape = tensor.type.tensor_type.shape
+        del shape.dim[:]
+        for axis in expected[tensor.name]:
+            if isinstance(axis, str):
+                shape.dim.add(dim_param=axis)
+            else:
+                shape.dim.add(dim_value=axis)
 
 
 def require_whole(path: Path) -> None:
@@ -72,3 +92,8 @@ def require_whole(path: Path) -> None:
 def size_on_disk(folder: Path) -> int:
     """Bytes of the files in `folder`."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def _bytes(tensor: TensorProto) -> int:
+    itemsize = helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+    return itemsize * int(np.prod(tensor.dims))

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 
 class Progress:
-    """A bar with one tick a step, and a line with its time for each step done."""
+    """A bar with one tick a stage, and a line with its time for each step done."""
 
     def __init__(self, steps: int):
         self._bar = tqdm(
@@ -27,12 +27,14 @@ class Progress:
         self._bar.set_description_str(what)
         start = time.monotonic()
         yield
-        self._bar.update()
         self.say(f"{what}: {time.monotonic() - start:.1f} s")
 
     def say(self, line: str) -> None:
         """A line that stays above the bar."""
         tqdm.write(line, file=sys.stderr)
+
+    def stage_done(self) -> None:
+        self._bar.update()
 
     def close(self) -> float:
         """Take the bar away; the seconds since the start."""

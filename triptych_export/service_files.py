@@ -33,5 +33,5 @@ def fit_configs(source: Source, new: Replacement) -> None:
     }
     for model, sizes in inputs.items():
         old = new.config(model)
-        if old is not None:
+        if old is not None and follow_model(old, sizes) != old:
             new.set_config(model, follow_model(old, sizes))

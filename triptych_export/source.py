@@ -3,48 +3,37 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from triptych_export.errors import ExportError
 
 PARTS = ("text_encoder", "unet", "vae", "tokenizer", "scheduler")
+CLIP_LENGTH = 77
+"""Tokens of a prompt, padding included, where the configuration has no other number."""
+OLD_SCALING_FACTOR = 0.18215
+"""The VAE's factor where the configuration is older than the key: Stable Diffusion 1.x's."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """The configurations of a model folder, read and found fit for the export."""
+    """A model folder that was found fit for the export, and the numbers read from it.
+
+    sample_size: height and width of the latents that the UNet was trained on. hidden_size: width
+    of the text embeddings. text_length: tokens of a prompt, padding included. vae_scale_factor:
+    pixels to one latent, along one side. paddle: the weights are in Paddle's layout.
+    """
 
     folder: Path
-    text_encoder: dict = field(repr=False)
-    unet: dict = field(repr=False)
-    vae: dict = field(repr=False)
-    scheduler: dict = field(repr=False)
-
-    @property
-    def sample_size(self) -> tuple[int, int]:
-        """Height and width of the latents that the UNet was trained on."""
-        size = self.unet["sample_size"]
-        return (size, size) if isinstance(size, int) else tuple(size)
-
-    @property
-    def latent_channels(self) -> int:
-        return self.unet["in_channels"]
-
-    @property
-    def hidden_size(self) -> int:
-        """Width of the text embeddings."""
-        return self.text_encoder["hidden_size"]
-
-    @property
-    def text_length(self) -> int:
-        """Tokens of a prompt, padding included."""
-        return self.text_encoder.get("max_position_embeddings", 77)
-
-    @property
-    def vae_scale_factor(self) -> int:
-        """Pixels of the picture to one of the latents, along one side."""
-        return 2 ** (len(self.vae["block_out_channels"]) - 1)
+    sample_size: tuple[int, int]
+    latent_channels: int
+    hidden_size: int
+    text_length: int
+    vocab_size: int
+    vae_scale_factor: int
+    scaling_factor: float
+    shift_factor: float | None
+    paddle: bool
 
 
 def open_source(folder: Path) -> Source:
@@ -54,22 +43,30 @@ def open_source(folder: Path) -> Source:
     for part in PARTS:
         if not (folder / part).is_dir():
             raise ExportError(f"{folder}: no {part}/; the diffusers layout has {', '.join(PARTS)}")
+    text_encoder = read_json(folder / "text_encoder" / "config.json")
     unet = read_json(folder / "unet" / "config.json")
+    vae = read_json(folder / "vae" / "config.json")
+    read_json(folder / "scheduler" / "scheduler_config.json")
     refuse_other_unets(unet)
-    source = Source(
-        folder=folder,
-        text_encoder=read_json(folder / "text_encoder" / "config.json"),
-        unet=unet,
-        vae=read_json(folder / "vae" / "config.json"),
-        scheduler=read_json(folder / "scheduler" / "scheduler_config.json"),
-    )
     width = unet.get("cross_attention_dim")
-    if width != source.hidden_size:
+    if width != text_encoder.get("hidden_size"):
         raise ExportError(
             f"{folder}: the UNet attends to embeddings {width} wide, the text encoder makes "
-            f"{source.hidden_size}: these are not parts of one model"
+            f"{text_encoder.get('hidden_size')}: these are not parts of one model"
         )
-    return source
+    size = unet["sample_size"]
+    return Source(
+        folder=folder,
+        sample_size=(size, size) if isinstance(size, int) else tuple(size),
+        latent_channels=unet["in_channels"],
+        hidden_size=width,
+        text_length=text_encoder.get("max_position_embeddings", CLIP_LENGTH),
+        vocab_size=text_encoder["vocab_size"],
+        vae_scale_factor=2 ** (len(vae["block_out_channels"]) - 1),
+        scaling_factor=vae.get("scaling_factor", OLD_SCALING_FACTOR),
+        shift_factor=vae.get("shift_factor"),
+        paddle="_ppdiffusers_version" in index or any(folder.glob("unet/*.pdparams")),
+    )
 
 
 def refuse_other_families(index: dict) -> None:
@@ -78,7 +75,7 @@ def refuse_other_families(index: dict) -> None:
     if "XL" in name or "text_encoder_2" in index:
         raise ExportError(
             f"{name or 'this model'} is of the SDXL family: two text encoders and extra size "
-            "conditions, which the served stages do not have; use a Stable Diffusion 1.x or 2.x model"
+            "conditions, which the served stages do not have; use Stable Diffusion 1.x or 2.x"
         )
     if "transformer" in index or "prior" in index or "unet" not in index:
         raise ExportError(
@@ -112,11 +109,7 @@ def refuse_other_unets(unet: dict) -> None:
 
 
 def pipeline_numbers(
-    source: Source,
-    scaling_factor: float,
-    shift_factor: float | None = None,
-    num_inference_steps: int | None = None,
-    guidance_scale: float | None = None,
+    source: Source, num_inference_steps: int | None = None, guidance_scale: float | None = None
 ) -> dict:
     """The content of `pipeline.json`; the last two stay out where they are not given."""
     height, width = source.sample_size
@@ -125,10 +118,10 @@ def pipeline_numbers(
         "width": width * source.vae_scale_factor,
         "latent_channels": source.latent_channels,
         "vae_scale_factor": source.vae_scale_factor,
-        "scaling_factor": scaling_factor,
+        "scaling_factor": source.scaling_factor,
     }
     optional = {
-        "shift_factor": shift_factor or None,
+        "shift_factor": source.shift_factor or None,
         "num_inference_steps": num_inference_steps,
         "guidance_scale": guidance_scale,
     }

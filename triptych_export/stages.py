@@ -60,7 +60,7 @@ def example(stage: Stage, source: Source, batch: int, height: int, width: int, s
     for name, axes in stage.inputs.items():
         shape = [sizes[axis] if isinstance(axis, str) else axis for axis in axes]
         if name == "input_ids":
-            inputs[name] = random.randint(0, source.text_encoder["vocab_size"], shape, np.int32)
+            inputs[name] = random.randint(0, source.vocab_size, shape, np.int32)
         elif name == "timestep":
             inputs[name] = random.uniform(1, 999, shape).astype(np.float32)
         else:

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import gc
+import re
 from pathlib import Path
 
-from triptych_export import check, onnx_files, torch_road
-from triptych_export.progress import Progress
-from triptych_export.source import Source
-from triptych_export.stages import Stage, examples_to_check
+from huggingface_hub import snapshot_download
 
-STEPS = 4
+from triptych_export import onnx_files, torch_road
+from triptych_export.check import finish_stage
+from triptych_export.errors import ExportError
+from triptych_export.progress import Progress
+from triptych_export.source import PARTS, Source
+from triptych_export.stages import Stage, examples_to_check
 
 
 def export_stage(
     stage: Stage, source: Source, folder: Path, half: bool, progress: Progress
-) -> float:
-    """Write `stage` as folder/model.onnx; the error against diffusers, ExportError over the bound.
-
-    half: weights stored in half precision. The graph is then held to the bound against diffusers
-    with weights rounded in the same way, and the returned error is that of the rounding too.
-    """
+) -> None:
+    """Write `stage` as folder/model.onnx; ExportError if it is not what diffusers computes."""
+    if source.paddle:
+        raise ExportError(f"{source.folder} holds Paddle's weights: add --framework paddle")
     feeds = examples_to_check(stage, source)
     with progress.step(f"{stage.name}: load"):
         module = torch_road.load(stage, source)
@@ -28,23 +29,25 @@ def export_stage(
         expected = torch_road.run(module, feeds)
     with progress.step(f"{stage.name}: trace and write"):
         model = torch_road.export(module, stage, source, folder)
-        if half:
-            onnx_files.store_in_half(model)
-            torch_road.round_to_half(module)
-            rounded = torch_road.run(module, feeds)
         del module
         onnx_files.save(model, folder)
         del model
         gc.collect()
-        onnx_files.require_whole(folder / "model.onnx")
-    with progress.step(f"{stage.name}: compare in ONNX Runtime"):
-        outputs = check.run_onnx(folder / "model.onnx", feeds)
-    error = check.difference(outputs, rounded if half else expected)
-    check.require_close(stage.name, error)
-    total = check.difference(outputs, expected)
-    told = f"{stage.name}: error {error:.1e} of the greatest value"
-    if half:
-        told += f", {total:.1e} with the rounding of the weights"
-        check.require_close(f"{stage.name} in half precision", total, check.HALF_BOUND)
-    progress.say(told)
-    return total
+    finish_stage(stage, folder, feeds, expected, half, progress)
+
+
+def fetch(name: str, folder: Path) -> Path:
+    """Download the model that the Hugging Face hub knows as `name`; the folder with its files."""
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+        raise ExportError(f"{name} is neither a folder nor a model's name (owner/name)")
+    wanted = ["*.json", "*.txt", "*.safetensors"]
+    parts = [f"{part}/{pattern}" for part in PARTS for pattern in wanted]
+    try:
+        return Path(
+            snapshot_download(name, local_dir=folder, allow_patterns=["model_index.json", *parts])
+        )
+    except Exception as error:
+        raise ExportError(
+            f"{name} cannot be downloaded ({type(error).__name__}: {error}); without a network, "
+            "download it elsewhere and give the folder with its model_index.json"
+        ) from error

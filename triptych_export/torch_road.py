@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import tempfile
 import warnings
 from pathlib import Path
@@ -17,7 +16,6 @@ from diffusers.models.attention_processor import AttnProcessor
 from transformers import CLIPTextModel
 
 from triptych_export.errors import ExportError
-from triptych_export.onnx_files import rounded_to_half
 from triptych_export.source import Source
 from triptych_export.stages import Stage, example
 
@@ -79,12 +77,6 @@ def load(stage: Stage, source: Source) -> torch.nn.Module:
     return _VAEDecoder(model) if stage.name == "vae_decoder" else _VAEEncoder(model)
 
 
-def scaling(source: Source) -> tuple[float, float | None]:
-    """The VAE's scaling and shift factors, by diffusers' default where the source has none."""
-    default = inspect.signature(AutoencoderKL.__init__).parameters["scaling_factor"].default
-    return source.vae.get("scaling_factor", default), source.vae.get("shift_factor")
-
-
 def run(module: torch.nn.Module, inputs: list[dict]) -> list[np.ndarray]:
     """The framework's own output for each of `inputs`."""
     with torch.no_grad():
@@ -95,7 +87,7 @@ def run(module: torch.nn.Module, inputs: list[dict]) -> list[np.ndarray]:
 
 
 def export(module: torch.nn.Module, stage: Stage, source: Source, folder: Path) -> onnx.ModelProto:
-    """`module` as an ONNX model with every named axis free. Needs space for the weights in `folder`.
+    """`module` as an ONNX model with every named axis free; `folder` needs space for its weights.
 
     The latents that it is traced with are of a size that no up-factor divides: diffusers' UNet then
     passes the size of each skip connection to its upsampling, so that any size works in the graph.
@@ -119,13 +111,6 @@ def export(module: torch.nn.Module, stage: Stage, source: Source, folder: Path) 
             dynamo=False,
         )
         return onnx.load(str(path))
-
-
-def round_to_half(module: torch.nn.Module) -> None:
-    """Round the weights as half-precision storage does, to check the export of such a model."""
-    for weight in module.state_dict().values():
-        if weight.dtype == torch.float32:
-            weight.copy_(torch.from_numpy(rounded_to_half(weight.numpy())))
 
 
 def _load(kind, folder: Path, part: str, **options) -> torch.nn.Module:

@@ -127,7 +127,21 @@ def test_half_storage_halves_the_files_and_says_what_it_costs(served, model, cap
         stored = {w.data_type for w in proto.graph.initializer if np.prod(w.dims) >= 256}
         assert stored - {onnx.TensorProto.INT64} == {onnx.TensorProto.FLOAT16}
         assert proto.graph.output[0].type.tensor_type.elem_type == onnx.TensorProto.FLOAT
-    assert "with the rounding of the weights" in capsys.readouterr().err
+    assert "with the weights rounded to half precision" in capsys.readouterr().err
+
+
+def test_half_storage_computes_with_rounded_weights_in_single_precision(served, model):
+    """The graph as diffusers computes it, when every weight of diffusers is rounded."""
+    assert main([str(model), "--output", str(served), "--precision", "fp16-storage"]) == 0
+    source = open_source(model)
+    for name in NETWORKS:
+        feeds = [example(stages(source)[name], source, 2, 9, 10, seed=3)]
+        module = torch_road.load(stages(source)[name], source)
+        for weight in module.state_dict().values():
+            if weight.numel() >= 256 and weight.is_floating_point():
+                weight.copy_(weight.half().float())
+        outputs = check.run_onnx(served / name / "1" / "model.onnx", feeds)
+        assert check.difference(outputs, torch_road.run(module, feeds)) < 1e-4
 
 
 def test_wrong_numbers_fail_and_leave_the_repository(served, model, monkeypatch, capsys):

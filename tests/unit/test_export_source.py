@@ -7,7 +7,7 @@ from triptych_export.source import open_source, pipeline_numbers
 
 INDEX = {"_class_name": "StableDiffusionPipeline", "unet": ["diffusers", "UNet2DConditionModel"]}
 CONFIGS = {
-    "text_encoder/config.json": {"hidden_size": 768, "max_position_embeddings": 77},
+    "text_encoder/config.json": {"hidden_size": 768, "vocab_size": 49408},
     "unet/config.json": {
         "in_channels": 4,
         "out_channels": 4,
@@ -31,7 +31,8 @@ def write_source(folder, index=None, **changes):
 
 def test_the_numbers_of_stable_diffusion_1_5(tmp_path):
     source = open_source(write_source(tmp_path))
-    assert pipeline_numbers(source, 0.18215) == {
+    assert (source.text_length, source.vocab_size, source.paddle) == (77, 49408, False)
+    assert pipeline_numbers(source) == {
         "height": 512,
         "width": 512,
         "latent_channels": 4,
@@ -44,10 +45,10 @@ def test_the_numbers_follow_the_source(tmp_path):
     changes = {
         "unet": {"sample_size": [96, 64], "cross_attention_dim": 1024},
         "text_encoder": {"hidden_size": 1024},
-        "vae": {"block_out_channels": [8, 8]},
+        "vae": {"block_out_channels": [8, 8], "scaling_factor": 0.5, "shift_factor": 0.1},
     }
     source = open_source(write_source(tmp_path, **changes))
-    numbers = pipeline_numbers(source, 0.5, 0.1, num_inference_steps=20, guidance_scale=5.0)
+    numbers = pipeline_numbers(source, num_inference_steps=20, guidance_scale=5.0)
     assert numbers == {
         "height": 192,
         "width": 128,
@@ -90,3 +91,11 @@ def test_a_missing_part_is_named(tmp_path):
 def test_a_folder_that_is_no_model_is_refused(tmp_path):
     with pytest.raises(ExportError, match=r"model_index\.json is missing"):
         open_source(tmp_path)
+
+
+@pytest.mark.parametrize("sign", ["index", "weights"])
+def test_weights_in_paddles_layout_are_known(tmp_path, sign):
+    write_source(tmp_path, {"_ppdiffusers_version": "0.29.0"} if sign == "index" else None)
+    if sign == "weights":
+        (tmp_path / "unet" / "model_state.pdparams").touch()
+    assert open_source(tmp_path).paddle

@@ -1,0 +1,122 @@
+#!/usr/bin/env python3
+"""Ask a running server for pictures and write them to files."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # the checkout, if not installed
+
+from triptych.client import Client, ClientError, Picture
+from triptych.settings import OUTPUT_FORMATS, REQUEST_KEYS
+
+PROMPT = "a yellow sun over green hills at sunset"
+FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
+AT_ONCE = 8
+SETTINGS = tuple(key for key in REQUEST_KEYS if key != "prompt")
+
+EXAMPLES = """\
+example:
+  python client/client.py "a red circle on a blue background" -o circle.png --seed 7
+
+exit codes:
+  0 done, 1 the server failed, 2 the request or an argument is wrong, 3 no server there,
+  4 the server is not ready, 5 it is overloaded, 6 the timeout is over, 130 interrupted
+"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; its exit code."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    settings = {name: getattr(options, name) for name in SETTINGS}
+    settings = {name: value for name, value in settings.items() if value is not None}
+    path = Path(options.output or f"out.{options.output_format or 'png'}")
+    output_format = FORMATS.get(path.suffix.lower())
+    if output_format is None:
+        parser.error(f"argument -o: {path} does not end in {', '.join(FORMATS)}")
+    if settings.setdefault("output_format", output_format) != output_format:
+        parser.error(f"argument -o: {path} is no name for a {options.output_format} file")
+    if not path.parent.is_dir():
+        parser.error(f"argument -o: there is no folder {path.parent}")
+    paths = _numbered(path, options.count)
+    try:
+        # The client closes first, so that calls in flight end with an interrupt.
+        with ThreadPoolExecutor(AT_ONCE) as pool, Client(options.url) as client:
+
+            def picture(number: int) -> Picture:
+                own = dict(settings)
+                if "seed" in own:
+                    own["seed"] += number
+                return client.generate(options.prompt, options.timeout, **own)
+
+            for path, result in zip(paths, pool.map(picture, range(options.count))):
+                result.save(path)
+                _report(path, result)
+    except ClientError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except OSError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("prompt", nargs="?", default=PROMPT, help=f"what to draw (default: {PROMPT!r})")
+    add("-o", "--output", metavar="FILE", help="the file to write (default: out.png)")
+    add("--url", default="localhost:8001", help="the server's gRPC (default: %(default)s)")
+    add("--count", type=_count, default=1, metavar="N", help="pictures, FILE-1 to FILE-N")
+    add("--timeout", type=_seconds, default=300, metavar="SECONDS", help="(default: %(default)s)")
+    group = parser.add_argument_group("settings", "the server's defaults where not given")
+    add = group.add_argument
+    add("--negative-prompt", metavar="TEXT", help="what to keep out of the picture")
+    add("--num-inference-steps", "--steps", type=int, metavar="N", help="denoising steps")
+    add("--guidance-scale", type=float, metavar="X", help="how closely to follow the prompt")
+    add("--seed", type=int, metavar="N", help="the first picture's; the next ones have the next")
+    add("--height", type=int, metavar="PIXELS", help="a multiple of 8")
+    add("--width", type=int, metavar="PIXELS", help="a multiple of 8")
+    add("--scheduler", metavar="NAME", help="ddim, pndm, euler, ... or diffusers' class name")
+    add("--output-format", choices=OUTPUT_FORMATS, help="(default: as FILE ends)")
+    return parser
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if not 1 <= value <= 10_000:
+        raise argparse.ArgumentTypeError(f"{text} is not from 1 to 10000")
+    return value
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 < value < 1e6:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and a million")
+    return value
+
+
+def _numbered(path: Path, count: int) -> list[Path]:
+    if count == 1:
+        return [path]
+    return [path.with_name(f"{path.stem}-{number + 1}{path.suffix}") for number in range(count)]
+
+
+def _report(path: Path, picture: Picture) -> None:
+    settings = picture.settings
+    size = f"{settings.width}x{settings.height}"
+    print(f"{path}: {size}, seed {settings.seed}, {picture.seconds:.2f} s", flush=True)
+    for warning in settings.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,328 @@
+"""The client against a server of a few lines that speaks Triton's protocol."""
+
+import base64
+import dataclasses
+import importlib.util
+import json
+import re
+import socket
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+from triptych import image
+from triptych.client import (
+    Client,
+    ClientError,
+    NotReady,
+    NotThere,
+    Overloaded,
+    Refused,
+    TimedOut,
+)
+from triptych.settings import Defaults, Limits, parse
+
+COMMAND = Path(__file__).parents[2] / "client" / "client.py"
+
+
+class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
+    """Answers every request with a gray picture, or as a test tells it."""
+
+    def __init__(self):
+        self.requests = []
+        self.model_is_ready = True
+        self.behave = lambda context: None
+        self.spoil = lambda file: file
+
+    def ServerLive(self, request, context):
+        return service_pb2.ServerLiveResponse(live=True)
+
+    def ModelReady(self, request, context):
+        return service_pb2.ModelReadyResponse(ready=self.model_is_ready)
+
+    def ModelInfer(self, request, context):
+        assert request.model_name == "sd_ensemble"
+        (tensor,) = request.inputs
+        assert (tensor.name, tensor.datatype, list(tensor.shape)) == ("INPUT_0", "BYTES", [1, 1])
+        raw = request.raw_input_contents[0][4:]
+        self.requests.append(json.loads(raw))
+        self.behave(context)
+        settings = parse(raw, Defaults(64, 128, 20, 5.0, "pndm"), Limits())
+        settings = dataclasses.replace(settings, warnings=("a warning",))
+        sample = np.zeros((3, settings.height, settings.width), np.float32)
+        text = self.spoil(base64.b64encode(image.encode(sample, settings)))
+        response = service_pb2.ModelInferResponse(model_name="sd_ensemble")
+        response.outputs.add(name="OUTPUT_0", datatype="BYTES", shape=[1, 1])
+        response.raw_output_contents.append(len(text).to_bytes(4, "little") + text)
+        return response
+
+
+@pytest.fixture
+def fake():
+    server = grpc.server(ThreadPoolExecutor(12))
+    fake = FakeTriton()
+    service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(fake, server)
+    fake.url = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    server.start()
+    yield fake
+    server.stop(None).wait()
+
+
+@pytest.fixture
+def nobody():
+    """An address where nobody listens."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield f"127.0.0.1:{taken.getsockname()[1]}"
+
+
+@pytest.fixture(scope="module")
+def command():
+    spec = importlib.util.spec_from_file_location("client_command", COMMAND)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def refuse(code, text):
+    return lambda context: context.abort(code, text)
+
+
+def test_a_picture_comes_with_its_settings_and_its_time(fake, tmp_path):
+    with Client(fake.url) as client:
+        picture = client.generate("a red circle", seed=3, width=64, guidance_scale=1.5)
+    assert fake.requests == [
+        {"prompt": "a red circle", "seed": 3, "width": 64, "guidance_scale": 1.5}
+    ]
+    assert picture.image.size == (64, 64)
+    assert picture.settings.seed == 3
+    assert picture.settings.scheduler == "pndm"
+    assert 0 < picture.seconds < 10
+    picture.save(tmp_path / "a.png")
+    assert image.read_settings((tmp_path / "a.png").read_bytes()) == picture.settings
+
+
+@pytest.mark.parametrize("prompt", ['{"seed": 1}', "{", "狐 🦊", " x ", "\x01"])
+def test_every_prompt_arrives_as_it_is(fake, prompt):
+    with Client(fake.url) as client:
+        assert client.generate(prompt).settings.prompt == prompt
+
+
+def test_a_server_that_is_not_there_is_said_at_once(nobody):
+    started = time.monotonic()
+    with pytest.raises(NotThere, match=f"no server at {nobody}: start one with"):
+        Client(nobody).generate("x", timeout=60)
+    assert time.monotonic() - started < 20
+
+
+def test_a_name_that_is_no_address_is_said_too():
+    with pytest.raises(NotThere):
+        Client("no-such-host.invalid:8001").generate("x", timeout=60)
+
+
+def test_a_model_that_is_not_loaded_is_told_from_a_full_queue(fake):
+    fake.behave = refuse(grpc.StatusCode.UNAVAILABLE, "Exceeds maximum queue size")
+    with Client(fake.url) as client:
+        with pytest.raises(Overloaded, match=r"no more requests now: Exceeds maximum queue size"):
+            client.generate("x")
+        fake.model_is_ready = False
+        with pytest.raises(NotReady, match=r"sd_ensemble is not loaded"):
+            client.generate("x")
+        fake.behave = refuse(grpc.StatusCode.NOT_FOUND, "Request for unknown model")
+        with pytest.raises(NotReady, match=r"sd_ensemble is not loaded"):
+            client.generate("x")
+
+
+def test_an_invalid_argument_is_told_in_the_servers_words(fake):
+    words = "tokenizer: seed: got -1; allowed: an integer from 0 to 18446744073709551615"
+    fake.behave = refuse(grpc.StatusCode.INVALID_ARGUMENT, words)
+    with Client(fake.url) as client, pytest.raises(Refused) as caught:
+        client.generate("x", seed=-1)
+    assert str(caught.value) == words
+    assert fake.requests == [{"prompt": "x", "seed": -1}]
+
+
+def test_a_failure_of_the_server_is_told(fake):
+    fake.behave = refuse(grpc.StatusCode.INTERNAL, "latents are not finite")
+    with Client(fake.url) as client, pytest.raises(ClientError) as caught:
+        client.generate("x")
+    assert type(caught.value) is ClientError
+    assert "latents are not finite" in str(caught.value)
+
+
+def test_the_timeout_ends_the_call_at_both_ends(fake):
+    left = threading.Event()
+
+    def dawdle(context):
+        context.add_callback(left.set)
+        left.wait(10)
+
+    fake.behave = dawdle
+    started = time.monotonic()
+    with Client(fake.url) as client, pytest.raises(TimedOut, match=r"within 0\.3 s"):
+        client.generate("x", timeout=0.3)
+    assert time.monotonic() - started < 5
+    assert left.wait(5)
+
+
+def test_a_port_that_never_answers_ends_with_the_timeout():
+    with socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen()
+        with pytest.raises((TimedOut, NotThere)):
+            Client(f"127.0.0.1:{deaf.getsockname()[1]}").generate("x", timeout=0.3)
+
+
+@pytest.mark.parametrize(
+    "text", [b"", b"not base64!", base64.b64encode(b"no picture"), b"\xff\xfe"]
+)
+def test_an_answer_that_is_no_picture_is_an_error(fake, text):
+    fake.spoil = lambda _: text
+    with Client(fake.url) as client, pytest.raises(ClientError, match=r"no picture of ours"):
+        client.generate("x")
+
+
+def test_threads_share_a_client(fake):
+    with Client(fake.url) as client, ThreadPoolExecutor(8) as pool:
+        pictures = list(pool.map(lambda seed: client.generate("x", seed=seed), range(24)))
+    assert [picture.settings.seed for picture in pictures] == list(range(24))
+
+
+def test_the_command_needs_no_arguments_but_a_server(fake, command, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert command.main(["--url", fake.url]) == 0
+    assert fake.requests == [{"prompt": command.PROMPT, "output_format": "png"}]
+    printed = capsys.readouterr()
+    seed = image.read_settings((tmp_path / "out.png").read_bytes()).seed
+    assert re.fullmatch(rf"out\.png: 128x64, seed {seed}, \d+\.\d\d s\n", printed.out)
+    assert printed.err == "warning: a warning\n"
+
+
+def test_the_command_has_a_flag_for_every_setting(fake, command, tmp_path):
+    flags = {
+        "negative_prompt": "blurry",
+        "num_inference_steps": 7,
+        "guidance_scale": 2.5,
+        "seed": 11,
+        "height": 64,
+        "width": 72,
+        "scheduler": "DDIMScheduler",
+        "output_format": "webp",
+    }
+    arguments = ["x", "--url", fake.url, "-o", str(tmp_path / "a.webp")]
+    for name, value in flags.items():
+        arguments += ["--" + name.replace("_", "-"), str(value)]
+    assert command.main(arguments) == 0
+    assert fake.requests == [{"prompt": "x", **flags}]
+    assert (tmp_path / "a.webp").read_bytes()[8:12] == b"WEBP"
+
+
+@pytest.mark.parametrize(
+    ("name", "output_format"), [("a.JPG", "jpeg"), ("a.jpeg", "jpeg"), ("a.webp", "webp")]
+)
+def test_the_format_is_as_the_files_name_ends(fake, command, tmp_path, name, output_format):
+    assert command.main(["--url", fake.url, "-o", str(tmp_path / name)]) == 0
+    assert fake.requests[0]["output_format"] == output_format
+
+
+def test_the_files_name_ends_as_the_format(fake, command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert command.main(["--url", fake.url, "--output-format", "jpeg"]) == 0
+    assert (tmp_path / "out.jpeg").read_bytes()[:2] == b"\xff\xd8"
+
+
+def test_many_pictures_have_seeds_and_names_in_order(fake, command, tmp_path, capsys):
+    arguments = ["--url", fake.url, "--count", "10", "--seed", "5", "-o", str(tmp_path / "a.png")]
+    assert command.main(arguments) == 0
+    for number in range(1, 11):
+        file = (tmp_path / f"a-{number}.png").read_bytes()
+        assert image.read_settings(file).seed == 4 + number
+    assert len(capsys.readouterr().out.splitlines()) == 10
+
+
+@pytest.mark.parametrize(
+    ("code", "exit_code"),
+    [
+        (grpc.StatusCode.INTERNAL, 1),
+        (grpc.StatusCode.INVALID_ARGUMENT, 2),
+        (grpc.StatusCode.UNAVAILABLE, 5),
+        (grpc.StatusCode.DEADLINE_EXCEEDED, 6),
+    ],
+)
+def test_the_exit_code_says_what_was_wrong(fake, command, tmp_path, capsys, code, exit_code):
+    fake.behave = refuse(code, "words of the server")
+    file = tmp_path / "a.png"
+    assert command.main(["--url", fake.url, "-o", str(file), "--count", "20"]) == exit_code
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("error: ")
+    assert printed.err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_server_has_an_exit_code_of_its_own(nobody, command, tmp_path, capsys):
+    assert command.main(["--url", nobody, "-o", str(tmp_path / "a.png")]) == 3
+    assert "start one with" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["-o", "a.gif"],
+        ["-o", "a"],
+        ["-o", "a.png", "--output-format", "jpeg"],
+        ["-o", "no/such/folder/a.png"],
+        ["--count", "0"],
+        ["--count", "1000000000"],
+        ["--timeout", "0"],
+        ["--timeout", "nan"],
+        ["--seed", "x"],
+        ["--output-format", "gif"],
+        ["--no-such-flag"],
+    ],
+)
+def test_a_wrong_argument_is_told_before_anything_is_sent(nobody, command, arguments, capsys):
+    with pytest.raises(SystemExit) as caught:
+        command.main(["--url", nobody, *arguments])
+    assert caught.value.code == 2
+    assert "error: argument" in capsys.readouterr().err or arguments == ["--no-such-flag"]
+
+
+def test_a_file_that_cannot_be_written_is_an_error(fake, command, tmp_path, capsys):
+    (tmp_path / "a.png").mkdir()
+    assert command.main(["--url", fake.url, "-o", str(tmp_path / "a.png")]) == 1
+    assert "a.png" in capsys.readouterr().err
+
+
+def test_an_interrupt_ends_the_command_and_its_calls(fake, command, tmp_path, monkeypatch):
+    left = threading.Event()
+
+    def dawdle(context):
+        context.add_callback(left.set)
+        left.wait(10)
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    fake.behave = dawdle
+    monkeypatch.setattr(command, "zip", interrupted, raising=False)
+    started = time.monotonic()
+    assert command.main(["--url", fake.url, "-o", str(tmp_path / "a.png")]) == 130
+    assert time.monotonic() - started < 5
+
+
+def test_help_is_shown_from_any_folder(tmp_path):
+    result = subprocess.run(
+        [sys.executable, str(COMMAND), "--help"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert result.returncode == 0
+    assert "example:" in result.stdout
+    assert "exit codes:" in result.stdout

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -90,14 +91,16 @@ class Model:
 _CODES = {InvalidRequest: "INVALID_ARG", Cancelled: "CANCELLED", LoopClosed: "UNAVAILABLE"}
 
 
+_INVALID = re.compile(r"\w+: [\w.]+: got .*; allowed: ")
+
+
 class StageFailed(RuntimeError):
     """Another model, called from this one, gave an error; `code` is Triton's name of its kind."""
 
     def __init__(self, error: Any) -> None:
         super().__init__(error.message())
-        invalid = getattr(pb_utils.TritonError, "INVALID_ARG", None)
-        known = invalid is not None and error.code() == invalid
-        self.code = "INVALID_ARG" if known else "INTERNAL"
+        # The error's own code does not come through such calls, up to Triton 24.10 at least.
+        self.code = "INVALID_ARG" if _INVALID.search(error.message()) else "INTERNAL"
 
 
 def call(model: str, inputs: Tensors, output: str) -> np.ndarray:
@@ -114,29 +117,53 @@ def call(model: str, inputs: Tensors, output: str) -> np.ndarray:
     return np.array(pb_utils.get_output_tensor_by_name(response, output).as_numpy())
 
 
-def senders(requests: Sequence[Any]) -> list[Any] | None:
-    """The requests' response senders, with which they can be answered after `execute` is over.
+def replies(requests: Sequence[Any]) -> list[Reply] | None:
+    """For each request the means to answer it after `execute` is over.
 
     None on a Triton that has them only for decoupled models (before 24.06) or not at all (21.10).
     """
     try:
-        return [request.get_response_sender() for request in requests]
+        return [Reply(request.get_response_sender()) for request in requests]
     except (AttributeError, pb_utils.TritonModelException):
         return None
 
 
-def send(sender: Any, response: Any) -> None:
-    """Answer a request, once and for all, from any thread."""
-    sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+class Reply:
+    """One request's answer, given from any thread; until then, whether anybody waits for it."""
+
+    def __init__(self, sender: Any) -> None:
+        self._sender = sender
+        # Once the answer is sent Triton frees the request: nobody may ask for it any more.
+        self._lock = threading.Lock()
+        self.sent = False
+
+    def send(self, response: Any) -> None:
+        """Answer the request, once and for all."""
+        with self._lock:
+            self.sent = True
+            self._sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+
+    def cancelled(self) -> bool:
+        """Whether the client has given the request up, where this Triton can tell (23.10).
+
+        Takes 0.1 ms: it asks Triton's own process.
+        """
+        with self._lock:
+            can_tell = not self.sent and hasattr(self._sender, "is_cancelled")
+            return can_tell and self._sender.is_cancelled()
 
 
-def cancelled(sender: Any) -> bool:
-    """Whether the request was given up by its client, where this Triton can tell (23.10)."""
-    return sender.is_cancelled() if hasattr(sender, "is_cancelled") else False
+def strings(texts: Sequence[str | bytes]) -> np.ndarray:
+    """A TYPE_STRING tensor [texts, 1]."""
+    encoded = [text.encode() if isinstance(text, str) else text for text in texts]
+    return np.array(encoded, dtype=object).reshape(-1, 1)
 
 
 class Counter:
-    """A growing number on Triton's metrics page; does nothing where Triton has no API for it."""
+    """A growing number on Triton's metrics page; does nothing where Triton has no API for it.
+
+    A change takes 0.05 ms: it goes to Triton's own process.
+    """
 
     kind = "COUNTER"
 

@@ -1,18 +1,19 @@
-"""The denoising loop: every image in flight shares the calls of the model `unet`."""
+"""Embeddings and settings to latents: the denoising loop over the model `unet`."""
 
 import sys
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[3]))  # the checkout, if not installed
 
-from triptych import denoise_stage, triton
+from triptych import triton
+from triptych.loop_stage import LoopStage
 
 
 class TritonPythonModel:
     def initialize(self, args):
         model = triton.Model(args)
         with model.loading():
-            self.stage = denoise_stage.DenoiseStage(model)
+            self.stage = LoopStage(model)
 
     def execute(self, requests):
         return self.stage.execute(requests)

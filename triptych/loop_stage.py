@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,49 +13,51 @@ import numpy as np
 from triptych import triton
 from triptych.denoising import Denoising
 from triptych.errors import InvalidRequest
-from triptych.loop import DenoisingLoop, Observer
+from triptych.loop import DenoisingLoop
+from triptych.loop_metrics import LoopMetrics
 from triptych.pipeline import Pipeline
 from triptych.settings import Settings
 
 
-class DenoiseStage:
+class LoopStage:
     """Hands each request's images to the loop and answers it when the last of them is done."""
 
     def __init__(self, model: triton.Model) -> None:
         self._model = model
         self._pipeline = Pipeline.load(model.folder)
         max_rows = int(model.parameters["max_rows"])
-        self._loop = DenoisingLoop(predict_noise, max_rows, Metrics({"model": model.name}))
+        self._loop = DenoisingLoop(predict_noise, max_rows, LoopMetrics({"model": model.name}))
+        self._watch = Watch()
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """What Triton's `execute` returns: None for requests that the loop's thread will answer.
 
-        Without response senders, the responses: the loop then runs to the end of all of them.
+        On a Triton that wants the responses now, the loop runs to the end of all of them.
         """
-        senders = triton.senders(requests)
-        if senders is None:
+        replies = triton.replies(requests)
+        if replies is None:
             return self._answer_all(requests)
-        for request, sender in zip(requests, senders):
-            self._start(request, sender)
+        for request, reply in zip(requests, replies):
+            self._start(request, reply)
         return [None] * len(requests)
 
     def close(self) -> None:
-        """Answer what is still in flight with an error, and end the loop's thread."""
+        """Answer what is still in flight with an error, and end the threads."""
         self._loop.close()
+        self._watch.close()
 
-    def _start(self, request: Any, sender: Any) -> None:
+    def _start(self, request: Any, reply: triton.Reply) -> None:
         def answer(latents: list[np.ndarray] | Exception) -> None:
-            triton.send(sender, self._response(latents))
+            reply.send(self._response(latents))
 
         try:
             images = self._images(request)
             results = Results(len(images), answer)
+            given_up = self._watch.over(reply)
             for position, image in enumerate(images):
                 # One that failed takes the others of its request with it.
                 self._loop.submit(
-                    image,
-                    results.of(position),
-                    lambda: results.answered or triton.cancelled(sender),
+                    image, results.of(position), lambda: results.answered or given_up()
                 )
         except Exception as error:
             answer(error)
@@ -95,37 +98,43 @@ class DenoiseStage:
         return self._model.response({"latents": np.stack(latents)})
 
 
-class Metrics(Observer):
-    """The loop's work on Triton's metrics page. Means are quotients of two totals' rates."""
+class Watch:
+    """Asks for all requests in flight, beside the loop's thread, whether they were given up."""
 
-    def __init__(self, labels: dict[str, str]) -> None:
-        def counter(name: str, description: str) -> triton.Counter:
-            return triton.Counter(f"triptych_{name}_total", description, labels)
+    INTERVAL = 0.01
+    """Seconds from one round to the next."""
 
-        self._images = counter("images", "Images denoised")
-        self._steps = counter("steps", "Denoising steps taken, all images together")
-        self._calls = counter("unet_calls", "Calls of the UNet")
-        self._rows = counter("unet_rows", "Rows in calls of the UNet, two an image with guidance")
-        self._queued = counter("queue_seconds", "Seconds that images waited for their first call")
-        self._in_flight = triton.Gauge(
-            "triptych_images_in_flight", "Images being denoised now", labels
-        )
+    def __init__(self) -> None:
+        self._condition = threading.Condition()
+        self._replies: list[triton.Reply] = []
+        self._given_up: set[triton.Reply] = set()
+        self._closed = False
+        threading.Thread(target=self._run, name="watch", daemon=True).start()
 
-    def queued(self, seconds: float) -> None:
-        self._queued.add(seconds)
+    def over(self, reply: triton.Reply) -> Callable[[], bool]:
+        """Watch until `reply` is sent; the result says at no cost whether it was given up."""
+        with self._condition:
+            self._replies.append(reply)
+            self._condition.notify()
+        return lambda: reply in self._given_up
 
-    def called(self, rows: int) -> None:
-        self._calls.add(1)
-        self._rows.add(rows)
+    def close(self) -> None:
+        """End the thread after its round."""
+        with self._condition:
+            self._closed = True
+            self._condition.notify()
 
-    def stepped(self, images: int) -> None:
-        self._steps.add(images)
-
-    def finished(self) -> None:
-        self._images.add(1)
-
-    def in_flight(self, images: int) -> None:
-        self._in_flight.set(images)
+    def _run(self) -> None:
+        while True:
+            with self._condition:
+                self._replies = [reply for reply in self._replies if not reply.sent]
+                self._given_up.intersection_update(self._replies)
+                self._condition.wait_for(lambda: self._replies or self._closed)
+                if self._closed:
+                    return
+                replies = list(self._replies)
+            self._given_up.update(reply for reply in replies if reply.cancelled())
+            time.sleep(self.INTERVAL)
 
 
 class Results:

@@ -1,0 +1,22 @@
+"""A decoded picture and its settings to OUTPUT_0."""
+
+import sys
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).resolve().parents[3]))  # the checkout, if not installed
+
+from triptych import image, triton
+from triptych.settings import Settings
+
+
+class TritonPythonModel:
+    def initialize(self, args):
+        self.model = triton.Model(args)
+
+    def execute(self, requests):
+        return self.model.answer(requests, self.encode)
+
+    def encode(self, inputs):
+        settings = [Settings.from_json(text) for text in inputs["settings"][:, 0]]
+        pictures = map(image.encode_base64, inputs["sample"], settings)
+        return {"OUTPUT_0": triton.strings(list(pictures))}

@@ -1,0 +1,33 @@
+"""INPUT_0 to tokens and settings."""
+
+import sys
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).resolve().parents[3]))  # the checkout, if not installed
+
+from triptych import triton
+from triptych.pipeline import Pipeline
+from triptych.settings import Limits, parse
+from triptych.tokenizer import Tokenizer
+
+
+class TritonPythonModel:
+    def initialize(self, args):
+        self.model = triton.Model(args)
+        with self.model.loading():
+            self.limits = Limits.from_parameters(self.model.parameters)
+            self.defaults = Pipeline.load(self.model.folder).defaults()
+            self.tokenizer = Tokenizer(self.model.folder)
+
+    def execute(self, requests):
+        return self.model.answer(requests, self.tokenize)
+
+    def tokenize(self, inputs):
+        texts = inputs["INPUT_0"][:, 0]
+        images = [parse(text, self.defaults, self.limits) for text in texts]
+        input_ids, negative_input_ids, settings = self.tokenizer.encode_settings(images)
+        return {
+            "input_ids": input_ids,
+            "negative_input_ids": negative_input_ids,
+            "settings": triton.strings([one.to_json() for one in settings]),
+        }

@@ -1,0 +1,59 @@
+"""What the denoising loop does, on Triton's metrics page."""
+
+from __future__ import annotations
+
+import time
+
+from triptych import triton
+from triptych.loop import Observer
+
+
+class LoopMetrics(Observer):
+    """Totals, whose rates and quotients are speeds and means, and the images in flight."""
+
+    INTERVAL = 0.2
+    """Seconds for which totals are gathered while the loop works, since telling takes time."""
+
+    def __init__(self, labels: dict[str, str]) -> None:
+        totals = {
+            "images": "Images denoised",
+            "steps": "Denoising steps taken, all images together",
+            "unet_calls": "Calls of the UNet",
+            "unet_rows": "Rows in calls of the UNet, two an image with guidance",
+            "queue_seconds": "Seconds that images waited for their first call",
+        }
+        self._counters = {
+            name: triton.Counter(f"triptych_{name}_total", description, labels)
+            for name, description in totals.items()
+        }
+        self._untold = dict.fromkeys(totals, 0.0)
+        self._in_flight = triton.Gauge(
+            "triptych_images_in_flight", "Images being denoised now", labels
+        )
+        self._told = time.monotonic()
+
+    def queued(self, seconds: float) -> None:
+        self._untold["queue_seconds"] += seconds
+
+    def called(self, rows: int) -> None:
+        self._untold["unet_calls"] += 1
+        self._untold["unet_rows"] += rows
+
+    def stepped(self, images: int) -> None:
+        self._untold["steps"] += images
+        if time.monotonic() > self._told + self.INTERVAL:
+            self._tell()
+
+    def finished(self) -> None:
+        self._untold["images"] += 1
+
+    def in_flight(self, images: int) -> None:
+        self._tell()
+        self._in_flight.set(images)
+
+    def _tell(self) -> None:
+        for name, amount in self._untold.items():
+            if amount:
+                self._counters[name].add(amount)
+                self._untold[name] = 0.0
+        self._told = time.monotonic()

@@ -1,0 +1,92 @@
+"""A prompt in, a picture out: over gRPC and HTTP."""
+
+import base64
+
+import pytest
+
+from tests.server.calls import SMALL, get, metrics, pixels, post, request
+from triptych.image import read_settings
+
+STAGES = (
+    *("tokenizer", "text_encoder", "unet", "unet_loop"),
+    *("vae_decoder", "image_encoder", "sd_ensemble"),
+)
+
+
+def test_a_plain_prompt_gives_a_png_with_its_settings(calls):
+    (file,) = calls.pictures(b"a red circle on a blue background")
+    assert file.startswith(b"\x89PNG")
+    settings = read_settings(file)
+    assert settings.prompt == "a red circle on a blue background"
+    assert pixels(file).shape == (settings.height, settings.width, 3)
+    again = request(settings.prompt, seed=settings.seed)
+    assert calls.pictures(again) == [file]
+
+
+def test_interface_is_one_text_in_and_one_text_out(calls):
+    metadata = calls.client.get_model_metadata("sd_ensemble")
+    (given,), (made,) = metadata.inputs, metadata.outputs
+    assert (given.name, given.datatype, list(given.shape)) == ("INPUT_0", "BYTES", [-1, 1])
+    assert (made.name, made.datatype, list(made.shape)) == ("OUTPUT_0", "BYTES", [-1, 1])
+
+
+def test_same_seed_same_bytes_other_seed_other_picture(calls):
+    first, second = (calls.pictures(request(**SMALL))[0] for _ in range(2))
+    other = calls.pictures(request(**{**SMALL, "seed": 8}))[0]
+    assert first == second
+    assert (pixels(first) != pixels(other)).any()
+
+
+def test_a_batch_gives_each_prompt_its_picture(calls):
+    prompts = ("a red circle", "a green star", "a yellow sun over green hills at sunset")
+    raw = [request(prompt, **SMALL) for prompt in prompts]
+    together = calls.pictures(*raw)
+    assert [read_settings(file).prompt for file in together] == list(prompts)
+    assert together == [calls.pictures(one)[0] for one in raw]
+
+
+@pytest.mark.parametrize(
+    ("output_format", "start"), [("png", b"\x89PNG"), ("jpeg", b"\xff\xd8"), ("webp", b"RIFF")]
+)
+def test_output_formats_and_sizes(calls, output_format, start):
+    raw = request(**{**SMALL, "width": 192}, output_format=output_format)
+    (file,) = calls.pictures(raw)
+    assert file.startswith(start)
+    assert pixels(file).shape == (128, 192, 3)
+
+
+def test_http_generate(calls, server):
+    raw = request(**SMALL)
+    status, reply = post(f"{server.http}/v2/models/sd_ensemble/generate", {"INPUT_0": raw.decode()})
+    assert status == 200
+    assert base64.b64decode(reply["OUTPUT_0"]) == calls.pictures(raw)[0]
+
+
+def test_the_same_text_is_encoded_once(calls, server):
+    raw = request("a text that no other test has", **SMALL)
+    calls.pictures(raw)
+    before = metrics(server.metrics)
+    calls.pictures(raw)
+    after = metrics(server.metrics)
+    hits, runs = ("nv_cache_num_hits_per_model", "nv_inference_exec_count")
+    assert after[hits, "text_encoder"] == before[hits, "text_encoder"] + 2
+    assert after[runs, "text_encoder"] == before[runs, "text_encoder"]
+
+
+def test_metrics_of_every_stage(calls, server):
+    before = metrics(server.metrics)
+    calls.pictures(request(**SMALL))
+    after = metrics(server.metrics)
+    for stage in STAGES:
+        key = ("nv_inference_request_success", stage)
+        assert after[key] > before.get(key, 0), stage
+
+    def grown(name):
+        return after[name, "unet_loop"] - before[name, "unet_loop"]
+
+    assert grown("triptych_images_total") == 1
+    assert grown("triptych_steps_total") == grown("triptych_unet_calls_total") == 3
+    assert grown("triptych_unet_rows_total") == 6
+    assert grown("triptych_queue_seconds_total") > 0
+    assert after["triptych_images_in_flight", "unet_loop"] == 0
+    assert "# HELP triptych_images_total" in get(f"{server.metrics}/metrics")

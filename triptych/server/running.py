@@ -1,0 +1,92 @@
+"""A server started from Python: by the tests, the benchmarks and `make run`."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from types import TracebackType
+
+from triptych.server import Unfit
+
+
+class RunningServer:
+    """A `fastdeployserver` of its own on free ports of loopback; a context manager.
+
+    `http`, `grpc` and `metrics` are "host:port". Its output goes to the file `log`.
+    """
+
+    def __init__(
+        self, repository: Path, log: Path, *flags: str, python: str = sys.executable
+    ) -> None:
+        self.log = log
+        self.http, self.grpc, self.metrics = (f"127.0.0.1:{port}" for port in free_ports(3))
+        ports = zip(("http", "grpc", "metrics"), (self.http, self.grpc, self.metrics))
+        self._command = [
+            *(python, "-m", "triptych.launcher", f"--model-repository={repository}"),
+            *(f"--{name}-port={address.split(':')[1]}" for name, address in ports),
+            *flags,
+        ]
+
+    def __enter__(self) -> RunningServer:
+        self.start()
+        self.wait_ready()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Start the process, and do not wait for it."""
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                self._command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL
+            )
+
+    def wait_ready(self, seconds: float = 120) -> None:
+        """Return when every model is ready; Unfit, with the log's end, if that does not come."""
+        deadline = time.monotonic() + seconds
+        while not self.is_ready():
+            if self.process.poll() is not None:
+                raise Unfit(f"the server ended with code {self.process.returncode}: {self._end()}")
+            if time.monotonic() > deadline:
+                self.stop()
+                raise Unfit(f"the server was not ready after {seconds:.0f} s: {self._end()}")
+            time.sleep(0.05)
+
+    def is_ready(self) -> bool:
+        """Whether the server says that all its models are ready."""
+        with contextlib.suppress(OSError, urllib.error.URLError):
+            with urllib.request.urlopen(f"http://{self.http}/v2/health/ready", timeout=5) as reply:
+                return reply.status == 200
+        return False
+
+    def stop(self) -> int:
+        """End the server in its orderly way; its exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout=60)
+
+    def _end(self) -> str:
+        lines = self.log.read_text(errors="replace").splitlines()
+        return f"{self.log}:\n" + "\n".join(lines[-20:])
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of loopback that nobody listens on now."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]

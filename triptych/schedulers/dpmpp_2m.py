@@ -16,8 +16,8 @@ class DPMpp2M(Multistep):
 
     OPTIONS = {
         **Multistep.OPTIONS,
+        "algorithm_type": one_of("dpmsolver++"),
         # As in diffusers, the values that only other classes know mean the default.
-        "algorithm_type": one_of("dpmsolver++", "deis"),
         "solver_type": one_of("midpoint", "heun", "bh1", "bh2", "logrho"),
         "euler_at_final": flag(False),
         "lambda_min_clipped": real(-math.inf, minimum=-math.inf, maximum=math.inf),

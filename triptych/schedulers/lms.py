@@ -9,6 +9,7 @@ from triptych.schedulers.config import flag, one_of
 from triptych.schedulers.sigma_space import SigmaSpace
 
 _ORDER = 4
+_GAUSS_POINTS = np.array([-1, 1]) / np.sqrt(3)
 
 
 class LMS(SigmaSpace):
@@ -27,25 +28,25 @@ class LMS(SigmaSpace):
 
     def __init__(self, config, steps):
         super().__init__(config, steps)
+        tables.require_distinct(self.sigmas, config, steps)
         self._table = [self._coefficients(i) for i in range(steps)]
         self._history = []
 
     def _coefficients(self, i):
         """Weights of the derivatives at steps i, i - 1, ... in the change from step i to i + 1.
 
-        Each is the integral of a Lagrange polynomial of degree at most 3, which Gauss's two points
-        give without error.
+        Each is the integral of a Lagrange polynomial of degree at most 3, which the two points of
+        Gauss's quadrature give without error.
         """
         sigmas = self.sigmas.astype(np.float64)
         known = sigmas[i::-1][:_ORDER]
-        points, weights = np.polynomial.legendre.leggauss(_ORDER // 2)
         half = (sigmas[i + 1] - sigmas[i]) / 2
-        taus = sigmas[i] + half * (1 + points)
+        points = sigmas[i] + half * (1 + _GAUSS_POINTS)
         coefficients = []
         for k, sigma in enumerate(known):
             others = np.delete(known, k)
-            lagrange = np.prod((taus[:, None] - others) / (sigma - others), axis=1)
-            coefficients.append(half * weights @ lagrange)
+            lagrange = np.prod((points[:, None] - others) / (sigma - others), axis=1)
+            coefficients.append(half * lagrange.sum())
         return np.array(coefficients, np.float32)
 
     def step(self, model_output, i, sample, randn):

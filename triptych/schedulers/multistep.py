@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from triptych.errors import InvalidRequest
 from triptych.schedulers import tables
 from triptych.schedulers.config import NOISE_LEVELS, flag, integer, one_of
 from triptych.schedulers.scheduler import Scheduler
@@ -42,10 +41,7 @@ class Multistep(Scheduler):
         if config["use_karras_sigmas"]:
             timesteps, sigmas = tables.karras(of_training, len(of_training) - 1, 0, steps)
             timesteps = karras_timestep(timesteps)
-        elif not np.diff(sigmas).all():
-            allowed = f"fewer: {config['timestep_spacing']} spacing gives two steps one sigma"
-            raise InvalidRequest("num_inference_steps", steps, allowed)
-
+        tables.require_distinct(sigmas, config, steps)
         final = of_training[0] if config["final_sigmas_type"] == "sigma_min" else 0.0
         self.timesteps = timesteps.astype(np.float32)
         self.sigmas = np.append(sigmas, final)

@@ -102,6 +102,13 @@ def signal_at(timesteps, config) -> np.ndarray:
     return np.where(timesteps >= 0, signal[timesteps], final)
 
 
+def require_distinct(sigmas, config, steps) -> None:
+    """For the solvers that divide by differences of sigmas."""
+    if not np.diff(sigmas).all():
+        allowed = f"fewer: {config['timestep_spacing']} spacing gives two steps the same sigma"
+        raise InvalidRequest("num_inference_steps", steps, allowed)
+
+
 def karras(of_training, first, last, steps) -> tuple[np.ndarray, np.ndarray]:
     """Timesteps and sigmas, [steps] each, from the sigma of timestep `first` to that of `last`.
 

@@ -1,0 +1,104 @@
+"""Write tests/fixtures/schedulers.npz and noise.npz, what diffusers and torch give.
+
+Run by hand when a case is added, with torch, diffusers and scipy: python scripts/make_fixtures.py
+The unit tests compare with these files, so they need none of them. `schedulers.npz` holds `cases`,
+a JSON list of [name, config, steps], and for all of them, one after the other, `timesteps` (a value
+a call), `sigmas` (init_noise_sigma), `inputs` (the first model input) and `latents` (those before
+the first call, then those after each).
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "full")]
+
+from diffusers_reference import CLASSES, trajectory  # noqa: E402
+from scheduler_run import DEMO, SD15, SD21  # noqa: E402
+
+SHAPE, SEED = (2, 3, 4), 7
+NOISE_SEEDS = (0, 42, 2**63 + 11, -5)
+NOISE_SHAPES = ((2, 4, 4), (3,), (4, 1, 5), (2,), (16,), (31,), (1,), (15,))
+PREDICTIONS = ("epsilon", "v_prediction", "sample")
+SPACINGS = ("leading", "trailing", "linspace")
+FLAGS = {
+    "ddim": [{"clip_sample_range": 2.0}, {"rescale_betas_zero_snr": True, **DEMO}],
+    "pndm": [{}, {"set_alpha_to_one": True}],
+    "lms": [{"use_karras_sigmas": True}],
+    "euler": [
+        {"use_karras_sigmas": True},
+        {"final_sigmas_type": "sigma_min"},
+        {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing", **DEMO},
+    ],
+    "euler_ancestral": [{"steps_offset": 1, "timestep_spacing": "leading"}],
+    "dpmpp_2m": [
+        {"solver_order": 1},
+        {"solver_order": 3},
+        {"solver_type": "heun"},
+        {"final_sigmas_type": "sigma_min", "lower_order_final": False},
+        {"beta_schedule": "squaredcos_cap_v2", "lambda_min_clipped": -5.1},
+    ],
+    "dpmpp_2m_karras": [{"beta_schedule": "squaredcos_cap_v2"}],
+    "unipc": [
+        {"solver_order": 1},
+        {"solver_order": 3},
+        {"disable_corrector": [0]},
+        {"solver_type": "bh1", "final_sigmas_type": "sigma_min"},
+        {"use_karras_sigmas": True},
+    ],
+    "lcm": [{"original_inference_steps": 100}, {"timestep_scaling": 3.0, "clip_sample": True}],
+}
+
+
+def cases():
+    for name in CLASSES:
+        for prediction_type, spacing in itertools.product(PREDICTIONS, SPACINGS):
+            if prediction_type == "sample" and name in ("pndm", "euler_ancestral"):
+                continue
+            config = {"prediction_type": prediction_type, "timestep_spacing": spacing}
+            yield name, {**config, "skip_prk_steps": True, "clip_sample": False}, 7
+        for flags in FLAGS[name]:
+            yield name, flags, 9
+        for steps in (1, 2, 20):
+            yield name, SD15, steps
+        yield name, SD21, 7
+        yield name, DEMO, 16
+
+
+def main():
+    listed = [list(case) for case in cases()]
+    runs = [trajectory(*case, SHAPE, SEED) for case in listed]
+    timesteps, sigmas, inputs, latents = zip(*runs)
+    assert all(np.isfinite(array).all() for array in latents)
+    folder = ROOT / "tests" / "fixtures"
+    folder.mkdir(exist_ok=True)
+    np.savez_compressed(
+        folder / "schedulers.npz",
+        cases=np.array(json.dumps(listed)),
+        timesteps=np.concatenate(timesteps),
+        sigmas=np.array(sigmas),
+        inputs=np.array([array[0] for array in inputs]),
+        latents=np.concatenate(latents),
+    )
+    values = []
+    for seed in NOISE_SEEDS:
+        generator = torch.Generator("cpu").manual_seed(seed)
+        values += [torch.randn(shape, generator=generator).numpy() for shape in NOISE_SHAPES]
+    np.savez_compressed(
+        folder / "noise.npz",
+        seeds=np.array(json.dumps(NOISE_SEEDS)),
+        shapes=np.array(json.dumps(NOISE_SHAPES)),
+        values=np.concatenate([array.ravel() for array in values]),
+    )
+    print(f"{len(listed)} runs of schedulers, {len(values)} calls of randn")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,189 @@
+"""Schedulers against the latents that diffusers gave, and what they refuse."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scheduler_run import DEMO, SD15, SD21, relative_error, run
+
+from triptych import schedulers
+from triptych.errors import InvalidRequest
+from triptych.noise import Noise
+
+SEED = 7  # of scripts/make_fixtures.py
+SKIP_PRK = {"skip_prk_steps": True}
+
+
+def recorded():
+    with np.load(Path(__file__).parents[1] / "fixtures" / "schedulers.npz") as fixture:
+        arrays = {key: fixture[key] for key in fixture.files}
+    call = 0
+    for number, (name, config, steps) in enumerate(json.loads(str(arrays["cases"]))):
+        calls = len(schedulers.create(name, config, steps).timesteps)
+        latents = arrays["latents"][call + number :][: calls + 1]
+        timesteps = arrays["timesteps"][call:][:calls]
+        call += calls
+        expected = timesteps, arrays["sigmas"][number], arrays["inputs"][number], latents
+        yield pytest.param(name, config, steps, expected, id=f"{name}-{number}")
+    assert call == len(arrays["timesteps"])
+
+
+@pytest.mark.parametrize("name, config, steps, expected", list(recorded()))
+def test_latents_after_each_step_are_those_of_diffusers(name, config, steps, expected):
+    timesteps, sigma, first_input, latents = expected
+    start = Noise(SEED).randn(latents[0].shape) * np.float32(sigma)
+    np.testing.assert_allclose(start, latents[0], rtol=0, atol=1e-6 * sigma)
+
+    ours = run(name, config, steps, latents[0], SEED)
+    np.testing.assert_allclose(ours[0], timesteps, rtol=1e-5)
+    assert ours[1] == pytest.approx(sigma, rel=1e-6)
+    assert relative_error(ours[2][:1], first_input[None]) < 1e-6
+    assert relative_error(ours[3], latents) < 1e-4
+
+
+@pytest.mark.parametrize("name", schedulers.NAMES)
+@pytest.mark.parametrize("config", [SD15, SD21, {**DEMO, **SKIP_PRK}], ids=["sd15", "sd21", "demo"])
+def test_all_is_float32_and_arguments_are_left_alone(name, config):
+    scheduler = schedulers.create(name, config, 6)
+    assert scheduler.timesteps.dtype == np.float32 and isinstance(scheduler.init_noise_sigma, float)
+    noise = Noise(0)
+    sample = noise.randn((4, 2, 2)) * np.float32(scheduler.init_noise_sigma)
+    for i in range(len(scheduler.timesteps)):
+        output = noise.randn(sample.shape)
+        before = sample.copy(), output.copy()
+        scaled = scheduler.scale_model_input(sample, i)
+        following = scheduler.step(output, i, sample, noise.randn)
+        assert scaled.dtype == following.dtype == np.float32
+        assert not np.shares_memory(following, sample) and not np.shares_memory(following, output)
+        np.testing.assert_array_equal(sample, before[0])
+        np.testing.assert_array_equal(output, before[1])
+        output.fill(np.nan)  # the caller may use its buffer again
+        sample = following
+    assert np.isfinite(sample).all()
+
+
+@pytest.mark.parametrize("name", schedulers.NAMES)
+def test_a_model_that_knows_the_answer_gets_there(name):
+    """From any noise, where the model always predicts the same x_0."""
+    levels = {"beta_schedule": "linear", "beta_start": 0.0001, "beta_end": 0.02}
+    config = {**SKIP_PRK, **levels, "timestep_spacing": "trailing", "set_alpha_to_one": True}
+    x0 = np.linspace(-0.9, 0.9, 32, dtype=np.float32).reshape(2, 4, 4)
+    scheduler = schedulers.create(name, config, 20)
+    signal = np.cumprod(1 - np.linspace(1e-4, 0.02, 1000))
+    noise = Noise(3)
+    sample = noise.randn(x0.shape) * np.float32(scheduler.init_noise_sigma)
+    for i, timestep in enumerate(scheduler.timesteps):
+        seen = scheduler.scale_model_input(sample, i)
+        level = signal[int(timestep)]
+        epsilon = ((seen - level**0.5 * x0) / (1 - level) ** 0.5).astype(np.float32)
+        sample = scheduler.step(epsilon, i, sample, noise.randn)
+    assert np.abs(sample - x0).max() < 0.05
+
+
+def test_pndm_has_more_calls_than_steps():
+    assert len(schedulers.create("pndm", SD15, 20).timesteps) == 21
+    assert len(schedulers.create("pndm", SD15, 1).timesteps) == 1
+    assert len(schedulers.create("pndm", {}, 20).timesteps) == 29
+
+
+@pytest.mark.parametrize("name", ["euler_ancestral", "lcm"])
+def test_the_seed_matters_where_noise_is_drawn(name):
+    start = np.ones((4, 2, 2), np.float32)
+    one, other = (run(name, SD15, 4, start, seed)[3][-1] for seed in (1, 2))
+    assert relative_error(one[None], other[None]) > 0.01
+
+
+def test_trailing_never_asks_below_the_first_timestep():
+    """Rounding in arange would give 62 timesteps, the last of them -1."""
+    timesteps = schedulers.create("ddim", {"timestep_spacing": "trailing"}, 61).timesteps
+    assert len(timesteps) == 61 and timesteps[-1] == 15
+
+
+def test_names():
+    for name in schedulers.NAMES:
+        assert schedulers.resolve(name) == name
+    assert schedulers.resolve("DPMSolverMultistepScheduler") == "dpmpp_2m"
+    for config in (SD15, SD21):
+        name = schedulers.default_name(config)
+        assert name == schedulers.resolve(config["_class_name"])
+    karras = {"_class_name": "DPMSolverMultistepScheduler", "use_karras_sigmas": True}
+    assert schedulers.default_name(karras) == "dpmpp_2m_karras"
+    assert schedulers.default_name({**karras, "use_karras_sigmas": False}) == "dpmpp_2m"
+    with pytest.raises(ValueError, match=r"scheduler: got 'heun'; allowed: ddim, pndm"):
+        schedulers.resolve("heun")
+    with pytest.raises(ValueError, match=r"_class_name: got null; allowed: DDIMScheduler"):
+        schedulers.default_name({})
+
+
+def test_karras_by_name_is_karras_by_configuration():
+    by_name = schedulers.create("dpmpp_2m_karras", SD15, 8)
+    by_config = schedulers.create("dpmpp_2m", {**SD15, "use_karras_sigmas": True}, 8)
+    plain = schedulers.create("dpmpp_2m", SD15, 8)
+    np.testing.assert_array_equal(by_name.timesteps, by_config.timesteps)
+    assert (by_name.timesteps != plain.timesteps).any()
+
+
+@pytest.mark.parametrize(
+    "name, config, key, allowed",
+    [
+        ("ddim", {"thresholding": True}, "thresholding", "false, for scheduler ddim"),
+        ("ddim", {"prediction_type": "flow"}, "prediction_type", "'v_prediction'"),
+        ("ddim", {"clip_sample": 1}, "clip_sample", "true or false"),
+        ("ddim", {"timestep_spacing": "log"}, "timestep_spacing", "'trailing'"),
+        ("ddim", {"beta_schedule": "sigmoid"}, "beta_schedule", "'scaled_linear'"),
+        ("ddim", {"beta_start": "0.1"}, "beta_start", "a number from"),
+        ("ddim", {"num_train_timesteps": 0}, "num_train_timesteps", "an integer from 2"),
+        ("ddim", {"steps_offset": True}, "steps_offset", "an integer from 0"),
+        ("ddim", {"trained_betas": [0.1, 0.2]}, "trained_betas", "1000 of them"),
+        ("ddim", {"trained_betas": ["x"]}, "trained_betas", "null or a list"),
+        ("pndm", {**SKIP_PRK, "prediction_type": "sample"}, "prediction_type", "'epsilon' or"),
+        ("euler_ancestral", {"prediction_type": "sample"}, "prediction_type", "'epsilon' or"),
+        ("lms", {"use_beta_sigmas": True}, "use_beta_sigmas", "false"),
+        ("euler", {"use_exponential_sigmas": True}, "use_exponential_sigmas", "false"),
+        ("euler", {"timestep_type": "continuous"}, "timestep_type", "'discrete'"),
+        ("euler", {"interpolation_type": "log_linear"}, "interpolation_type", "'linear'"),
+        ("euler", {"sigma_max": 700.0}, "sigma_max", "null"),
+        ("euler", {"final_sigmas_type": "one"}, "final_sigmas_type", "'sigma_min'"),
+        ("dpmpp_2m", {"algorithm_type": "sde-dpmsolver++"}, "algorithm_type", "'dpmsolver\\+\\+'"),
+        ("dpmpp_2m", {"solver_order": 4}, "solver_order", "2 or 1 or 3"),
+        ("dpmpp_2m", {"use_lu_lambdas": True}, "use_lu_lambdas", "false"),
+        ("dpmpp_2m", {"variance_type": "learned"}, "variance_type", "null"),
+        ("dpmpp_2m_karras", {"use_flow_sigmas": True}, "use_flow_sigmas", "dpmpp_2m_karras"),
+        ("unipc", {"predict_x0": False}, "predict_x0", "true"),
+        ("unipc", {"lower_order_final": False}, "lower_order_final", "true"),
+        ("unipc", {"solver_type": "euler"}, "solver_type", "'bh2'"),
+        ("lcm", {"original_inference_steps": 2000}, "original_inference_steps", "1 to 1000"),
+        (
+            "lcm",
+            {"rescale_betas_zero_snr": True},
+            "prediction_type",
+            "v_prediction or sample",
+        ),
+    ],
+)
+def test_a_value_that_is_not_served_is_named(name, config, key, allowed):
+    with pytest.raises(InvalidRequest, match=allowed) as caught:
+        schedulers.create(name, config, 10)
+    assert caught.value.field == key
+
+
+@pytest.mark.parametrize(
+    "name, config, steps, allowed",
+    [
+        *((name, SD15, 0, "1 to 1000") for name in schedulers.NAMES),
+        *((name, SD15, 1001, "1 to 1000") for name in schedulers.NAMES),
+        ("ddim", SD15, 2.0, "1 to 1000"),
+        ("ddim", SD15, 1000, "the first timestep would be 1000, the last is 999"),
+        ("pndm", {}, 3, "at least 4"),
+        ("lcm", SD15, 51, "1 to 50"),
+        ("unipc", {"timestep_spacing": "leading"}, 1000, "fewer: leading spacing"),
+        ("dpmpp_2m", {}, 1000, "fewer: linspace spacing"),
+    ],
+)
+def test_a_number_of_steps_that_cannot_be_made_is_named(name, config, steps, allowed):
+    with pytest.raises(InvalidRequest, match=allowed) as caught:
+        schedulers.create(name, config, steps)
+    assert caught.value.field == "num_inference_steps"

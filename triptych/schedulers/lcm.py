@@ -17,6 +17,7 @@ class LCM(AlphaSpace):
 
     Its timesteps are some of the `original_inference_steps` that the model was distilled on. c_skip
     and c_out are those of consistency models (Song et al., 2023), of timestep_scaling * timestep.
+    The last step adds noise of weight 0.
     """
 
     OPTIONS = {
@@ -50,6 +51,4 @@ class LCM(AlphaSpace):
 
     def step(self, model_output, i, sample, randn):
         x0 = self._predict_x0(model_output, i, sample)
-        last = i == len(self.timesteps) - 1
-        noise = () if last else (randn(sample.shape),)
-        return tables.weighted_sum(self._prev[i], (x0, sample, *noise))
+        return tables.weighted_sum(self._prev[i], (x0, sample, randn(sample.shape)))

@@ -11,13 +11,9 @@ from pathlib import Path
 
 from triptych_export import paddle_env
 from triptych_export.errors import ExportError
-from triptych_export.progress import Progress
-from triptych_export.repository import replacement
-from triptych_export.service_files import fit_configs, write_service_files
-from triptych_export.source import open_source, pipeline_numbers
+from triptych_export.source import is_fastdeploy_folder
 
 CHECKOUT = Path(__file__).resolve().parent.parent
-SERVED = ("text_encoder", "unet", "vae_decoder")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -25,14 +21,19 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
-        if options.framework == "paddle" and not paddle_env.is_current():
+        if _needs_paddle(options) and not paddle_env.is_current():
             interpreter = paddle_env.python()
             script = CHECKOUT / "scripts" / "export_stages.py"
             os.execv(interpreter, [str(interpreter), str(script), *(arguments or sys.argv[1:])])
+        from triptych_export.export import export
+
         with tempfile.TemporaryDirectory() as scratch:
-            export(options, Path(scratch))
+            export(options, CHECKOUT / "model_repository", Path(scratch))
     except ExportError as error:
         print(f"export_stages: {error}", file=sys.stderr)
+        return 1
+    except ModuleNotFoundError as error:
+        print(f"export_stages: {error}; `pip install .[export]` brings it", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("export_stages: interrupted; the repository is as it was", file=sys.stderr)
@@ -40,38 +41,8 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def export(options: argparse.Namespace, scratch: Path) -> None:
-    """The whole export; ExportError leaves the repository as it was."""
-    if options.framework == "paddle":
-        from triptych_export import paddle_export as road
-    else:
-        from triptych_export import torch_export as road
-    from triptych_export import onnx_files
-    from triptych_export.stages import stages
-
-    folder = Path(options.model)
-    if not folder.is_dir():
-        folder = road.fetch(options.model, scratch / "source")
-    source = open_source(folder)
-    wanted = [*SERVED, "vae_encoder"] if options.vae_encoder else list(SERVED)
-    progress = Progress(len(wanted))
-    with replacement(options.output, CHECKOUT / "model_repository") as new:
-        folders = {}
-        for name in wanted:
-            target = name if name in SERVED else str(options.vae_encoder.resolve())
-            folders[name] = new.version_folder(target)
-            half = options.precision == "fp16-storage"
-            road.export_stage(stages(source)[name], source, folders[name], half, progress)
-            progress.stage_done()
-        numbers = pipeline_numbers(source, options.num_inference_steps, options.guidance_scale)
-        write_service_files(source, numbers, new)
-        fit_configs(source, new)
-        sizes = {name: onnx_files.size_on_disk(folder) for name, folder in folders.items()}
-        new.commit()
-    seconds = progress.close()
-    for name, size in sizes.items():
-        print(f"{name}: {size / 1e6:.1f} MB")
-    print(f"{options.output}: {sum(sizes.values()) / 1e6:.1f} MB in {seconds:.0f} s")
+def _needs_paddle(options: argparse.Namespace) -> bool:
+    return options.framework == "paddle" or is_fastdeploy_folder(Path(options.model))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -79,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "model",
         help="Stable Diffusion 1.x or 2.x: a folder in the layout of diffusers or ppdiffusers, "
-        "or a name that their hubs know",
+        "a name that their hubs know, or a folder exported for FastDeploy",
     )
     parser.add_argument(
         "--output",
@@ -106,6 +77,8 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="export the VAE's encoder too, to DIR/1 (no served stage needs it yet)",
     )
+    parser.add_argument("--height", type=int, help="usual height in pixels, instead of the model's")
+    parser.add_argument("--width", type=int, help="usual width in pixels, instead of the model's")
     parser.add_argument(
         "--num-inference-steps", type=int, help="default of the service for this model"
     )

@@ -16,6 +16,7 @@ from triptych_export.source import Source
 from triptych_export.stages import Stage, examples_to_check
 
 ROAD = "triptych_export.paddle_road"
+RUN = "triptych_export.paddle_run"
 CONVERT = "triptych_export.paddle_convert"
 
 
@@ -29,7 +30,7 @@ def export_stage(
         with progress.step(f"{stage.name}: load, run and trace in Paddle"):
             expected = run_apart(ROAD, "trace", stage, source, folder, feeds, log=log)
         with progress.step(f"{stage.name}: compare the Paddle files"):
-            outputs = run_apart(ROAD, "run_native", folder / "model", feeds, log=log)
+            outputs = run_apart(RUN, "run_native", folder / "model", feeds, log=log)
             error = check.difference(outputs, expected)
             check.require_close(f"{stage.name} in Paddle", error)
             progress.say(f"{stage.name}: Paddle files: error {error:.1e} of the greatest value")

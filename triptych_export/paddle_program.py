@@ -50,6 +50,11 @@ def shape(program: framework_pb2.ProgramDesc, name: str) -> list[int]:
     return list(_tensor(program, name).dims)
 
 
+def data_type(program: framework_pb2.ProgramDesc, name: str) -> int:
+    """Type of the tensor `name`: FLOAT32, INT32, INT64 or another of the protobuf's numbers."""
+    return _tensor(program, name).data_type
+
+
 def fit_to_stage(program: framework_pb2.ProgramDesc, stage: Stage) -> None:
     """Give `program` the names, types and free axes of `stage`, whatever it was traced with.
 
@@ -63,8 +68,7 @@ def fit_to_stage(program: framework_pb2.ProgramDesc, stage: Stage) -> None:
     for old, (new, axes) in zip(inputs(program), stage.inputs.items()):
         _rename(program, old, new)
         wanted = INT32 if new == "input_ids" else FLOAT32
-        tensor = _tensor(program, new)
-        if tensor.data_type != wanted:
+        if data_type(program, new) != wanted:
             _cast_input(program, new, wanted)
         if new == "timestep":
             _tensor(program, new).dims[:] = [-1] * len(axes)
@@ -101,7 +105,7 @@ def group_norm_in_four_dimensions(program: framework_pb2.ProgramDesc) -> None:
 def _cast_input(program: framework_pb2.ProgramDesc, name: str, wanted: int) -> None:
     """Feed `name` as `wanted`; the program goes on with a variable of the type that it had."""
     inner = f"{name}@cast"
-    had = _tensor(program, name).data_type
+    had = data_type(program, name)
     _add_tensor(program, inner, like=name, dims=shape(program, name))
     ops = program.blocks[0].ops
     for op in ops:

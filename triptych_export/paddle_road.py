@@ -86,23 +86,6 @@ def trace(stage: Stage, source: Source, folder: Path, feeds: list[dict]) -> list
     return expected
 
 
-def run_native(model: Path, feeds: list[dict]) -> list[np.ndarray]:
-    """The first output of the program in `model` (without its ending), by Paddle's predictor."""
-    config = paddle.inference.Config(f"{model}.pdmodel", f"{model}.pdiparams")
-    config.disable_gpu()
-    config.disable_glog_info()
-    config.set_cpu_math_library_num_threads(2)
-    predictor = paddle.inference.create_predictor(config)
-    results = []
-    for call in feeds:
-        for name, value in call.items():
-            predictor.get_input_handle(name).copy_from_cpu(value)
-        predictor.run()
-        output = predictor.get_output_handle(predictor.get_output_names()[0])
-        results.append(output.copy_to_cpu())
-    return results
-
-
 def _load(stage: Stage, source: Source, scratch: Path) -> paddle.nn.Layer:
     if stage.name == "text_encoder":
         return _TextEncoder(_load_text_encoder(source, scratch))

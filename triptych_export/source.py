@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,8 @@ class Source:
 
     sample_size: height and width of the latents that the UNet was trained on. hidden_size: width
     of the text embeddings. text_length: tokens of a prompt, padding included. vae_scale_factor:
-    pixels to one latent, along one side. paddle: the weights are in Paddle's layout.
+    pixels to one latent, along one side. paddle: the weights are in Paddle's layout. fixed_size:
+    the networks take latents of sample_size and of no other.
     """
 
     folder: Path
@@ -34,6 +36,7 @@ class Source:
     scaling_factor: float
     shift_factor: float | None
     paddle: bool
+    fixed_size: bool = False
 
 
 def open_source(folder: Path) -> Source:
@@ -106,6 +109,28 @@ def refuse_other_unets(unet: dict) -> None:
         raise ExportError(
             "unet/config.json has no sample_size: the default picture size is unknown"
         )
+
+
+def is_fastdeploy_folder(folder: Path) -> bool:
+    """Whether `folder` holds programs that were exported for FastDeploy instead of weights."""
+    return (folder / "unet" / "inference.pdmodel").is_file()
+
+
+def with_size(source: Source, height: int | None, width: int | None) -> Source:
+    """`source` with another usual size of the picture, in pixels; None leaves it.
+
+    ExportError for a size that the model cannot draw.
+    """
+    usual = [side * source.vae_scale_factor for side in source.sample_size]
+    pixels = [new or old for new, old in zip((height, width), usual)]
+    if pixels != usual and source.fixed_size:
+        raise ExportError(f"the networks draw {usual[0]}x{usual[1]} pixels and no other size")
+    if any(side % source.vae_scale_factor for side in pixels):
+        raise ExportError(
+            f"{pixels[0]}x{pixels[1]}: allowed: multiples of {source.vae_scale_factor}"
+        )
+    latents = tuple(side // source.vae_scale_factor for side in pixels)
+    return dataclasses.replace(source, sample_size=latents)
 
 
 def pipeline_numbers(

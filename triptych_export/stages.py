@@ -21,10 +21,14 @@ class Stage:
 
 def stages(source: Source) -> dict[str, Stage]:
     """The four networks of Stable Diffusion, by name."""
-    latent = ("batch", source.latent_channels, "height", "width")
+    size, picture_size = ("height", "width"), ("picture_height", "picture_width")
+    if source.fixed_size:
+        size = source.sample_size
+        picture_size = tuple(source.vae_scale_factor * side for side in size)
+    latent = ("batch", source.latent_channels, *size)
+    moments = ("batch", 2 * source.latent_channels, *size)
+    picture = ("batch", 3, *picture_size)
     embeds = ("batch", "length", source.hidden_size)
-    picture = ("batch", 3, "picture_height", "picture_width")
-    moments = ("batch", 2 * source.latent_channels, "height", "width")
     all_stages = (
         Stage(
             "text_encoder",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import pytest
 from random_models import write_model
 from safetensors.torch import load_file, save_file
 
-from triptych_export import check, torch_road
+from triptych_export import check, paddle_env, torch_road
 from triptych_export.cli import CHECKOUT
 from triptych_export.source import open_source
 from triptych_export.stages import example, stages
@@ -72,3 +73,64 @@ def test_weights_that_ppdiffusers_would_make_up_are_an_error(exported, model, tm
     assert done.returncode == 1
     assert "weights missing or unfit" in done.stderr
     assert not (tmp_path / "served").exists()
+
+
+@pytest.fixture(scope="module", params=["now", "early"])
+def converted(request, model, tmp_path_factory) -> tuple[Path, str]:
+    """A repository made from a folder exported for FastDeploy, and the kind of that folder."""
+    folder = tmp_path_factory.mktemp("fastdeploy")
+    exporter = Path(__file__).with_name("fastdeploy_exporter.py")
+    subprocess.run(
+        [paddle_env.python(), exporter, model, folder / "source", request.param],
+        check=True,
+        capture_output=True,
+    )
+    source, served, encoder = folder / "source", folder / "served", folder / "vae_encoder"
+    done = export(source, "--output", served, "--vae-encoder", encoder)
+    assert done.returncode == 0, done.stderr
+    return folder, request.param
+
+
+def test_programs_exported_for_fastdeploy_compute_the_same(converted, model):
+    folder, kind = converted
+    source = open_source(model)
+    for name in NETWORKS:
+        stage = stages(source)[name]
+        height, width = (33, 41) if kind == "now" else (16, 16)
+        feeds = [example(stage, source, 3, height, width, seed=7)]
+        if "timestep" in feeds[0] and kind == "early":
+            feeds[0]["timestep"] = feeds[0]["timestep"].round()
+        expected = torch_road.run(torch_road.load(stage, source), feeds)
+        path = folder / "served" / name / "1" / "model.onnx"
+        assert check.difference(check.run_onnx(path, feeds), expected) < 1e-4
+
+
+def test_the_encoder_of_fastdeploy_gives_latents(converted, model):
+    folder, _ = converted
+    source = open_source(model)
+    stage = stages(source)["vae_encoder"]
+    feeds = [example(stage, source, 2, 16, 16, seed=7)]
+    moments = torch_road.run(torch_road.load(stage, source), feeds)[0]
+    path = folder / "vae_encoder" / "1" / "model.onnx"
+    assert check.difference(check.run_onnx(path, feeds), [moments[:, :4]]) < 1e-4
+
+
+def test_the_service_of_a_fastdeploy_folder_has_its_numbers(converted):
+    folder, kind = converted
+    numbers = json.loads((folder / "served" / "unet_loop" / "1" / "pipeline.json").read_text())
+    side = 512 if kind == "now" else 128
+    assert (numbers["height"], numbers["width"]) == (side, side)
+    assert (numbers["vae_scale_factor"], numbers["latent_channels"]) == (8, 4)
+
+
+def test_one_size_is_said_and_another_refused(converted, tmp_path):
+    folder, kind = converted
+    done = export(folder / "source", "--output", tmp_path / "served", "--height", "80")
+    if kind == "early":
+        assert done.returncode == 1
+        assert "one picture size" in done.stdout
+        assert "draw 128x128 pixels and no other size" in done.stderr
+    else:
+        assert done.returncode == 0
+        path = tmp_path / "served" / "unet_loop" / "1" / "pipeline.json"
+        assert json.loads(path.read_text())["height"] == 80

@@ -116,6 +116,8 @@ def test_names():
         schedulers.resolve("heun")
     with pytest.raises(ValueError, match=r"_class_name: got null; allowed: DDIMScheduler"):
         schedulers.default_name({})
+    with pytest.raises(ValueError, match="_class_name: got a list"):
+        schedulers.default_name({"_class_name": ["DDIMScheduler"]})
 
 
 def test_karras_by_name_is_karras_by_configuration():
@@ -150,6 +152,7 @@ def test_karras_by_name_is_karras_by_configuration():
         ("dpmpp_2m", {"algorithm_type": "sde-dpmsolver++"}, "algorithm_type", "'dpmsolver\\+\\+'"),
         ("dpmpp_2m", {"solver_order": 4}, "solver_order", "2 or 1 or 3"),
         ("dpmpp_2m", {"use_lu_lambdas": True}, "use_lu_lambdas", "false"),
+        ("dpmpp_2m", {"lambda_min_clipped": 3}, "lambda_min_clipped", "from -inf to 0"),
         ("dpmpp_2m", {"variance_type": "learned"}, "variance_type", "null"),
         ("dpmpp_2m_karras", {"use_flow_sigmas": True}, "use_flow_sigmas", "dpmpp_2m_karras"),
         ("unipc", {"predict_x0": False}, "predict_x0", "true"),

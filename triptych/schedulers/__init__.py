@@ -62,7 +62,7 @@ def default_name(config: Mapping[str, Any]) -> str:
     Raises InvalidRequest where its `_class_name` is none of those served.
     """
     class_name = config.get("_class_name")
-    if class_name not in _DIFFUSERS_NAMES:
+    if not isinstance(class_name, str) or class_name not in _DIFFUSERS_NAMES:
         raise InvalidRequest("_class_name", class_name, ", ".join(_DIFFUSERS_NAMES))
     name = _DIFFUSERS_NAMES[class_name]
     karras = name == "dpmpp_2m" and config.get("use_karras_sigmas")

@@ -20,7 +20,7 @@ class DPMpp2M(Multistep):
         # As in diffusers, the values that only other classes know mean the default.
         "solver_type": one_of("midpoint", "heun", "bh1", "bh2", "logrho"),
         "euler_at_final": flag(False),
-        "lambda_min_clipped": real(-math.inf, minimum=-math.inf, maximum=math.inf),
+        "lambda_min_clipped": real(-math.inf, minimum=-math.inf, maximum=0),
         "use_lu_lambdas": one_of(False),
         "variance_type": one_of(None),
     }

@@ -16,10 +16,7 @@ from PIL import Image
 
 _TYPES = {"float32": "FP32", "int32": "INT32", "int64": "INT64", "object": "BYTES"}
 
-SMALL = {
-    **{"height": 128, "width": 128},
-    **{"num_inference_steps": 3, "scheduler": "ddim", "seed": 7},
-}
+SMALL = {"height": 128, "width": 128, "num_inference_steps": 3, "scheduler": "ddim", "seed": 7}
 """Settings of a picture that takes little time."""
 
 

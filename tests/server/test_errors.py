@@ -1,4 +1,4 @@
-"""What cannot be served is refused as the client's error, with the stage, the value and the rule."""
+"""What cannot be served is refused as the client's error: the stage, the value and the rule."""
 
 import json
 import re

@@ -6,15 +6,13 @@ of the run's own.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import shutil
 import sys
-import sysconfig
 from importlib import metadata, util
 from pathlib import Path
 
-from triptych.server import Unfit
+from triptych.server import Unfit, python
 
 VERSION = "24.10"
 INSTALL = "pip install 'triptych[serve]'"
@@ -38,7 +36,9 @@ def check(triton: Path) -> None:
             (path.name for path in (triton / "python_backend_stubs").iterdir()),
             key=lambda version: tuple(map(int, version.split("."))),
         )
-        raise Unfit(f"Python {_python()} has no Triton stub: use Python {known[0]} to {known[-1]}")
+        raise Unfit(
+            f"Python {python.name()} has no Triton stub: use Python {known[0]} to {known[-1]}"
+        )
     numpy = metadata.version("numpy")
     if int(numpy.split(".")[0]) >= 2:
         raise Unfit(f"NumPy {numpy} does not work with Triton {VERSION}: pip install 'numpy<2'")
@@ -46,10 +46,10 @@ def check(triton: Path) -> None:
 
 def link_backends(triton: Path, ours: Path, target: Path) -> None:
     """Fill `target` with Triton's Python backend, for this Python, and the backends in `ours`."""
-    python = target / "python"
-    python.mkdir(parents=True)
+    backend = target / "python"
+    backend.mkdir(parents=True)
     for path in (*(triton / "backends" / "python").glob("*triton_python*"), _stub(triton)):
-        shutil.copy2(path, python)
+        shutil.copy2(path, backend)
     for path in ours.iterdir():
         if (path / "model.py").is_file():
             (target / path.name).symlink_to(path)
@@ -64,36 +64,17 @@ def environment(triton: Path) -> dict[str, str]:
     Raises Unfit if this Python has no shared library, which the models' processes are linked to.
     """
     env = dict(os.environ)
-    libraries = [triton.parents[1] / "nvidia_pytriton.libs", *_libpython()]
-    before = [env["LD_LIBRARY_PATH"]] if env.get("LD_LIBRARY_PATH") else []
-    env["LD_LIBRARY_PATH"] = os.pathsep.join([*map(str, libraries), *before])
+    folders = [str(triton.parents[1] / "nvidia_pytriton.libs")]
+    library = python.shared_library()
+    if library:
+        folders.append(str(library.parent))
+    if env.get("LD_LIBRARY_PATH"):
+        folders.append(env["LD_LIBRARY_PATH"])
+    env["LD_LIBRARY_PATH"] = os.pathsep.join(folders)
     env["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), env.get("PATH", os.defpath)))
     env["PYTHONDONTWRITEBYTECODE"] = "1"
     return env
 
 
-def _python() -> str:
-    return f"{sys.version_info.major}.{sys.version_info.minor}"
-
-
 def _stub(triton: Path) -> Path:
-    return triton / "python_backend_stubs" / _python() / "triton_python_backend_stub"
-
-
-def _libpython() -> list[Path]:
-    """The folder with this Python's shared library; none if the system finds it by itself."""
-    name = f"libpython{_python()}.so.1.0"
-    config = sysconfig.get_config_vars("LIBDIR", "MULTIARCH", "LIBPL")
-    libdir, multiarch, libpl = (value or "" for value in config)
-    folders = [Path(sys.base_prefix, "lib"), Path(libdir), Path(libdir, multiarch), Path(libpl)]
-    for candidate in folders:
-        if (candidate / name).is_file():
-            return [candidate]
-    try:
-        ctypes.CDLL(name)
-    except OSError:
-        raise Unfit(
-            f"Python {_python()} has no {name}: apt-get install libpython{_python()}, or use a"
-            " Python built with --enable-shared"
-        ) from None
-    return []
+    return triton / "python_backend_stubs" / python.name() / "triton_python_backend_stub"

@@ -8,12 +8,11 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from pathlib import Path
 from types import TracebackType
 
-from triptych.server import Unfit
+from triptych.server import Unfit, supervise
 
 
 class RunningServer:
@@ -51,7 +50,12 @@ class RunningServer:
         """Start the process, and do not wait for it."""
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                self._command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL
+                self._command,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+                preexec_fn=supervise.end_with_parent,
             )
 
     def wait_ready(self, seconds: float = 120) -> None:
@@ -67,10 +71,12 @@ class RunningServer:
 
     def is_ready(self) -> bool:
         """Whether the server says that all its models are ready."""
-        with contextlib.suppress(OSError, urllib.error.URLError):
-            with urllib.request.urlopen(f"http://{self.http}/v2/health/ready", timeout=5) as reply:
+        url = f"http://{self.http}/v2/health/ready"
+        try:
+            with urllib.request.urlopen(url, timeout=5) as reply:
                 return reply.status == 200
-        return False
+        except OSError:
+            return False
 
     def stop(self) -> int:
         """End the server in its orderly way; its exit code."""

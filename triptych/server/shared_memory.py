@@ -22,10 +22,9 @@ class Run:
 
     def __init__(self) -> None:
         self.token = secrets.token_hex(4)
-        self.prefix = f"triptych_{self.token}"
+        self.prefix = f"triptych_{self.token}_"
         self.folder = _folder(self.token)
-        self.lock = os.open(FOLDER / f"{self.prefix}_{_LOCK}", os.O_CREAT | os.O_RDWR, 0o600)
-        fcntl.flock(self.lock, fcntl.LOCK_EX)
+        self.lock = _lock(FOLDER / (self.prefix + _LOCK))
         self.folder.mkdir(mode=0o700)
 
     def remove(self) -> None:
@@ -51,6 +50,16 @@ def remove_dead() -> None:
             os.close(descriptor)
 
 
+def _lock(path: Path) -> int:
+    """A new lock file, held: once more if another start took it for a dead run's meanwhile."""
+    while True:
+        descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if path.exists():
+            return descriptor
+        os.close(descriptor)
+
+
 def _folder(token: str) -> Path:
     return Path(tempfile.gettempdir()) / f"triptych-{token}"
 
@@ -60,4 +69,4 @@ def _remove(token: str) -> None:
     names = sorted(FOLDER.glob(f"triptych_{token}_*"), key=lambda path: path.name.endswith(_LOCK))
     shutil.rmtree(_folder(token), ignore_errors=True)
     for path in names:
-        path.unlink()
+        path.unlink(missing_ok=True)

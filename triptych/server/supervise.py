@@ -37,7 +37,7 @@ def run(command: list[str], env: dict[str, str], kept_open: int) -> int:
         stdin=subprocess.DEVNULL,
         start_new_session=True,
         pass_fds=(kept_open,),
-        preexec_fn=_in_child,
+        preexec_fn=end_with_parent,
     )
     for signum in held:
         signal.signal(signum, end)
@@ -47,8 +47,8 @@ def run(command: list[str], env: dict[str, str], kept_open: int) -> int:
     return code if code >= 0 else 128 - code
 
 
-def _in_child() -> None:
-    """If this process is killed, the server gets SIGTERM."""
+def end_with_parent() -> None:
+    """In a new child process: have it get SIGTERM when its parent ends, however that ends."""
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
 

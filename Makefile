@@ -1,0 +1,48 @@
+PROMPT ?= a yellow sun over green hills at sunset
+OUTPUT ?= out.png
+VENV := .venv
+SET_UP := $(VENV)/.set-up
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run serve test test-full lint lock
+
+help: ## this list
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(SET_UP) ## the environment alone, in .venv
+
+$(SET_UP): requirements/lock.txt pyproject.toml scripts/setup.sh
+	@scripts/setup.sh
+	@touch $@
+
+run: setup ## start the server, draw PROMPT="..." into OUTPUT=out.png, stop the server
+	@$(VENV)/bin/python scripts/run.py "$(PROMPT)" -o "$(OUTPUT)"
+
+serve: setup ## the server in the foreground, until Ctrl-C; Triton's flags in FLAGS="..."
+	@exec $(VENV)/bin/fastdeployserver --model-repository=model_repository $(FLAGS)
+
+test: setup ## every test that needs no PyTorch
+	@$(VENV)/bin/python -m pytest
+
+test-full: .venv-full/.set-up ## the tests against PyTorch and diffusers, in .venv-full
+	@.venv-full/bin/python -m pytest tests/full
+
+.venv-full/.set-up: requirements/full.txt | setup
+	@$(VENV)/bin/python -m venv .venv-full
+	@.venv-full/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/full.txt
+	@touch $@
+
+lint: setup ## style, and syntax of Python 3.8 where FastDeploy's image runs the code
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/vermin --quiet --no-tips --eval-annotations --violations -t=3.8- triptych
+
+lock: ## requirements/lock.txt anew, one for Python 3.11 and 3.12 (needs uv)
+	@for version in 3.12 3.11; do \
+	    uv pip compile --quiet --upgrade --python-version $$version --python-platform x86_64-manylinux_2_35 \
+	        --generate-hashes --no-header --no-annotate --no-emit-index-url \
+	        --extra serve --extra client --extra test \
+	        --output-file $(VENV)/lock-$$version.txt pyproject.toml requirements/build.in || exit; \
+	done
+	@cmp $(VENV)/lock-3.11.txt $(VENV)/lock-3.12.txt
+	@mv $(VENV)/lock-3.11.txt requirements/lock.txt

@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# The environment .venv with the locked packages; prints one line and fails where none can be made.
+# PYTHON names the Python to use; else the first fit 3.11 or 3.12 is taken.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+fit_python() {
+    local candidate path reason=
+    for candidate in ${PYTHON:-python3.12 python3.11 python3 /usr/bin/python3.12 /usr/bin/python3.11}; do
+        path=$(command -v "$candidate") || continue
+        if reason=$("$path" -m triptych.server.python 2>&1); then
+            "$path" -c 'import sys; print(sys.executable)'
+            return
+        fi
+        reason=${reason##*$'\n'}
+    done
+    echo "make setup: ${reason:-no ${PYTHON:-python3} here: install Python 3.11 or 3.12}" >&2
+    return 1
+}
+
+if ! .venv/bin/python -m triptych.server.python 2>/dev/null; then
+    python=$(fit_python)
+    "$python" -m venv --clear .venv
+fi
+.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/lock.txt
+.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .

@@ -2,13 +2,14 @@
 
     python scripts/train_demo.py --output checkpoints/demo
 
-First the autoencoder, then the text encoder and the UNet together, each for the given minutes. With
---stop-after it stops early and keeps its state in OUTPUT/state; the same command goes on from there.
+First the autoencoder, then the text encoder and the UNet together, each for the given minutes. Its state is
+kept in OUTPUT/state every two minutes and at the end (--stop-after ends early); the same command goes on from there.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import math
 import random
@@ -20,7 +21,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL, DPMSolverMultistepScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    DPMSolverMultistepScheduler,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from demo import architecture, bpe
@@ -28,29 +34,29 @@ from demo.draw import draw
 from demo.scenes import Landscape, caption, random_picture
 
 LEARNING_RATE_VAE = 6e-4
-LEARNING_RATE = 8e-4
+LEARNING_RATE = 6e-4
 EMA_DECAY = 0.999
 UNCONDITIONAL = 0.1
 CAPTIONS = 2
+SAVE_EVERY = 120
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("checkpoints/demo"))
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--vae-minutes", type=float, default=4)
-    parser.add_argument("--minutes", type=float, default=15, help="for the text encoder and the UNet")
+    parser.add_argument("--vae-minutes", type=float, default=3.3)
+    parser.add_argument("--minutes", type=float, default=12.4, help="for the text encoder and the UNet")
     parser.add_argument("--stop-after", type=float, default=math.inf, help="minutes, for this run")
-    parser.add_argument("--pictures", type=int, default=200_000, help="pictures whose latents are kept to learn from")
+    parser.add_argument("--pictures", type=int, default=100_000, help="pictures whose latents are kept to learn from")
     parser.add_argument("--vae-batch", type=int, default=48)
     parser.add_argument("--batch", type=int, default=512)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     args.deadline = time.time() + 60 * args.stop_after
     torch.manual_seed(args.seed)
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
-    args.state = args.output / "state"
-    args.state.mkdir(parents=True, exist_ok=True)
+    torch.backends.cudnn.benchmark = True
+    args.dtype = torch.bfloat16 if args.device == "cuda" else torch.float32
     if not (args.output / "tokenizer").exists():
         bpe.train(args.output / "tokenizer")
 
@@ -59,32 +65,68 @@ def main() -> None:
         train_unet(args, vae)
 
 
-class Progress:
-    """Counts the time spent over several runs; the learning rate follows it: short warm-up, cosine to zero."""
+class Training:
+    """AdamW over float32 copies of the weights of networks that run in half precision (bfloat16 on a GPU).
 
-    def __init__(self, name: str, minutes: float, rate: float, optimizer, args):
-        self.name, self.total, self.rate, self.optimizer = name, 60 * minutes, rate, optimizer
-        self.deadline, self.spent, self.step, self.since = args.deadline, 0.0, 0, time.time()
-        self.losses = []
+    Keeps a moving average of the weights and counts the time spent, over several runs; the learning rate
+    follows the time: a short warm-up, then a cosine down to zero.
+    """
 
-    def tick(self, loss: torch.Tensor) -> bool:
-        """After a step: sets the next rate; False when the time is up."""
-        now = time.time()
-        self.spent, self.since, self.step = self.spent + now - self.since, now, self.step + 1
-        done = min(1.0, self.spent / self.total)
-        warm = min(1.0, self.step / 200)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.rate * warm * 0.5 * (1 + math.cos(math.pi * done))
+    def __init__(self, name: str, networks, minutes: float, rate: float, args):
+        self.name, self.total, self.rate, self.deadline = name, 60 * minutes, rate, args.deadline
+        self.running = [p for network in networks for p in network.parameters()]
+        self.weights = [p.detach().clone() for p in self.running]
+        self.average = [w.clone() for w in self.weights]
+        self.optimizer = torch.optim.AdamW(self.weights, lr=0, betas=(0.9, 0.99), weight_decay=0.01)
+        self.spent, self.steps, self.losses = 0.0, 0, []
+        for network in networks:
+            network.to(args.dtype)
+
+    def start(self) -> None:
+        self.since = time.time()
+
+    def step(self, loss: torch.Tensor) -> bool:
+        """One update; False when the time is up."""
+        loss.backward()
+        for weight, running in zip(self.weights, self.running):
+            weight.grad, running.grad = running.grad.float(), None
+        torch.nn.utils.clip_grad_norm_(self.weights, 1.0)
+        self.optimizer.step()
+        torch._foreach_copy_([p.data for p in self.running], self.weights)
+        torch._foreach_lerp_(self.average, self.weights, 1 - min(EMA_DECAY, self.steps / (self.steps + 10)))
         self.losses.append(loss.detach())
-        if self.step % 250 == 0:
+        if len(self.losses) == 100:
             mean = torch.stack(self.losses).mean().item()
             self.losses.clear()
-            print(f"{self.name}: step {self.step}, {self.spent:.0f} s of {self.total:.0f}, loss {mean:.4f}", flush=True)
+            print(f"{self.name}: step {self.steps + 1}, {self.spent:.0f} s of {self.total:.0f}, loss {mean:.4f}", flush=True)
+        now = time.time()
+        self.spent, self.since, self.steps = self.spent + now - self.since, now, self.steps + 1
+        rate = self.rate * min(1.0, self.steps / 200) * 0.5 * (1 + math.cos(math.pi * min(1.0, self.spent / self.total)))
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
         return not self.finished and now < self.deadline
 
     @property
     def finished(self) -> bool:
         return self.spent >= self.total
+
+    def state(self) -> dict:
+        kept = {name: getattr(self, name) for name in ("weights", "average", "spent", "steps")}
+        return {**kept, "optimizer": self.optimizer.state_dict()}
+
+    def restore(self, state: dict) -> None:
+        for name in ("weights", "average"):
+            torch._foreach_copy_(getattr(self, name), state[name])
+        torch._foreach_copy_([p.data for p in self.running], self.weights)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.spent, self.steps = state["spent"], state["steps"]
+
+    def finish(self, networks) -> None:
+        """Gives the networks the averaged weights, in float32."""
+        for network in networks:
+            network.float()
+        for running, mean in zip(self.running, self.average):
+            running.data = mean
 
 
 def pictures_of(scenes, device) -> torch.Tensor:
@@ -101,27 +143,20 @@ def train_vae(args) -> AutoencoderKL:
     folder = args.output / "vae"
     if folder.exists():
         return AutoencoderKL.from_pretrained(folder).to(args.device)
-    vae = AutoencoderKL(**architecture.VAE).to(args.device, memory_format=torch.channels_last)
-    encoder, decoder = torch.compile(vae.encoder), torch.compile(vae.decoder)
-    optimizer = torch.optim.AdamW(vae.parameters(), lr=0, betas=(0.9, 0.99), weight_decay=0.01)
-    progress = Progress("autoencoder", args.vae_minutes, LEARNING_RATE_VAE, optimizer, args)
+    vae = AutoencoderKL(**architecture.VAE).to(args.device)
+    training = Training("autoencoder", [vae], args.vae_minutes, LEARNING_RATE_VAE, args)
     rng = random.Random(args.seed)
+    training.start()
     while True:
         images = pictures_of([random_picture(rng) for _ in range(args.vae_batch)], args.device)
-        images = images.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(args.device, torch.bfloat16):
-            mean, log_variance = vae.quant_conv(encoder(images)).float().chunk(2, dim=1)
-            log_variance = log_variance.clamp(-30, 20)
-            latents = mean + torch.exp(0.5 * log_variance) * torch.randn_like(mean)
-            drawn = decoder(vae.post_quant_conv(latents)).float()
+        mean, log_variance = vae.quant_conv(vae.encoder(images.to(args.dtype))).float().chunk(2, dim=1)
+        log_variance = log_variance.clamp(-30, 20)
+        latents = mean + torch.exp(0.5 * log_variance) * torch.randn_like(mean)
+        drawn = vae.decoder(vae.post_quant_conv(latents.to(args.dtype))).float()
         divergence = 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).mean()
-        loss = reconstruction_loss(drawn, images) + 2e-4 * divergence
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
-        optimizer.step()
-        if not progress.tick(loss):
+        if not training.step(reconstruction_loss(drawn, images) + 2e-4 * divergence):
             break
+    training.finish([vae])
     with torch.no_grad():
         images = pictures_of([random_picture(rng) for _ in range(64)], args.device)
         latents = vae.encode(images).latent_dist.mean
@@ -140,89 +175,68 @@ def reconstruction_loss(drawn: torch.Tensor, images: torch.Tensor) -> torch.Tens
 
 
 @torch.no_grad()
-def encode_pictures(args, vae, tokenizer, seed: int):
+def encode_pictures(args, vae, tokenizer):
     """Latents [N, 4, 32, 32] of fresh pictures (half precision) and captions' tokens [N, CAPTIONS, 77]."""
-    rng = random.Random(seed)
+    started, rng = time.time(), random.Random(args.seed + 1)
     scenes = [random_picture(rng) for _ in range(args.pictures)]
     texts = [caption(scene, rng) for scene in scenes for _ in range(CAPTIONS)]
     tokens = tokenizer(texts, padding="max_length", max_length=77, truncation=True, return_tensors="pt").input_ids
-    encoder = torch.compile(vae.encoder)
-    side = architecture.PICTURE_SIZE // 8
+    encoder, side = copy.deepcopy(vae.encoder).to(args.dtype), architecture.PICTURE_SIZE // 8
     latents = torch.empty(args.pictures, 4, side, side, device=args.device, dtype=torch.float16)
     for start in range(0, args.pictures, 250):
-        images = pictures_of(scenes[start : start + 250], args.device).contiguous(memory_format=torch.channels_last)
-        with torch.autocast(args.device, torch.bfloat16):
-            mean = vae.quant_conv(encoder(images)).float().chunk(2, dim=1)[0]
+        images = pictures_of(scenes[start : start + 250], args.device).to(args.dtype)
+        mean = vae.quant_conv(encoder(images).float()).chunk(2, dim=1)[0]
         latents[start : start + 250] = mean * vae.config.scaling_factor
+    print(f"{args.pictures} pictures encoded in {time.time() - started:.0f} s", flush=True)
     return latents, tokens.view(args.pictures, CAPTIONS, 77).to(args.device)
 
 
 def train_unet(args, vae) -> None:
     tokenizer = CLIPTokenizer.from_pretrained(args.output / "tokenizer")
-    text_encoder = CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=len(tokenizer),
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-            **architecture.TEXT_ENCODER,
-        )
-    ).to(args.device)
-    unet = UNet2DConditionModel(**architecture.UNET).to(args.device, memory_format=torch.channels_last)
-    parameters = [*unet.parameters(), *text_encoder.parameters()]
-    average = [p.detach().clone() for p in parameters]
-    optimizer = torch.optim.AdamW(parameters, lr=0, betas=(0.9, 0.99), weight_decay=0.01, fused=args.device == "cuda")
-    progress = Progress("UNet", args.minutes, LEARNING_RATE, optimizer, args)
-    kept = args.state / "unet.pt"
-    if kept.exists():
-        state = torch.load(kept, map_location=args.device)
-        for mine, saved in zip((*parameters, *average), state["parameters"]):
-            mine.data.copy_(saved)
-        optimizer.load_state_dict(state["optimizer"])
-        progress.spent, progress.step = state["spent"], state["step"]
+    special = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
+    config = CLIPTextConfig(vocab_size=len(tokenizer), **special, **architecture.TEXT_ENCODER)
+    networks = text_encoder, unet = CLIPTextModel(config), UNet2DConditionModel(**architecture.UNET)
+    for network in networks:
+        network.to(args.device)
+    training = Training("UNet", networks, args.minutes, LEARNING_RATE, args)
+    pictures, progress = args.output / "state" / "pictures.pt", args.output / "state" / "training.pt"
+    if not pictures.exists():
+        save(encode_pictures(args, vae, tokenizer), pictures)
+    latents, tokens = torch.load(pictures, map_location=args.device)
+    if progress.exists():
+        training.restore(torch.load(progress, map_location=args.device))
 
-    started = time.time()
-    latents, tokens = encode_pictures(args, vae, tokenizer, seed=args.seed + 1 + progress.step)
-    print(f"UNet: {args.pictures} pictures encoded in {time.time() - started:.0f} s", flush=True)
     scheduler = DPMSolverMultistepScheduler.from_config(architecture.SCHEDULER)
     alphas = scheduler.alphas_cumprod.to(args.device)
     empty = tokenizer("", padding="max_length", max_length=77, return_tensors="pt").input_ids[0].to(args.device)
-    compiled_unet, compiled_text = torch.compile(unet), torch.compile(text_encoder)
-    progress.since = time.time()
-    while not progress.finished:
-        chosen = torch.randint(args.pictures, (args.batch,), device=args.device)
-        wording = torch.randint(CAPTIONS, (args.batch,), device=args.device)
-        ids = tokens[chosen, wording]
+    training.start()
+    saved = time.time()
+    while not training.finished:
+        chosen = torch.randint(len(latents), (args.batch,), device=args.device)
+        ids = tokens[chosen, torch.randint(CAPTIONS, (args.batch,), device=args.device)]
         ids = torch.where(torch.rand(args.batch, 1, device=args.device) < UNCONDITIONAL, empty, ids)
         clean = latents[chosen].float()
         noise = torch.randn_like(clean)
         timesteps = torch.randint(len(alphas), (args.batch,), device=args.device)
         alpha = alphas[timesteps].sqrt()[:, None, None, None]
         sigma = (1 - alpha**2).sqrt()
-        noisy = (alpha * clean + sigma * noise).contiguous(memory_format=torch.channels_last)
-        with torch.autocast(args.device, torch.bfloat16):
-            hidden = compiled_text(ids).last_hidden_state
-            predicted = compiled_unet(noisy, timesteps, hidden).sample.float()
-        loss = F.mse_loss(predicted, alpha * noise - sigma * clean)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        torch._foreach_lerp_(average, parameters, 1 - min(EMA_DECAY, progress.step / (progress.step + 10)))
-        if not progress.tick(loss):
+        hidden = text_encoder(ids).last_hidden_state
+        predicted = unet((alpha * clean + sigma * noise).to(args.dtype), timesteps, hidden).sample.float()
+        if not training.step(F.mse_loss(predicted, alpha * noise - sigma * clean)):
             break
-    torch.save(
-        {
-            "parameters": [p.detach() for p in (*parameters, *average)],
-            "optimizer": optimizer.state_dict(),
-            "spent": progress.spent,
-            "step": progress.step,
-        },
-        kept,
-    )
-    for mine, mean in zip(parameters, average):
-        mine.data.copy_(mean)
+        if time.time() > saved + SAVE_EVERY:
+            save(training.state(), progress)
+            saved = time.time()
+    save(training.state(), progress)
+    training.finish(networks)
     save_pipeline(args.output, vae, text_encoder, tokenizer, unet, scheduler)
+
+
+def save(state, file: Path) -> None:
+    """Whole or not at all: written aside, then renamed."""
+    file.parent.mkdir(exist_ok=True)
+    torch.save(state, file.with_suffix(".new"))
+    file.with_suffix(".new").replace(file)
 
 
 def save_pipeline(output: Path, vae, text_encoder, tokenizer, unet, scheduler) -> None:

@@ -1,0 +1,183 @@
+"""Stand-ins for Triton's `triton_python_backend_utils`, as releases differ in it."""
+
+from __future__ import annotations
+
+import json
+import types
+
+import numpy as np
+
+
+class TritonModelException(Exception):
+    pass
+
+
+class Tensor:
+    def __init__(self, name, array):
+        self._name, self._array = name, array
+
+    def name(self):
+        return self._name
+
+    def as_numpy(self):
+        return self._array
+
+
+class InferenceResponse:
+    def __init__(self, output_tensors=(), error=None):
+        self.tensors = {tensor.name(): tensor.as_numpy() for tensor in output_tensors}
+        self._output_tensors = list(output_tensors)
+        self._error = error
+
+    def output_tensors(self):
+        return self._output_tensors
+
+    def has_error(self):
+        return self._error is not None
+
+    def error(self):
+        return self._error
+
+
+class OldError:
+    """TritonError of 21.10: a text, no code."""
+
+    def __init__(self, message):
+        self._message = message
+
+    def message(self):
+        return self._message
+
+
+class Error(OldError):
+    """TritonError of later releases."""
+
+    INTERNAL, INVALID_ARG, UNAVAILABLE, CANCELLED = range(4)
+
+    def __init__(self, message, code=INTERNAL):
+        super().__init__(message)
+        self._code = code
+
+    def code(self):
+        return self._code
+
+
+class OldRequest:
+    """A request of 21.10: inputs, and no more that matters here."""
+
+    def __init__(self, **arrays):
+        self._inputs = [Tensor(name, array) for name, array in arrays.items()]
+
+    def inputs(self):
+        return self._inputs
+
+
+class DecoupledOnlyRequest(OldRequest):
+    """A request of 23.10, in a model that is not decoupled."""
+
+    def get_response_sender(self):
+        raise TritonModelException("must be called only when the model is using the decoupled ...")
+
+
+class Request(OldRequest):
+    """A request of 24.06 and later."""
+
+    def __init__(self, **arrays):
+        super().__init__(**arrays)
+        self.sender = Sender()
+
+    def get_response_sender(self):
+        return self.sender
+
+
+class Sender:
+    def __init__(self):
+        self.sent = []
+        self.given_up = False
+
+    def send(self, response, flags):
+        assert flags == 1
+        self.sent.append(response)
+
+    def is_cancelled(self):
+        assert not self.sent, "asked after the answer"
+        return self.given_up
+
+
+class Metric:
+    def __init__(self):
+        self.value = 0.0
+
+    def increment(self, amount):
+        self.value += amount
+
+    def set(self, value):
+        self.value = value
+
+
+class MetricFamily:
+    COUNTER, GAUGE = range(2)
+    made: dict = {}
+
+    def __init__(self, name, description, kind):
+        assert description
+        self._name, self._kind = name, kind
+
+    def Metric(self, labels):
+        metric = Metric()
+        self.made[self._name, self._kind, tuple(labels.items())] = metric
+        return metric
+
+
+def module(release, unet):
+    """pb_utils of a `release`, "21.10" or "24.10"; `unet(inputs) -> array` answers BLS calls."""
+    made = types.ModuleType("triton_python_backend_utils")
+    made.Tensor = Tensor
+    made.InferenceResponse = InferenceResponse
+    made.TritonModelException = TritonModelException
+    made.TRITONSERVER_RESPONSE_COMPLETE_FINAL = 1
+    made.get_input_tensor_by_name = lambda request, name: _named(request.inputs(), name)
+    made.get_output_tensor_by_name = lambda answer, name: _named(answer.output_tensors(), name)
+    made.TritonError = OldError if release == "21.10" else Error
+
+    class InferenceRequest:
+        def __init__(self, model_name, requested_output_names, inputs):
+            assert (model_name, requested_output_names) == ("unet", ["out_sample"])
+            self._inputs = {tensor.name(): tensor.as_numpy() for tensor in inputs}
+
+        def exec(self):
+            try:
+                return InferenceResponse([Tensor("out_sample", unet(**self._inputs))])
+            except RuntimeError as error:
+                return InferenceResponse(error=made.TritonError(str(error)))
+
+    made.InferenceRequest = InferenceRequest
+    if release != "21.10":
+        made.MetricFamily = MetricFamily
+    return made
+
+
+def _named(tensors, name):
+    found = [tensor for tensor in tensors if tensor.name() == name]
+    return found[0] if found else None
+
+
+def initialize_args(folder, name="unet_loop", **parameters):
+    """What Triton gives a model's `initialize`; `folder` is the model's."""
+    entries = {key: {"string_value": value} for key, value in parameters.items()}
+    names = ("prompt_embeds", "negative_prompt_embeds", "settings")
+    config = {"input": [{"name": name} for name in names], "parameters": entries}
+    return {
+        "model_name": name,
+        "model_repository": str(folder),
+        "model_version": "1",
+        "model_config": json.dumps(config),
+        "model_instance_device_id": "0",
+    }
+
+
+def no_noise(sample, timestep, encoder_hidden_states):
+    """A UNet for `module`: a prediction that depends on each of its inputs, row by row."""
+    assert timestep.shape == (len(sample), 1)
+    means = encoder_hidden_states.mean(axis=(1, 2)) + timestep[:, 0] / 1000
+    return np.tanh(sample + means[:, None, None, None]).astype(np.float32)

@@ -1,0 +1,182 @@
+"""The loop as a served model, on stand-ins for Triton's releases."""
+
+import dataclasses
+import importlib
+import json
+import sys
+import threading
+import time
+
+import numpy as np
+import pb_utils_fake as fake
+import pytest
+
+from triptych.settings import Settings
+
+SCHEDULER = {"_class_name": "DDIMScheduler", "beta_schedule": "scaled_linear"}
+PIPELINE = {"height": 64, "width": 64}
+USUAL = Settings("a prompt", "", 4, 5.0, 1, 64, 64, "ddim", "png")
+
+
+@pytest.fixture
+def stage(tmp_path, monkeypatch):
+    """`stage(release)`: the model unet_loop on that release; its UNet can be given."""
+    (tmp_path / "1").mkdir()
+    (tmp_path / "1" / "pipeline.json").write_text(json.dumps(PIPELINE))
+    (tmp_path / "1" / "scheduler_config.json").write_text(json.dumps(SCHEDULER))
+    made = []
+
+    def make(release="24.10", unet=fake.no_noise):
+        name = "triton_python_backend_utils"
+        monkeypatch.setitem(sys.modules, name, fake.module(release, unet))
+        for module in ("triptych.triton", "triptych.loop_metrics", "triptych.loop_stage"):
+            monkeypatch.delitem(sys.modules, module, raising=False)
+        triton = importlib.import_module("triptych.triton")
+        loop_stage = importlib.import_module("triptych.loop_stage")
+        arguments = fake.initialize_args(tmp_path, max_rows="8")
+        made.append(loop_stage.LoopStage(triton.Model(arguments)))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+def request(*images, kind=fake.Request, length=7):
+    """A request for a batch of images, each given by what differs from the usual settings."""
+    settings = []
+    for image in images:
+        settings.append([dataclasses.replace(USUAL, **image).to_json().encode()])
+    shape = (len(images), length, 16)
+    return kind(
+        prompt_embeds=np.random.RandomState(1).standard_normal(shape).astype(np.float32),
+        negative_prompt_embeds=np.zeros(shape, np.float32),
+        settings=np.array(settings, dtype=object),
+    )
+
+
+def answer(sent, seconds=10):
+    """The response of a request that the loop's thread answers."""
+    deadline = time.monotonic() + seconds
+    while not sent.sender.sent:
+        assert time.monotonic() < deadline, "no answer"
+        time.sleep(0.005)
+    (response,) = sent.sender.sent
+    return response
+
+
+def error(response):
+    return response.error().message()
+
+
+def test_it_answers_later_where_triton_has_senders(stage):
+    requests = [request({}, {"seed": 2}), request({"num_inference_steps": 2})]
+    assert stage().execute(requests) == [None, None]
+    first, second = map(answer, requests)
+    assert first.tensors["latents"].shape == (2, 4, 8, 8)
+    assert second.tensors["latents"].shape == (1, 4, 8, 8)
+    assert first.tensors["latents"].dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("release", "kind"), [("21.10", fake.OldRequest), ("23.10", fake.DecoupledOnlyRequest)]
+)
+def test_it_answers_at_once_where_triton_has_none_and_gives_the_same(stage, release, kind):
+    images = ({}, {"seed": 2}), ({"num_inference_steps": 2, "guidance_scale": 1},)
+    later = [request(*one) for one in images]
+    stage().execute(later)
+    blocking = stage(release)
+    responses = blocking.execute([request(*one, kind=kind) for one in images])
+    for response, sent in zip(responses, later):
+        np.testing.assert_array_equal(response.tensors["latents"], answer(sent).tensors["latents"])
+
+
+@pytest.mark.parametrize("kind", [fake.OldRequest, fake.Request])
+def test_a_bad_request_fails_alone_and_names_the_stage(stage, kind):
+    release = "21.10" if kind is fake.OldRequest else "24.10"
+    requests = [request({}, kind=kind), request({"height": 65}, kind=kind)]
+    responses = stage(release).execute(requests)
+    if kind is fake.Request:
+        responses = [answer(one) for one in requests]
+    assert not responses[0].has_error()
+    assert error(responses[1]).startswith("unet_loop: height: got 65; allowed: ")
+    if kind is fake.Request:
+        assert responses[1].error().code() == fake.Error.INVALID_ARG
+
+
+def test_images_of_a_request_have_one_size(stage):
+    sent = request({}, {"height": 128})
+    stage().execute([sent])
+    assert "one height and width a batch" in error(answer(sent))
+
+
+def test_a_failing_unet_fails_the_request_with_a_public_reason(stage):
+    def unet(**inputs):
+        raise RuntimeError("/srv/models/unet/1: cannot map triptych_0a1b2c3d_region\nTraceback: x")
+
+    sent = request({}, {"seed": 2})
+    stage(unet=unet).execute([sent])
+    response = answer(sent)
+    assert error(response) == "unet_loop: ...: cannot map ..."
+    assert response.error().code() == fake.Error.INTERNAL
+
+
+def test_what_the_unet_refuses_is_the_clients_error(stage):
+    def unet(**inputs):
+        raise RuntimeError("unet: encoder_hidden_states: got [2, 7, 16]; allowed: [-1, -1, 8]")
+
+    sent = request({})
+    stage(unet=unet).execute([sent])
+    response = answer(sent)
+    assert error(response).startswith("unet_loop: unet: encoder_hidden_states: got [2, 7, 16]")
+    assert response.error().code() == fake.Error.INVALID_ARG
+
+
+def test_a_request_given_up_leaves_and_is_not_asked_about_again(stage):
+    started = threading.Event()
+
+    def slow(**inputs):
+        started.set()
+        time.sleep(0.01)
+        return fake.no_noise(**inputs)
+
+    sent = request({"num_inference_steps": 200}, {"num_inference_steps": 200})
+    stage(unet=slow).execute([sent])
+    assert started.wait(5)
+    sent.sender.given_up = True
+    response = answer(sent)
+    assert response.error().code() == fake.Error.CANCELLED
+    time.sleep(0.1)
+    assert len(sent.sender.sent) == 1
+
+
+def test_closing_answers_what_is_in_flight(stage):
+    def slow(**inputs):
+        time.sleep(0.01)
+        return fake.no_noise(**inputs)
+
+    one, sent = stage(unet=slow), request({"num_inference_steps": 200})
+    one.execute([sent])
+    time.sleep(0.05)
+    one.close()
+    assert answer(sent).error().code() == fake.Error.UNAVAILABLE
+
+
+def test_metrics(stage):
+    fake.MetricFamily.made.clear()
+    requests = [request({}, {"seed": 2}), request({"num_inference_steps": 2, "guidance_scale": 1})]
+    stage().execute(requests)
+    for one in requests:
+        assert not answer(one).has_error()
+    labels = (("model", "unet_loop"),)
+    counter, gauge = fake.MetricFamily.COUNTER, fake.MetricFamily.GAUGE
+
+    def value(name, kind=counter):
+        return fake.MetricFamily.made[f"triptych_{name}", kind, labels].value
+
+    assert value("images_total") == 3
+    assert value("steps_total") == 10
+    assert value("unet_rows_total") == 18
+    assert 4 <= value("unet_calls_total") <= 6
+    assert value("queue_seconds_total") > 0
+    assert value("images_in_flight", gauge) == 0

@@ -1,0 +1,161 @@
+"""What is known before a server starts: its flags, and what would make it fail."""
+
+import os
+import sys
+from importlib import metadata
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from triptych import launcher
+from triptych.server import (
+    Unfit,
+    embedded,
+    flags,
+    installed,
+    preflight,
+    python,
+    shared_memory,
+)
+
+
+def test_flags_in_both_spellings_the_last_one_counts():
+    given = ["--http-port=1", "--log-verbose", "2", "--http-port", "3", "--http-portal=4"]
+    assert flags.values(given, "--http-port") == ["1", "3"]
+    assert flags.value(given, "--http-port") == "3"
+    assert flags.value(given, "--grpc-port", "8001") == "8001"
+    assert flags.without(given, "--http-port") == ["--log-verbose", "2", "--http-portal=4"]
+
+
+def test_defaults_give_way_to_what_is_given():
+    assert flags.with_defaults(["--grpc-port", "1"], grpc_port="2", http_address="a") == [
+        *("--grpc-port", "1", "--http-address=a"),
+    ]
+
+
+@pytest.fixture
+def triton(tmp_path):
+    """A folder like the one in nvidia-pytriton."""
+    for version in ("3.8", "3.13", python.name()):
+        stub = tmp_path / "python_backend_stubs" / version / "triton_python_backend_stub"
+        stub.parent.mkdir(parents=True)
+        stub.touch()
+    return tmp_path
+
+
+def test_this_python_will_do(triton):
+    embedded.check(triton)
+    python.check()
+
+
+def test_a_python_without_a_stub(triton):
+    (triton / "python_backend_stubs" / python.name() / "triton_python_backend_stub").unlink()
+    (triton / "python_backend_stubs" / python.name()).rmdir()
+    with pytest.raises(Unfit, match=r"has no Triton stub: use Python 3\.8 to 3\.13"):
+        embedded.check(triton)
+
+
+def test_numpy_2(triton, monkeypatch):
+    monkeypatch.setattr(metadata, "version", lambda package: "2.1.3")
+    with pytest.raises(Unfit, match=r"NumPy 2\.1\.3 .*: pip install 'numpy<2'"):
+        embedded.check(triton)
+
+
+def test_no_libpython(monkeypatch, tmp_path):
+    def nowhere(library):
+        raise OSError(library)
+
+    monkeypatch.setattr(python.sysconfig, "get_config_vars", lambda *names: [str(tmp_path)] * 3)
+    monkeypatch.setattr(sys, "base_prefix", str(tmp_path))
+    monkeypatch.setattr(python.ctypes, "CDLL", nowhere)
+    with pytest.raises(Unfit, match=r"has no libpython3.*: apt-get install libpython3") as caught:
+        python.shared_library()
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("folder", ["lib", "usr/lib/x86_64-linux-gnu"])
+def test_libpython_where_pythons_have_it(monkeypatch, tmp_path, folder):
+    library = tmp_path / folder / f"libpython{python.name()}.so.1.0"
+    library.parent.mkdir(parents=True)
+    library.touch()
+    libdir = str(tmp_path / "usr/lib")
+    found = [libdir, "x86_64-linux-gnu", None]
+    monkeypatch.setattr(python.sysconfig, "get_config_vars", lambda *names: found)
+    monkeypatch.setattr(sys, "base_prefix", str(tmp_path))
+    assert python.shared_library() == library
+
+
+@pytest.mark.parametrize(
+    ("version", "libc", "modules", "says"),
+    [
+        ((3, 10), ("glibc", "2.36"), True, "Python 3.11 or 3.12 is needed"),
+        ((3, 11), ("glibc", "2.31"), True, "glibc 2.31: Triton needs glibc 2.35"),
+        ((3, 12), ("", ""), True, "no glibc : Triton needs glibc 2.35"),
+        ((3, 12), ("glibc", "2.36"), False, "makes no environments: apt-get install python3"),
+    ],
+)
+def test_pythons_unfit_for_setup(monkeypatch, version, libc, modules, says):
+    version_info = type("Version", (tuple,), {"major": 3, "minor": version[1]})(version)
+    monkeypatch.setattr(python, "sys", SimpleNamespace(version_info=version_info))
+    monkeypatch.setattr(python.platform, "libc_ver", lambda: libc)
+    monkeypatch.setattr(python.util, "find_spec", lambda name: modules or None)
+    with pytest.raises(Unfit, match=says):
+        python.check()
+
+
+def test_too_little_shared_memory(monkeypatch):
+    monkeypatch.setattr(
+        preflight.shutil, "disk_usage", lambda folder: SimpleNamespace(free=8 * 2**20)
+    )
+    with pytest.raises(Unfit, match=r"/dev/shm has 8 MiB free of the \d+ needed: .*--shm-size"):
+        preflight.check_shared_memory()
+
+
+def test_ports_that_are_no_ports():
+    with pytest.raises(Unfit, match="--http-port=many: allowed: 0 to 65535"):
+        preflight.check_ports(["--http-port=many"], "127.0.0.1")
+
+
+def test_ports_that_will_not_be_used_are_not_looked_at(monkeypatch):
+    monkeypatch.setattr(preflight.socket, "socket", None)
+    preflight.check_ports([f"--allow-{name}=false" for name in preflight.PORTS], "127.0.0.1")
+
+
+def test_own_console_script_is_not_fastdeploy(monkeypatch, tmp_path):
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    for folder, text in ((ours, "from triptych.launcher import main"), (theirs, "\x7fELF")):
+        folder.mkdir()
+        (folder / "fastdeployserver").write_text(text)
+        (folder / "fastdeployserver").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{ours}{os.pathsep}{theirs}")
+    assert installed.find("fastdeployserver") == theirs / "fastdeployserver"
+    monkeypatch.setenv("PATH", str(ours))
+    assert installed.find("fastdeployserver") is None
+
+
+def test_no_triton_at_all(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(embedded, "folder", lambda: None)
+    repository = Path(__file__).resolve().parents[2] / "model_repository"
+    assert launcher.main([f"--model-repository={repository}"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("fastdeployserver: no Triton: ")
+    assert "pip install 'triptych[serve]'" in said
+
+
+def test_what_dead_runs_left_is_removed_and_nobody_elses(monkeypatch, tmp_path):
+    monkeypatch.setattr(shared_memory, "FOLDER", tmp_path)
+    monkeypatch.setattr(shared_memory.tempfile, "gettempdir", lambda: str(tmp_path))
+    living = shared_memory.Run()
+    (tmp_path / f"{living.prefix}region").touch()
+    for name in ("lock", "region-1", "region-2"):
+        (tmp_path / f"triptych_00112233_{name}").touch()
+    (tmp_path / "triptych-00112233").mkdir()
+    (tmp_path / "other").touch()
+    shared_memory.remove_dead()
+    kept = {path.name for path in tmp_path.iterdir()}
+    own = {f"{living.prefix}lock", f"{living.prefix}region", living.folder.name}
+    assert kept == {*own, "other"}
+    living.remove()
+    assert {path.name for path in tmp_path.iterdir()} == {"other"}

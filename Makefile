@@ -35,7 +35,7 @@ test-full: .venv-full/.set-up ## the tests against PyTorch and diffusers, in .ve
 lint: setup ## style, and syntax of Python 3.8 where FastDeploy's image runs the code
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
-	@$(VENV)/bin/vermin --quiet --no-tips --eval-annotations --violations -t=3.8- triptych
+	@$(VENV)/bin/vermin --quiet --no-tips --violations -t=3.8- triptych model_repository
 
 lock: ## requirements/lock.txt anew, one for Python 3.11 and 3.12 (needs uv)
 	@for version in 3.12 3.11; do \

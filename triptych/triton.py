@@ -21,9 +21,6 @@ import triton_python_backend_utils as pb_utils
 from triptych.errors import InvalidRequest, ModelFileError
 from triptych.loop import Cancelled, LoopClosed
 
-Tensors = dict  # name -> NumPy array, batch first
-"""The inputs or outputs of one request."""
-
 
 class Model:
     """What a served model knows of itself, from the arguments of Triton's `initialize`.
@@ -45,7 +42,7 @@ class Model:
         entries = self.config.get("parameters") or {}
         return {key: value["string_value"] for key, value in entries.items()}
 
-    def inputs(self, request: Any) -> Tensors:
+    def inputs(self, request: Any) -> dict[str, np.ndarray]:
         """The request's tensors, as NumPy arrays in the host's memory."""
         tensors = {}
         for name in self._inputs:
@@ -54,7 +51,11 @@ class Model:
                 tensors[name] = tensor.as_numpy()
         return tensors
 
-    def answer(self, requests: Sequence[Any], work: Callable[[Tensors], Tensors]) -> list[Any]:
+    def answer(
+        self,
+        requests: Sequence[Any],
+        work: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]],
+    ) -> list[Any]:
         """Triton's responses: each request's inputs through `work`, failures for that one only."""
         responses = []
         for request in requests:
@@ -64,7 +65,7 @@ class Model:
                 responses.append(self.response(error))
         return responses
 
-    def response(self, result: Tensors | Exception) -> Any:
+    def response(self, result: dict[str, np.ndarray] | Exception) -> Any:
         """Triton's response for what came out of a request."""
         if isinstance(result, Exception):
             return pb_utils.InferenceResponse(error=self._error(result))
@@ -103,7 +104,7 @@ class StageFailed(RuntimeError):
         self.code = "INVALID_ARG" if _INVALID.search(error.message()) else "INTERNAL"
 
 
-def call(model: str, inputs: Tensors, output: str) -> np.ndarray:
+def call(model: str, inputs: dict[str, np.ndarray], output: str) -> np.ndarray:
     """One output of another served model; StageFailed with that model's error."""
     request = pb_utils.InferenceRequest(
         model_name=model,

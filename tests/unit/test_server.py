@@ -37,7 +37,7 @@ def test_defaults_give_way_to_what_is_given():
 @pytest.fixture
 def triton(tmp_path):
     """A folder like the one in nvidia-pytriton."""
-    for version in ("3.8", "3.13", python.name()):
+    for version in {"3.8", "3.13", python.name()}:
         stub = tmp_path / "python_backend_stubs" / version / "triton_python_backend_stub"
         stub.parent.mkdir(parents=True)
         stub.touch()

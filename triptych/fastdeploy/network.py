@@ -30,8 +30,6 @@ _TRITON_TYPES = {
     "TYPE_INT64": np.int64,
 }
 
-Tensors = Mapping[str, np.ndarray]
-
 
 class Network:
     """A loaded network; `provider` is a line that says what runs it and why.
@@ -57,7 +55,9 @@ class Network:
         if chosen[0][0] == providers.TENSORRT:
             check_profiles(accelerators, self._inputs)
 
-    def run(self, requests: Sequence[Tensors]) -> list[dict[str, np.ndarray] | Exception]:
+    def run(
+        self, requests: Sequence[Mapping[str, np.ndarray]]
+    ) -> list[dict[str, np.ndarray] | Exception]:
         """The outputs of each request, batch first; an exception in place of those that failed.
 
         Requests whose tensors differ in nothing but the batch share one run.
@@ -81,7 +81,7 @@ class Network:
                 results[position] = output
         return results
 
-    def _check(self, tensors: Tensors) -> None:
+    def _check(self, tensors: Mapping[str, np.ndarray]) -> None:
         """InvalidRequest, naming the tensor, for what the network cannot take."""
         for name, wanted in self._inputs.items():
             if name not in tensors:
@@ -94,7 +94,7 @@ class Network:
                 sizes = [size if isinstance(size, int) else -1 for size in allowed]
                 raise InvalidRequest(name, shape, f"shape {sizes}, -1 being any size over 0")
 
-    def _run_together(self, requests: Sequence[Tensors]) -> list[Any]:
+    def _run_together(self, requests: Sequence[Mapping[str, np.ndarray]]) -> list[Any]:
         feeds = {}
         for name, wanted in self._inputs.items():
             parts = [tensors[name] for tensors in requests]
@@ -132,7 +132,8 @@ def _load(
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=chosen)
     except Exception as error:
-        raise ModelFileError(path, f"cannot be loaded ({error})", EXPORT) from error
+        reason = " ".join(str(error).split())
+        raise ModelFileError(path, f"cannot be loaded ({reason})", EXPORT) from error
 
 
 def _declared(

@@ -1,1 +1,1 @@
-"""The demo model's world: what it is trained to draw, how captions speak of it, how it is measured."""
+"""The demo model's world: its pictures, captions for them, and how they are measured."""

@@ -31,8 +31,8 @@ TEXT_ENCODER = {
     "max_position_embeddings": 77,
     "projection_dim": 192,
 }
-# Flat backgrounds ask for noise that hides a picture's mean: a linear schedule, and v-prediction, which
-# stays well conditioned where a step is nearly all noise.
+# Flat backgrounds ask for noise that hides a picture's mean: a linear schedule, and v-prediction,
+# which stays well conditioned where a step is nearly all noise.
 SCHEDULER = {
     "num_train_timesteps": 1000,
     "beta_start": 0.0001,

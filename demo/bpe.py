@@ -1,4 +1,4 @@
-"""A CLIP-format tokenizer (byte-level BPE with an end-of-word mark) whose words are the captions'."""
+"""A tokenizer in CLIP's format (byte-level BPE, ends of words marked) for the captions' words."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ def train(folder: Path, vocab_size: int = 1000) -> None:
     tokenizer = Tokenizer(models.BPE(end_of_word_suffix="</w>", unk_token=END))
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(SPLIT, "removed", invert=True), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+        [
+            pre_tokenizers.Split(SPLIT, "removed", invert=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
     )
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size - 256,
@@ -31,14 +34,28 @@ def train(folder: Path, vocab_size: int = 1000) -> None:
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
     )
     tokenizer.train_from_iterator(captions, trainer)
-    merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in json.loads(tokenizer.to_str())["model"]["merges"]]
+    merges = [
+        pair if isinstance(pair, str) else " ".join(pair)
+        for pair in json.loads(tokenizer.to_str())["model"]["merges"]
+    ]
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    words = [*alphabet, *(letter + "</w>" for letter in alphabet), *dict.fromkeys(m.replace(" ", "") for m in merges)]
+    words = [
+        *alphabet,
+        *(letter + "</w>" for letter in alphabet),
+        *dict.fromkeys(m.replace(" ", "") for m in merges),
+    ]
     words += [START, END]
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "vocab.json").write_text(json.dumps({word: i for i, word in enumerate(words)}, ensure_ascii=False))
+    (folder / "vocab.json").write_text(
+        json.dumps({word: i for i, word in enumerate(words)}, ensure_ascii=False)
+    )
     (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n")
     special = {"bos_token": START, "eos_token": END, "unk_token": END, "pad_token": END}
     (folder / "special_tokens_map.json").write_text(json.dumps(special, indent=2) + "\n")
-    config = {"tokenizer_class": "CLIPTokenizer", "model_max_length": 77, "do_lower_case": True, **special}
+    config = {
+        "tokenizer_class": "CLIPTokenizer",
+        "model_max_length": 77,
+        "do_lower_case": True,
+        **special,
+    }
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")

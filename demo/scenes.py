@@ -1,7 +1,8 @@
 """What a picture shows, drawn at random, and captions for it.
 
-Two kinds: one or two shapes on a plain background, and a landscape (sky with a sun or moon over hills, sea
-or both, at a time of day). Pairs in HELD_OUT never appear in training: the evaluation draws them.
+Two kinds: one or two shapes on a plain background, and a landscape (sky with a sun or moon over
+hills, sea or both, at a time of day). Pairs in HELD_OUT never appear in training: the evaluation
+draws them.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import random
 import string
 from dataclasses import dataclass
-from typing import Optional, Tuple, Union
+from typing import Union
 
 from demo.palette import NAMES as COLOURS
 from demo.shapes import SHAPES as _SHAPES
@@ -22,7 +23,9 @@ SEAS = ("blue", "cyan", "purple")
 SUNS = ("yellow", "orange", "red", "white")
 MOONS = ("white", "yellow", "gray", "orange")
 HELD_OUT = frozenset(
-    (shape, COLOURS[(5 * i + 3 + 7 * j) % len(COLOURS)]) for j in (0, 1) for i, shape in enumerate(SHAPES)
+    (shape, COLOURS[(5 * i + 3 + 7 * j) % len(COLOURS)])
+    for j in (0, 1)
+    for i, shape in enumerate(SHAPES)
 )
 PLAIN_BACKGROUND = "white"
 RADII = {"small": (0.10, 0.14), None: (0.19, 0.26), "large": (0.31, 0.37)}
@@ -35,7 +38,7 @@ class Shape:
 
     shape: str
     colour: str
-    size: Optional[str]
+    size: str | None
     x: float
     y: float
     radius: float
@@ -45,9 +48,9 @@ class Shape:
 class ShapesPicture:
     """One shape, or two of which the first stands in `relation` to the second."""
 
-    shapes: Tuple[Shape, ...]
-    relation: Optional[str]
-    background: Optional[str]
+    shapes: tuple[Shape, ...]
+    relation: str | None
+    background: str | None
 
     @property
     def background_colour(self) -> str:
@@ -56,12 +59,12 @@ class ShapesPicture:
 
 @dataclass(frozen=True)
 class Landscape:
-    """A light ('sun' or 'moon') over hills, sea or both; `seed` decides ridges, stars and positions."""
+    """A 'sun' or 'moon' over hills, sea or both; `seed` decides ridges, stars, positions."""
 
     light: str
     light_colour: str
-    hills: Optional[str]
-    sea: Optional[str]
+    hills: str | None
+    sea: str | None
     time: str
     seed: int
 
@@ -70,7 +73,7 @@ Picture = Union[ShapesPicture, Landscape]
 
 
 def random_picture(rng: random.Random) -> Picture:
-    """A picture as in training: 30 % one shape, 50 % two, 20 % landscapes; none with a held-out pair."""
+    """As in training: 30 % one shape, 50 % two, 20 % landscapes; none with a held-out pair."""
     kind = rng.random()
     if kind < 0.2:
         return random_landscape(rng)
@@ -78,7 +81,7 @@ def random_picture(rng: random.Random) -> Picture:
 
 
 def random_shapes(rng: random.Random, count: int, held_out: bool) -> ShapesPicture:
-    """A picture of one or two shapes; with `held_out`, its first shape is a held-out pair, else none is."""
+    """One or two shapes; with `held_out` the first is a held-out pair, else none is."""
     while True:
         pairs = [(rng.choice(SHAPES), rng.choice(COLOURS)) for _ in range(count)]
         if held_out:
@@ -124,12 +127,23 @@ def random_landscape(rng: random.Random) -> Landscape:
 
 
 def caption(picture: Picture, rng: random.Random) -> str:
-    """One of the ways of saying what the picture shows; now and then with a word that means nothing."""
-    text = _landscape_caption(picture, rng) if isinstance(picture, Landscape) else _shapes_caption(picture, rng)
-    text = rng.choice(("", "", "", "", "a picture of ", "a drawing of ", "an image of ", "a painting of ")) + text
+    """One of the ways to say what the picture shows; now and then with an idle word."""
+    text = (
+        _landscape_caption(picture, rng)
+        if isinstance(picture, Landscape)
+        else _shapes_caption(picture, rng)
+    )
+    text = (
+        rng.choice(
+            ("", "", "", "", "a picture of ", "a drawing of ", "an image of ", "a painting of ")
+        )
+        + text
+    )
     if rng.random() < 0.1:
         filler = "".join(rng.choice(string.ascii_lowercase) for _ in range(rng.randint(2, 9)))
-        filler = rng.choice((filler, "beautiful", "simple", "please", "nice", "minimalist", "4k", "high quality"))
+        filler = rng.choice(
+            (filler, "beautiful", "simple", "please", "nice", "minimalist", "4k", "high quality")
+        )
         text = rng.choice((f"{text}, {filler}", f"{filler} {text}"))
     return text
 
@@ -141,7 +155,12 @@ def _shapes_caption(picture: ShapesPicture, rng: random.Random) -> str:
     else:
         relation, reverse = picture.relation, rng.random() < 0.15
         if reverse:
-            relation = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}[relation]
+            relation = {
+                "left of": "right of",
+                "right of": "left of",
+                "above": "below",
+                "below": "above",
+            }[relation]
             things.reverse()
         said = {
             "left of": ("left of", "to the left of", "on the left of"),
@@ -152,14 +171,22 @@ def _shapes_caption(picture: ShapesPicture, rng: random.Random) -> str:
         text = f"{things[0]} {rng.choice(said)} {things[1]}"
     if picture.background:
         ground = f"{_article(picture.background)} {picture.background} background"
-        text += " " + rng.choice((f"on {ground}", f"on {ground}", f"on {picture.background}", f"against {ground}"))
+        text += " " + rng.choice(
+            (f"on {ground}", f"on {ground}", f"on {picture.background}", f"against {ground}")
+        )
     return text
 
 
 def _thing(shape: Shape, rng: random.Random) -> str:
     words = [shape.colour, shape.shape]
     if shape.size:
-        words.insert(0, {"small": rng.choice(("small", "tiny", "little")), "large": rng.choice(("large", "big"))}[shape.size])
+        words.insert(
+            0,
+            {
+                "small": rng.choice(("small", "tiny", "little")),
+                "large": rng.choice(("large", "big")),
+            }[shape.size],
+        )
     return " ".join(words if rng.random() < 0.15 else [_article(words[0]), *words])
 
 
@@ -171,7 +198,9 @@ def _landscape_caption(picture: Landscape, rng: random.Random) -> str:
     light = f"{_article(picture.light_colour)} {picture.light_colour} {picture.light}"
     hills = f"{picture.hills} hills" if picture.hills else None
     sea = rng.choice((f"a {picture.sea} sea", f"the {picture.sea} sea")) if picture.sea else None
-    ground = rng.choice((f"{hills} and {sea}", f"{hills} by {sea}")) if hills and sea else hills or sea
+    ground = (
+        rng.choice((f"{hills} and {sea}", f"{hills} by {sea}")) if hills and sea else hills or sea
+    )
     time = {
         "sunrise": ("at sunrise", "at dawn"),
         "noon": ("at noon", "at midday"),

@@ -1,8 +1,8 @@
-"""Twelve shapes as signed distances, for any array library (NumPy, PyTorch).
+"""Ten shapes as signed distances, for any array library (NumPy, PyTorch).
 
-Each function takes the array module and coordinates (x to the right, y down, the shape inside the unit
-circle) and returns the distance to its outline in the same units, negative inside. Distances are exact
-near straight and round edges, which is all that antialiasing asks for.
+Each function takes the array module and coordinates (x to the right, y down, the shape inside the
+unit circle) and returns the distance to its outline in the same units, negative inside. Distances
+are exact near straight and round edges, which is all that antialiasing asks for.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def crescent(xp, x, y):
 
 
 def _regular_polygon(xp, x, y, sides, apothem):
-    """Distance to a regular polygon with one edge facing down: the largest of the edges' distances."""
+    """The largest of its edges' distances; one edge faces down."""
     distance = y - apothem
     for i in range(1, sides):
         angle = math.pi / 2 + 2 * math.pi * i / sides
@@ -71,7 +71,7 @@ def _regular_polygon(xp, x, y, sides, apothem):
 
 
 def _star(xp, x, y, points, outer, inner):
-    """Distance to a star with a point up: folded into half a point, where its outline is one line."""
+    """A star, one point up, folded into half a point: there its outline is one line."""
     sector = 2 * math.pi / points
     angle = xp.arctan2(x, -y)
     angle = abs(angle - sector * xp.round(angle / sector))

@@ -1,13 +1,12 @@
-"""What a picture of shapes shows, read back by classical vision: palette distance and template match.
+"""What a picture of shapes shows, by classical vision: palette distance and template match.
 
-Knows nothing of any network. Each pixel takes the nearest palette colour; the border's majority is the
-background; connected regions of anything else are shapes, matched to the drawn shapes by overlap.
+Knows nothing of any network. Each pixel takes the nearest palette colour; the border's majority is
+the background; connected regions of anything else are shapes, matched to drawn ones by overlap.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import List, Tuple
 
 import numpy as np
 from PIL import Image
@@ -24,7 +23,7 @@ TEMPLATE = 64
 
 @dataclass(frozen=True)
 class Seen:
-    """A shape found; position of its bounding box's centre and its area as fractions of the picture."""
+    """A shape found; its bounding box's centre and its area as fractions of the picture."""
 
     shape: str
     colour: str
@@ -34,11 +33,13 @@ class Seen:
     overlap: float
 
 
-def look(image: np.ndarray) -> Tuple[str, List[Seen]]:
+def look(image: np.ndarray) -> tuple[str, list[Seen]]:
     """Background colour and the shapes, largest first, of uint8 [H, W, 3]."""
     labels = nearest(image)
     height, width = labels.shape
-    border = np.concatenate([labels[:4].ravel(), labels[-4:].ravel(), labels[:, :4].ravel(), labels[:, -4:].ravel()])
+    border = np.concatenate(
+        [labels[:4].ravel(), labels[-4:].ravel(), labels[:, :4].ravel(), labels[:, -4:].ravel()]
+    )
     background = np.bincount(border).argmax()
     solid = ndimage.binary_opening(labels != background, iterations=2)
     regions, count = ndimage.label(solid)
@@ -50,7 +51,9 @@ def look(image: np.ndarray) -> Tuple[str, List[Seen]]:
             continue
         inner = ndimage.binary_erosion(mask, iterations=2)
         colour = np.bincount(labels[inner if inner.any() else mask]).argmax()
-        shape, overlap = _best_template(ndimage.binary_dilation(mask, iterations=1) & (labels != background))
+        shape, overlap = _best_template(
+            ndimage.binary_dilation(mask, iterations=1) & (labels != background)
+        )
         rows, columns = np.nonzero(mask)
         x, y = (columns.min() + columns.max()) / 2 / width, (rows.min() + rows.max()) / 2 / height
         seen.append(Seen(shape, COLOURS[colour], x, y, float(area), overlap))
@@ -87,9 +90,11 @@ def _templates():
 _TEMPLATES = _templates()
 
 
-def _best_template(mask: np.ndarray) -> Tuple[str, float]:
+def _best_template(mask: np.ndarray) -> tuple[str, float]:
     """The shape of largest overlap (intersection over union) with the mask, and that overlap."""
     framed = _framed(mask)
-    overlap = np.minimum(_TEMPLATES, framed).sum((1, 2)) / np.maximum(_TEMPLATES, framed).sum((1, 2))
+    overlap = np.minimum(_TEMPLATES, framed).sum((1, 2)) / np.maximum(_TEMPLATES, framed).sum(
+        (1, 2)
+    )
     best = int(overlap.argmax())
     return SHAPES[best], float(overlap[best])

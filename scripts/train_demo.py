@@ -1,9 +1,10 @@
-"""Train the demo model from nothing, on pictures that demo/ draws; writes a folder in diffusers' layout.
+"""Train the demo model from nothing, on pictures that demo/ draws, into a diffusers folder.
 
     python scripts/train_demo.py --output checkpoints/demo
 
-First the autoencoder, then the text encoder and the UNet together, each for the given minutes. Its state is
-kept in OUTPUT/state every two minutes and at the end (--stop-after ends early); the same command goes on from there.
+First the autoencoder, then the text encoder and the UNet together, each for the given minutes. Its
+state is kept in OUTPUT/state every two minutes and at the end (--stop-after ends early); the same
+command goes on from there.
 """
 
 from __future__ import annotations
@@ -42,13 +43,22 @@ SAVE_EVERY = 120
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--output", type=Path, default=Path("checkpoints/demo"))
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--vae-minutes", type=float, default=3.3)
-    parser.add_argument("--minutes", type=float, default=12.4, help="for the text encoder and the UNet")
+    parser.add_argument(
+        "--minutes", type=float, default=12.4, help="for the text encoder and the UNet"
+    )
     parser.add_argument("--stop-after", type=float, default=math.inf, help="minutes, for this run")
-    parser.add_argument("--pictures", type=int, default=100_000, help="pictures whose latents are kept to learn from")
+    parser.add_argument(
+        "--pictures",
+        type=int,
+        default=100_000,
+        help="pictures whose latents are kept to learn from",
+    )
     parser.add_argument("--vae-batch", type=int, default=48)
     parser.add_argument("--batch", type=int, default=512)
     parser.add_argument("--seed", type=int, default=0)
@@ -66,10 +76,10 @@ def main() -> None:
 
 
 class Training:
-    """AdamW over float32 copies of the weights of networks that run in half precision (bfloat16 on a GPU).
+    """AdamW over float32 copies of the weights of networks that run in bfloat16 (on a GPU).
 
-    Keeps a moving average of the weights and counts the time spent, over several runs; the learning rate
-    follows the time: a short warm-up, then a cosine down to zero.
+    Keeps a moving average of the weights and counts the time spent, over several runs; the learning
+    rate follows the time: a short warm-up, then a cosine down to zero.
     """
 
     def __init__(self, name: str, networks, minutes: float, rate: float, args):
@@ -93,15 +103,25 @@ class Training:
         torch.nn.utils.clip_grad_norm_(self.weights, 1.0)
         self.optimizer.step()
         torch._foreach_copy_([p.data for p in self.running], self.weights)
-        torch._foreach_lerp_(self.average, self.weights, 1 - min(EMA_DECAY, self.steps / (self.steps + 10)))
+        torch._foreach_lerp_(
+            self.average, self.weights, 1 - min(EMA_DECAY, self.steps / (self.steps + 10))
+        )
         self.losses.append(loss.detach())
         if len(self.losses) == 100:
             mean = torch.stack(self.losses).mean().item()
             self.losses.clear()
-            print(f"{self.name}: step {self.steps + 1}, {self.spent:.0f} s of {self.total:.0f}, loss {mean:.4f}", flush=True)
+            print(
+                f"{self.name}: step {self.steps + 1}, {self.spent:.0f} s, loss {mean:.4f}",
+                flush=True,
+            )
         now = time.time()
         self.spent, self.since, self.steps = self.spent + now - self.since, now, self.steps + 1
-        rate = self.rate * min(1.0, self.steps / 200) * 0.5 * (1 + math.cos(math.pi * min(1.0, self.spent / self.total)))
+        rate = (
+            self.rate
+            * min(1.0, self.steps / 200)
+            * 0.5
+            * (1 + math.cos(math.pi * min(1.0, self.spent / self.total)))
+        )
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         return not self.finished and now < self.deadline
@@ -131,11 +151,15 @@ class Training:
 
 def pictures_of(scenes, device) -> torch.Tensor:
     """The scenes drawn, in their order: [N, 3, H, W] in -1..1."""
-    images = torch.empty(len(scenes), 3, architecture.PICTURE_SIZE, architecture.PICTURE_SIZE, device=device)
+    images = torch.empty(
+        len(scenes), 3, architecture.PICTURE_SIZE, architecture.PICTURE_SIZE, device=device
+    )
     for kind in (True, False):
         chosen = [i for i, scene in enumerate(scenes) if isinstance(scene, Landscape) == kind]
         if chosen:
-            images[chosen] = draw([scenes[i] for i in chosen], architecture.PICTURE_SIZE, torch, device=device)
+            images[chosen] = draw(
+                [scenes[i] for i in chosen], architecture.PICTURE_SIZE, torch, device=device
+            )
     return images * 2 - 1
 
 
@@ -149,7 +173,9 @@ def train_vae(args) -> AutoencoderKL:
     training.start()
     while True:
         images = pictures_of([random_picture(rng) for _ in range(args.vae_batch)], args.device)
-        mean, log_variance = vae.quant_conv(vae.encoder(images.to(args.dtype))).float().chunk(2, dim=1)
+        mean, log_variance = (
+            vae.quant_conv(vae.encoder(images.to(args.dtype))).float().chunk(2, dim=1)
+        )
         log_variance = log_variance.clamp(-30, 20)
         latents = mean + torch.exp(0.5 * log_variance) * torch.randn_like(mean)
         drawn = vae.decoder(vae.post_quant_conv(latents.to(args.dtype))).float()
@@ -161,14 +187,14 @@ def train_vae(args) -> AutoencoderKL:
         images = pictures_of([random_picture(rng) for _ in range(64)], args.device)
         latents = vae.encode(images).latent_dist.mean
         error = (vae.decode(latents).sample.clamp(-1, 1) - images).square().mean((1, 2, 3)) / 4
-        print(f"autoencoder: PSNR {(-10 * error.log10()).mean():.1f} dB, latents' deviation {latents.std():.3f}")
+        print(f"autoencoder: PSNR {(-10 * error.log10()).mean():.1f} dB")
         vae.register_to_config(scaling_factor=round(1 / latents.std().item(), 5))
     vae.save_pretrained(folder)
     return vae
 
 
 def reconstruction_loss(drawn: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
-    """Mean absolute error of the pixels and of their differences to the right and below (sharp edges)."""
+    """Mean absolute error of the pixels and, for sharp edges, of their differences."""
     error = drawn - images
     edges = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
     return error.abs().mean() + 0.5 * edges
@@ -176,11 +202,13 @@ def reconstruction_loss(drawn: torch.Tensor, images: torch.Tensor) -> torch.Tens
 
 @torch.no_grad()
 def encode_pictures(args, vae, tokenizer):
-    """Latents [N, 4, 32, 32] of fresh pictures (half precision) and captions' tokens [N, CAPTIONS, 77]."""
+    """Latents [N, 4, 32, 32] of new pictures (float16), captions' tokens [N, CAPTIONS, 77]."""
     started, rng = time.time(), random.Random(args.seed + 1)
     scenes = [random_picture(rng) for _ in range(args.pictures)]
     texts = [caption(scene, rng) for scene in scenes for _ in range(CAPTIONS)]
-    tokens = tokenizer(texts, padding="max_length", max_length=77, truncation=True, return_tensors="pt").input_ids
+    tokens = tokenizer(
+        texts, padding="max_length", max_length=77, truncation=True, return_tensors="pt"
+    ).input_ids
     encoder, side = copy.deepcopy(vae.encoder).to(args.dtype), architecture.PICTURE_SIZE // 8
     latents = torch.empty(args.pictures, 4, side, side, device=args.device, dtype=torch.float16)
     for start in range(0, args.pictures, 250):
@@ -193,13 +221,18 @@ def encode_pictures(args, vae, tokenizer):
 
 def train_unet(args, vae) -> None:
     tokenizer = CLIPTokenizer.from_pretrained(args.output / "tokenizer")
-    special = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
+    special = {
+        f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")
+    }
     config = CLIPTextConfig(vocab_size=len(tokenizer), **special, **architecture.TEXT_ENCODER)
     networks = text_encoder, unet = CLIPTextModel(config), UNet2DConditionModel(**architecture.UNET)
     for network in networks:
         network.to(args.device)
     training = Training("UNet", networks, args.minutes, LEARNING_RATE, args)
-    pictures, progress = args.output / "state" / "pictures.pt", args.output / "state" / "training.pt"
+    pictures, progress = (
+        args.output / "state" / "pictures.pt",
+        args.output / "state" / "training.pt",
+    )
     if not pictures.exists():
         save(encode_pictures(args, vae, tokenizer), pictures)
     latents, tokens = torch.load(pictures, map_location=args.device)
@@ -208,7 +241,11 @@ def train_unet(args, vae) -> None:
 
     scheduler = DPMSolverMultistepScheduler.from_config(architecture.SCHEDULER)
     alphas = scheduler.alphas_cumprod.to(args.device)
-    empty = tokenizer("", padding="max_length", max_length=77, return_tensors="pt").input_ids[0].to(args.device)
+    empty = (
+        tokenizer("", padding="max_length", max_length=77, return_tensors="pt")
+        .input_ids[0]
+        .to(args.device)
+    )
     training.start()
     saved = time.time()
     while not training.finished:
@@ -221,7 +258,9 @@ def train_unet(args, vae) -> None:
         alpha = alphas[timesteps].sqrt()[:, None, None, None]
         sigma = (1 - alpha**2).sqrt()
         hidden = text_encoder(ids).last_hidden_state
-        predicted = unet((alpha * clean + sigma * noise).to(args.dtype), timesteps, hidden).sample.float()
+        predicted = unet(
+            (alpha * clean + sigma * noise).to(args.dtype), timesteps, hidden
+        ).sample.float()
         if not training.step(F.mse_loss(predicted, alpha * noise - sigma * clean)):
             break
         if time.time() > saved + SAVE_EVERY:
@@ -242,12 +281,20 @@ def save(state, file: Path) -> None:
 def save_pipeline(output: Path, vae, text_encoder, tokenizer, unet, scheduler) -> None:
     """Everything in diffusers' layout, weights in half precision."""
     pipeline = StableDiffusionPipeline(
-        vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, unet=unet, scheduler=scheduler,
-        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+        vae=vae,
+        text_encoder=text_encoder,
+        tokenizer=tokenizer,
+        unet=unet,
+        scheduler=scheduler,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
     ).to("cpu", torch.float16)
     pipeline.save_pretrained(output, safe_serialization=True)
     file = output / "scheduler" / "scheduler_config.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), **architecture.SCHEDULER}, indent=2) + "\n")
+    file.write_text(
+        json.dumps({**json.loads(file.read_text()), **architecture.SCHEDULER}, indent=2) + "\n"
+    )
 
 
 if __name__ == "__main__":

@@ -52,15 +52,18 @@ class LoopStage:
 
         try:
             images = self._images(request)
-            results = Results(len(images), answer)
-            given_up = self._watch.over(reply)
-            for position, image in enumerate(images):
-                # One that failed takes the others of its request with it.
-                self._loop.submit(
-                    image, results.of(position), lambda: results.answered or given_up()
-                )
         except Exception as error:
             answer(error)
+            return
+        results = Results(len(images), answer)
+        given_up = self._watch.over(reply)
+        for position, image in enumerate(images):
+            done = results.of(position)
+            try:
+                # One that failed takes the others of its request with it.
+                self._loop.submit(image, done, lambda: results.answered or given_up())
+            except Exception as error:
+                done(error)
 
     def _answer_all(self, requests: Sequence[Any]) -> list[Any]:
         answers: list[Any] = [None] * len(requests)

@@ -139,10 +139,11 @@ class Reply:
         self.sent = False
 
     def send(self, response: Any) -> None:
-        """Answer the request, once and for all."""
+        """Answer the request; only the first answer counts."""
         with self._lock:
-            self.sent = True
-            self._sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+            if not self.sent:
+                self.sent = True
+                self._sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 
     def cancelled(self) -> bool:
         """Whether the client has given the request up, where this Triton can tell (23.10).

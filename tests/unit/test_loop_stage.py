@@ -162,6 +162,28 @@ def test_closing_answers_what_is_in_flight(stage):
     assert answer(sent).error().code() == fake.Error.UNAVAILABLE
 
 
+def test_a_request_that_comes_while_the_loop_closes_is_answered_once(stage):
+    def slow(**inputs):
+        time.sleep(0.01)
+        return fake.no_noise(**inputs)
+
+    one, sent = stage(unet=slow), request({}, {"seed": 2}, {"seed": 3})
+    submit, submitted = one._loop.submit, []
+
+    def submit_one_and_close(*arguments):
+        if submitted:
+            one._loop.close()
+        submitted.append(arguments)
+        submit(*arguments)
+
+    one._loop.submit = submit_one_and_close
+    assert one.execute([sent]) == [None]
+    assert answer(sent).error().code() == fake.Error.UNAVAILABLE
+    assert len(submitted) == 3
+    time.sleep(0.1)
+    assert len(sent.sender.sent) == 1
+
+
 def test_metrics(stage):
     fake.MetricFamily.made.clear()
     requests = [request({}, {"seed": 2}), request({"num_inference_steps": 2, "guidance_scale": 1})]

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import onnx
 import onnxruntime
 
-from triptych_export import onnx_files
+from triptych_export import fuse_cuda, onnx_files
+from triptych_export.apart import run_apart
 from triptych_export.errors import ExportError
 from triptych_export.progress import Progress
 from triptych_export.stages import Stage
+
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
 BOUND = 1e-4
 """Greatest allowed difference, as a part of the greatest value of the framework's output."""
@@ -19,25 +24,38 @@ HALF_BOUND = 2e-2
 """The same where weights or arithmetic are in half precision."""
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """What becomes of a graph that was found right.
+
+    half_storage: its weights are stored in half precision. cuda: a fused one is written beside it.
+    """
+
+    half_storage: bool = False
+    cuda: bool = False
+
+
 def finish_stage(
     stage: Stage,
     folder: Path,
     feeds: list[dict],
     expected: list[np.ndarray],
-    half: bool,
+    wanted: Wanted,
     progress: Progress,
 ) -> None:
-    """Compare folder/model.onnx with the framework, then change its storage to half if asked.
+    """Compare folder/model.onnx with the framework, then make of it what is `wanted`.
 
-    ExportError over the bound, before the change and after it.
+    ExportError over a bound.
     """
     path = folder / "model.onnx"
     with progress.step(f"{stage.name}: compare in ONNX Runtime"):
         onnx_files.require_whole(path)
         error = difference(run_onnx(path, feeds), expected)
         require_close(stage.name, error)
-    told = f"{stage.name}: error {error:.1e} of the greatest value"
-    if half:
+    progress.say(f"{stage.name}: error {error:.1e} of the greatest value")
+    if wanted.cuda and stage.name in fuse_cuda.KINDS:
+        _fuse(stage, folder, feeds, expected, progress)
+    if wanted.half_storage:
         with progress.step(f"{stage.name}: weights to half precision"):
             model = onnx.load(str(path))
             for old in folder.glob("model.onnx*"):
@@ -47,16 +65,39 @@ def finish_stage(
             del model
             error = difference(run_onnx(path, feeds), expected)
             require_close(f"{stage.name} in half precision", error, HALF_BOUND)
-        told += f", {error:.1e} with the weights rounded to half precision"
-    progress.say(told)
+        progress.say(f"{stage.name}: error {error:.1e} with weights rounded to half precision")
 
 
-def run_onnx(path: Path, inputs: list[dict]) -> list[np.ndarray]:
-    """The first output of the graph in `path` on the CPU, for each of `inputs`."""
+def _fuse(
+    stage: Stage,
+    folder: Path,
+    feeds: list[dict],
+    expected: list[np.ndarray],
+    progress: Progress,
+) -> None:
+    path = folder / fuse_cuda.NAME
+    with progress.step(f"{stage.name}: fuse for CUDA"):
+        with tempfile.TemporaryDirectory() as scratch:
+            log = Path(scratch) / "log"
+            counts = run_apart(fuse_cuda.__name__, "fuse", stage.name, folder, log=log)
+        onnx_files.require_whole(path)
+    fused = ", ".join(f"{name} {count}" for name, count in counts.items())
+    progress.say(f"{stage.name}: fused for CUDA: {fused}")
+    if CUDA not in onnxruntime.get_available_providers():
+        progress.say(f"{stage.name}: {path.name} was NOT run: this machine has no CUDA provider")
+        return
+    with progress.step(f"{stage.name}: compare on CUDA"):
+        error = difference(run_onnx(path, feeds, CUDA), expected)
+        require_close(f"{stage.name} fused for CUDA", error, HALF_BOUND)
+    progress.say(f"{stage.name}: error {error:.1e} on CUDA")
+
+
+def run_onnx(path: Path, inputs: list[dict], provider: str = CPU) -> list[np.ndarray]:
+    """The first output of the graph in `path`, for each of `inputs`."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 2
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(str(path), options, providers=[provider])
     return [session.run(None, feeds)[0] for feeds in inputs]
 
 

@@ -72,6 +72,14 @@ def _parser() -> argparse.ArgumentParser:
         help="fp16-storage: ONNX weights in half precision on disk, arithmetic in single as before",
     )
     parser.add_argument(
+        "--optimize",
+        nargs="+",
+        choices=("cuda", "tensorrt"),
+        default=(),
+        help="cuda: write the form that ONNX Runtime fuses for NVIDIA GPUs too; tensorrt: build "
+        "TensorRT's engines now, on the machine that will serve",
+    )
+    parser.add_argument(
         "--vae-encoder",
         type=Path,
         metavar="DIR",

@@ -5,9 +5,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from triptych_export import onnx_files
+import onnxruntime
+
+from triptych_export import check, engines, fuse_cuda, onnx_files
+from triptych_export.check import Wanted
 from triptych_export.progress import Progress
-from triptych_export.repository import replacement
+from triptych_export.repository import Replacement, replacement
 from triptych_export.service_files import fit_configs, write_service_files
 from triptych_export.source import (
     is_fastdeploy_folder,
@@ -17,8 +20,8 @@ from triptych_export.source import (
 )
 from triptych_export.stages import stages
 
+PICTURE = b'{"prompt": "a red circle on a blue background", "seed": 1}'
 SERVED = ("text_encoder", "unet", "vae_decoder")
-HALF_STORAGE = "fp16-storage"
 
 
 def export(options: argparse.Namespace, template: Path, scratch: Path) -> None:
@@ -27,6 +30,10 @@ def export(options: argparse.Namespace, template: Path, scratch: Path) -> None:
     template: the repository with configurations and code for models that the output lacks.
     ExportError leaves the output as it was.
     """
+    tensorrt = "tensorrt" in options.optimize
+    if tensorrt:
+        engines.require_tensorrt()
+    wanted = Wanted(options.precision == "fp16-storage", "cuda" in options.optimize)
     road, source = _open(options, scratch)
     source = with_size(source, options.height, options.width)
     targets = {name: name for name in SERVED}
@@ -36,18 +43,36 @@ def export(options: argparse.Namespace, template: Path, scratch: Path) -> None:
     with replacement(options.output, template) as new:
         folders = {name: new.version_folder(target) for name, target in targets.items()}
         for name, folder in folders.items():
-            half = options.precision == HALF_STORAGE
-            road.export_stage(stages(source)[name], source, folder, half, progress)
+            road.export_stage(stages(source)[name], source, folder, wanted, progress)
             progress.stage_done()
         numbers = pipeline_numbers(source, options.num_inference_steps, options.guidance_scale)
         write_service_files(source, numbers, new)
-        fit_configs(source, new)
+        fit_configs(source, new, SERVED if tensorrt else ())
+        if wanted.cuda:
+            _compare_pictures(new, progress)
         sizes = {name: onnx_files.size_on_disk(folder) for name, folder in folders.items()}
         new.commit()
+    if tensorrt:
+        engines.build(options.output, SERVED, progress)
     seconds = progress.close()
     for name, size in sizes.items():
         print(f"{name}: {size / 1e6:.1f} MB")
     print(f"{options.output}: {sum(sizes.values()) / 1e6:.1f} MB in {seconds:.0f} s")
+
+
+def _compare_pictures(new: Replacement, progress: Progress) -> None:
+    """Say how far a picture by the fused networks is from the plain ones', where CUDA is."""
+    if check.CUDA not in onnxruntime.get_available_providers():
+        return
+    from triptych_export import picture  # needs transformers, which Paddle's environment lacks
+
+    folders = {name: new.version_folder(name) for name in ("tokenizer", *SERVED)}
+    with progress.step("a picture by the plain and the fused networks"):
+        plain, fused = (
+            picture.draw(folders, dict.fromkeys(SERVED, name), PICTURE, check.CUDA)
+            for name in ("model.onnx", fuse_cuda.NAME)
+        )
+    progress.say(f"the pictures agree to {picture.psnr(fused, plain):.1f} dB")
 
 
 def _open(options: argparse.Namespace, scratch: Path):

@@ -67,7 +67,7 @@ def open_fastdeploy_folder(folder: Path) -> Source:
 
 
 def export_stage(
-    stage: Stage, source: Source, folder: Path, half: bool, progress: Progress
+    stage: Stage, source: Source, folder: Path, wanted: check.Wanted, progress: Progress
 ) -> None:
     """Write the program of `stage` as folder/model.pdmodel, .pdiparams and .onnx.
 
@@ -91,7 +91,7 @@ def export_stage(
             check.require_close(f"{stage.name} in Paddle", check.difference(outputs, expected))
         with progress.step(f"{stage.name}: convert to ONNX"):
             run_apart(CONVERT, "convert", stage, folder, log=log)
-    check.finish_stage(stage, folder, feeds, expected, half, progress)
+    check.finish_stage(stage, folder, feeds, expected, wanted, progress)
 
 
 def _latents_of_encoder(stage: Stage, source: Source) -> Stage:

@@ -21,7 +21,7 @@ CONVERT = "triptych_export.paddle_convert"
 
 
 def export_stage(
-    stage: Stage, source: Source, folder: Path, half: bool, progress: Progress
+    stage: Stage, source: Source, folder: Path, wanted: check.Wanted, progress: Progress
 ) -> None:
     """Write `stage` as folder/model.pdmodel, .pdiparams and .onnx; ExportError if one is wrong."""
     feeds = examples_to_check(stage, source)
@@ -36,7 +36,7 @@ def export_stage(
             progress.say(f"{stage.name}: Paddle files: error {error:.1e} of the greatest value")
         with progress.step(f"{stage.name}: convert to ONNX"):
             run_apart(CONVERT, "convert", stage, folder, log=log)
-    check.finish_stage(stage, folder, feeds, expected, half, progress)
+    check.finish_stage(stage, folder, feeds, expected, wanted, progress)
 
 
 def fetch(name: str, folder: Path) -> Path:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 
-from triptych_export.config_shapes import follow_model
+from triptych_export.config_edits import follow_model, with_cache_file
 from triptych_export.repository import Replacement
 from triptych_export.source import Source
 from triptych_export.tokenizer_files import write_tokenizer
+
+ENGINE = "tensorrt.engine"
 
 
 def write_service_files(source: Source, numbers: dict, new: Replacement) -> None:
@@ -22,8 +24,11 @@ def write_service_files(source: Source, numbers: dict, new: Replacement) -> None
         (folder / "pipeline.json").write_text(text, encoding="utf-8")
 
 
-def fit_configs(source: Source, new: Replacement) -> None:
-    """Make the TensorRT shapes in the configurations hold the model's own sizes."""
+def fit_configs(source: Source, new: Replacement, with_engine: tuple[str, ...] = ()) -> None:
+    """Make the TensorRT shapes in the configurations hold the model's own sizes.
+
+    with_engine: models whose configurations name a file for TensorRT's engine too.
+    """
     latents = (-source.latent_channels, *source.sample_size)
     embeds = (-source.text_length, -source.hidden_size)
     inputs = {
@@ -33,5 +38,10 @@ def fit_configs(source: Source, new: Replacement) -> None:
     }
     for model, sizes in inputs.items():
         old = new.config(model)
-        if old is not None and follow_model(old, sizes) != old:
-            new.set_config(model, follow_model(old, sizes))
+        if old is None:
+            continue
+        config = follow_model(old, sizes)
+        if model in with_engine:
+            config = with_cache_file(config, (new.output / model / ENGINE).resolve())
+        if config != old:
+            new.set_config(model, config)

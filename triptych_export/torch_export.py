@@ -9,7 +9,7 @@ from pathlib import Path
 from huggingface_hub import snapshot_download
 
 from triptych_export import onnx_files, torch_road
-from triptych_export.check import finish_stage
+from triptych_export.check import Wanted, finish_stage
 from triptych_export.errors import ExportError
 from triptych_export.progress import Progress
 from triptych_export.source import PARTS, Source
@@ -17,7 +17,7 @@ from triptych_export.stages import Stage, examples_to_check
 
 
 def export_stage(
-    stage: Stage, source: Source, folder: Path, half: bool, progress: Progress
+    stage: Stage, source: Source, folder: Path, wanted: Wanted, progress: Progress
 ) -> None:
     """Write `stage` as folder/model.onnx; ExportError if it is not what diffusers computes."""
     if source.paddle:
@@ -33,7 +33,7 @@ def export_stage(
         onnx_files.save(model, folder)
         del model
         gc.collect()
-    finish_stage(stage, folder, feeds, expected, half, progress)
+    finish_stage(stage, folder, feeds, expected, wanted, progress)
 
 
 def fetch(name: str, folder: Path) -> Path:

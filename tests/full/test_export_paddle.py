@@ -13,7 +13,8 @@ from random_models import write_model
 from safetensors.torch import load_file, save_file
 
 from triptych_export import check, paddle_env, torch_road
-from triptych_export.cli import CHECKOUT
+from triptych_export.cli import CHECKOUT, main
+from triptych_export.picture import draw, psnr
 from triptych_export.source import open_source
 from triptych_export.stages import example, stages
 
@@ -50,6 +51,19 @@ def test_onnx_computes_what_diffusers_computes(exported, model, name, batch, hei
     expected = torch_road.run(torch_road.load(stage, source), feeds)
     outputs = check.run_onnx(root / name / "1" / "model.onnx", feeds)
     assert check.difference(outputs, expected) < 1e-4
+
+
+def test_a_picture_is_the_same_by_either_road(exported, model, tmp_path):
+    assert main([str(model), "--output", str(tmp_path / "served")]) == 0
+    request = b'{"prompt": "red", "seed": 3, "num_inference_steps": 6, "height": 128, "width": 72}'
+    roads = [
+        {name: root / "served" / name / "1" for name in ("tokenizer", *NETWORKS)}
+        for root in (exported, tmp_path)
+    ]
+    paddle, diffusers = (draw(folders, {}, request, check.CPU) for folders in roads)
+    assert paddle.shape == (128, 72, 3)
+    assert diffusers.std() > 1
+    assert psnr(paddle, diffusers) >= 40
 
 
 def test_native_files_lie_beside(exported):

@@ -1,4 +1,11 @@
-from triptych_export.config_shapes import follow_model
+import re
+from pathlib import Path
+
+import pytest
+
+from triptych_export.config_edits import follow_model, with_cache_file
+
+REPOSITORY = Path(__file__).resolve().parents[2] / "model_repository"
 
 CONFIG = """
 name: "unet"
@@ -61,3 +68,28 @@ def test_fitting_twice_changes_nothing_more():
 def test_a_configuration_without_shapes_stays_as_it_is():
     config = 'name: "unet"\nparameters { key: "sample" value: "1 4 8 8" }\n'
     assert follow_model(config, {"sample": (-4, 64, 64)}) == config
+
+
+def test_the_engine_gets_a_file_once():
+    once = with_cache_file(CONFIG, "/models/unet/tensorrt.engine")
+    entry = ' parameters { key: "cache_file" value: "/models/unet/tensorrt.engine" }'
+    fp16 = 'parameters { key: "precision" value: "trt_fp16" }'
+    assert once == CONFIG.replace(fp16, fp16 + entry)
+    moved = with_cache_file(once, "/elsewhere/tensorrt.engine")
+    assert moved == once.replace("/models/unet/tensorrt", "/elsewhere/tensorrt")
+
+
+@pytest.mark.parametrize(("model", "count"), [("text_encoder", 3), ("unet", 9), ("vae_decoder", 3)])
+def test_the_committed_configurations_are_understood(model, count):
+    """Every shape in them is found: sizes that none of them has appear everywhere."""
+    config = (REPOSITORY / model / "config.pbtxt").read_text(encoding="utf-8")
+    shapes = re.findall(r'key: "(\w+)" value: "([\d ]+)"', config)
+    shapes = [(name, dims) for name, dims in shapes if name != "cpu_threads"]
+    assert len(shapes) == count
+    sizes = {name: tuple(-999 for _ in dims.split()[1:]) for name, dims in shapes}
+    new = follow_model(config, sizes)
+    for name, dims in shapes:
+        batch, *rest = dims.split()
+        changed = f'key: "{name}" value: "{" ".join([batch, *["999"] * len(rest)])}"'
+        assert changed in new
+    assert "cache_file" in with_cache_file(config, "/engine")

@@ -1,15 +1,20 @@
-"""The TensorRT shapes in a config.pbtxt, made to hold a model's own sizes.
+"""What the export changes in a config.pbtxt: TensorRT's shapes, and where its engine is kept.
 
-FastDeploy writes them as accelerators called min_shape, opt_shape and max_shape, each with one
-parameter an input: `parameters { key: "sample" value: "2 4 64 64" }`, batch first.
+FastDeploy writes the shapes as accelerators called min_shape, opt_shape and max_shape, each with
+one parameter an input: `parameters { key: "sample" value: "2 4 64 64" }`, batch first.
 """
 
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 _PROFILE = re.compile(r'name\s*:\s*"(min|opt|max)_shape"')
 _PARAMETER = re.compile(r'(key\s*:\s*"(?P<key>[^"]*)"\s*,?\s*value\s*:\s*")(?P<value>[\d\s]+)(")')
+_PRECISION = re.compile(
+    r'parameters\s*\{\s*key\s*:\s*"precision"\s*,?\s*value\s*:\s*"trt_fp\d+"\s*\}'
+)
+_CACHE_FILE = re.compile(r'(key\s*:\s*"cache_file"\s*,?\s*value\s*:\s*")[^"]*(")')
 
 
 def follow_model(config: str, sizes: dict[str, tuple[int, ...]]) -> str:
@@ -37,6 +42,14 @@ def follow_model(config: str, sizes: dict[str, tuple[int, ...]]) -> str:
         return match.group(1) + " ".join(str(n) for n in (batch, *new)) + match.group(4)
 
     return _PARAMETER.sub(replace, config)
+
+
+def with_cache_file(config: str, path: Path) -> str:
+    """The config.pbtxt `config` with TensorRT's engine kept at `path`."""
+    if _CACHE_FILE.search(config):
+        return _CACHE_FILE.sub(lambda match: f"{match.group(1)}{path}{match.group(2)}", config)
+    entry = f' parameters {{ key: "cache_file" value: "{path}" }}'
+    return _PRECISION.sub(lambda match: match.group(0) + entry, config, count=1)
 
 
 def _fit(profile: str, old: int, usual: int) -> int:

@@ -1,0 +1,80 @@
+"""The fused graphs for CUDA, evaluated without it; TensorRT's engines, where it is not."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import onnx
+import onnxruntime
+import pytest
+from contrib_operators import evaluate
+from random_models import write_model
+
+from triptych_export import check, torch_road
+from triptych_export.cli import CHECKOUT, main
+from triptych_export.source import open_source
+from triptych_export.stages import example, stages
+
+PLAIN = {"model.onnx", "model.cuda.onnx"}
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["first", "second"])
+def model(request, tmp_path_factory) -> Path:
+    return write_model(tmp_path_factory.mktemp("source") / "model", second=request.param)
+
+
+@pytest.fixture(scope="module")
+def export(model, tmp_path_factory) -> tuple[Path, str]:
+    """A repository with fused graphs, and what the export said."""
+    folder = tmp_path_factory.mktemp("exported") / "served"
+    script = [sys.executable, CHECKOUT / "scripts" / "export_stages.py"]
+    done = subprocess.run(
+        [*script, model, "--output", folder, "--optimize", "cuda"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return folder, done.stderr
+
+
+@pytest.fixture(scope="module")
+def served(export) -> Path:
+    return export[0]
+
+
+@pytest.mark.parametrize("name", ["text_encoder", "unet", "vae_decoder"])
+def test_the_fused_graph_computes_the_same_in_half_precision(served, model, name):
+    source = open_source(model)
+    stage = stages(source)[name]
+    feeds = example(stage, source, 2, 9, 10, seed=5)
+    expected = torch_road.run(torch_road.load(stage, source), [feeds])
+    folder = served / name / "1"
+    assert {path.name for path in folder.glob("model.*onnx")} == PLAIN
+    fused = onnx.load(str(folder / "model.cuda.onnx"))
+    error = check.difference([evaluate(fused, feeds)], expected)
+    assert 1e-5 < error < 1e-2
+
+
+def test_the_fused_graph_is_that_of_cuda(served):
+    kinds = {
+        name: {node.op_type for node in onnx.load(str(path)).graph.node}
+        for name in ("unet", "vae_decoder")
+        for path in (served / name / "1").glob("model.cuda.onnx")
+    }
+    assert kinds["unet"] >= {"MultiHeadAttention", "SkipGroupNorm", "NhwcConv", "BiasSplitGelu"}
+    assert not kinds["unet"] & {"Softmax", "InstanceNormalization", "Conv"}
+    assert kinds["vae_decoder"] >= {"GroupNorm", "SkipGroupNorm", "NhwcConv"}
+
+
+def test_a_fused_graph_that_did_not_run_is_said(export):
+    assert "CUDAExecutionProvider" not in onnxruntime.get_available_providers()
+    for name in ("text_encoder", "unet", "vae_decoder"):
+        assert f"{name}: model.cuda.onnx was NOT run" in export[1]
+
+
+def test_engines_are_not_promised_without_tensorrt(model, tmp_path, capsys):
+    assert main([str(model), "--output", str(tmp_path / "served"), "--optimize", "tensorrt"]) == 1
+    assert "no TensorRT here" in capsys.readouterr().err
+    assert not (tmp_path / "served").exists()

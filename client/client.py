@@ -11,12 +11,12 @@ from pathlib import Path
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # the checkout, if not installed
 
 from triptych.client import Client, ClientError, Picture
-from triptych.settings import OUTPUT_FORMATS, REQUEST_KEYS
+from triptych.settings import OUTPUT_FORMATS, PICTURE_KEYS
 
 PROMPT = "a yellow sun over green hills at sunset"
 FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
 AT_ONCE = 8
-SETTINGS = tuple(key for key in REQUEST_KEYS if key != "prompt")
+SETTINGS = tuple(key for key in PICTURE_KEYS if key != "prompt")
 
 EXAMPLES = """\
 example:

@@ -105,10 +105,14 @@ class Client:
     def generate(self, prompt: str, timeout: float | None = None, **settings: Any) -> Picture:
         """The picture of a prompt.
 
-        `settings`: any of `triptych.settings.REQUEST_KEYS` by name; the server's defaults for
-        those not given. `timeout` in seconds; none waits for ever. Raises a ClientError.
+        `settings`: any of `triptych.settings.PICTURE_KEYS` by name; the server's defaults for
+        those not given. `timeout` in seconds, after which the server ends its work too; none waits
+        for ever. Raises a ClientError.
         """
-        request = json.dumps({"prompt": prompt, **settings}).encode()
+        asked = {"prompt": prompt, **settings}
+        if timeout is not None:
+            asked["timeout"] = timeout
+        request = json.dumps(asked).encode()
         tensor = triton.InferInput("INPUT_0", [1, 1], "BYTES")
         tensor.set_data_from_numpy(np.array([[request]], dtype=object))
         started = time.monotonic()
@@ -127,7 +131,8 @@ class Client:
         status, message = str(error.status()), error.message()
         if status == "StatusCode.INVALID_ARGUMENT":
             return Refused(message)
-        if status == "StatusCode.DEADLINE_EXCEEDED":
+        ended_by_server = status == "StatusCode.CANCELLED" and "timeout: " in message
+        if status == "StatusCode.DEADLINE_EXCEEDED" or ended_by_server:
             return TimedOut(f"no picture from {self._url} within {timeout} s")
         if status in ("StatusCode.UNAVAILABLE", "StatusCode.NOT_FOUND"):
             # gRPC's own code for a missing server is also Triton's for a full queue.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from triptych import schedulers
-from triptych.errors import InvalidRequest, NotFinite
+from triptych.errors import Expired, InvalidRequest, NotFinite
 from triptych.noise import Noise
 from triptych.pipeline import Pipeline
 from triptych.settings import Settings
@@ -34,6 +34,7 @@ class Denoising:
             if embeds.ndim != 2 or embeds.shape != prompt_embeds.shape or 0 in embeds.shape:
                 allowed = "[tokens, channels], of one shape for both prompts"
                 raise InvalidRequest(name, embeds.shape, allowed)
+        self._settings = settings
         self._guidance_scale = np.float32(settings.guidance_scale)
         self._scaling_factor = np.float32(pipeline.scaling_factor)
         self._shift_factor = np.float32(pipeline.shift_factor)
@@ -61,6 +62,12 @@ class Denoising:
     def timestep(self) -> np.float32:
         """The timestep of the next call."""
         return self._scheduler.timesteps[self._call]
+
+    def check_deadline(self) -> None:
+        """Raise Expired, which says how far it came, if nobody waits for the image any more."""
+        if self._settings.expired:
+            calls = f"{self._call} of {len(self._scheduler.timesteps)} calls of the UNet"
+            raise Expired(f"timeout: the request's time was over after {calls}")
 
     def model_input(self) -> np.ndarray:
         """What the next call takes, the same for each row: float32 [channels, h, w]."""

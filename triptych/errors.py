@@ -30,6 +30,10 @@ class ModelFileError(ValueError):
         super().__init__(f"{path}: {problem}; {fix}")
 
 
+class Expired(Exception):
+    """The time that the client gave its request is over: work on it has ended."""
+
+
 class NotFinite(ArithmeticError):
     """NaN or infinity where the numbers of a picture should be."""
 

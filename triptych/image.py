@@ -14,7 +14,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from triptych.errors import InvalidRequest, NotFinite
-from triptych.settings import Settings
+from triptych.settings import PICTURE_KEYS, Settings
 
 # Run-length strategy: on pictures of 512x512 with a decoder's fine grain 17 to 20 ms, against 30 to
 # 120 at zlib's default and 18 to 25 at its level 1, in files not larger than the default's.
@@ -24,6 +24,7 @@ _WEBP = {"quality": 90, "method": 2}
 
 _IMAGE_DESCRIPTION = 0x010E  # the EXIF tag
 _EXIF_BYTES = 60_000  # JPEG has room for 65,533, all tags together
+_TEXT_CHUNKS = (*PICTURE_KEYS, "warnings")
 _MAX_FILE_BYTES = 64 * 1024 * 1024
 
 
@@ -83,14 +84,14 @@ def read_settings(file: bytes) -> Settings:
 def _settings_json(picture: Image.Image) -> str:
     if picture.format != "PNG":
         return picture.getexif()[_IMAGE_DESCRIPTION]
-    names = [field.name for field in dataclasses.fields(Settings)]
-    return json.dumps({name: _from_text(name, picture.info[name]) for name in names})
+    return json.dumps({name: _from_text(name, picture.info[name]) for name in _TEXT_CHUNKS})
 
 
 def _text_chunks(settings: Settings) -> PngInfo:
     """One text chunk a setting, under its name; iTXt where Latin-1 does not do."""
     chunks = PngInfo()
-    for name, value in dataclasses.asdict(settings).items():
+    for name in _TEXT_CHUNKS:
+        value = getattr(settings, name)
         text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
         try:
             text.encode("latin-1")
@@ -109,6 +110,7 @@ def _from_text(name: str, text: str) -> Any:
 
 def _description(settings: Settings) -> str:
     """The settings as JSON in ASCII; where EXIF has no room for the prompts, with those cut."""
+    settings = dataclasses.replace(settings, deadline=None)
     text = settings.to_json()
     if len(text) <= _EXIF_BYTES:
         return text

@@ -85,7 +85,8 @@ class DenoisingLoop:
         """Denoise `image`; from any thread, returns at once.
 
         `done` is called exactly once, from the loop's thread, with `image.result()` or an
-        exception: what failed, Cancelled or LoopClosed. `cancelled` is asked before every call.
+        exception: what failed, Cancelled, Expired or LoopClosed. Before every call the image's
+        deadline is checked and `cancelled` asked.
         Raises LoopClosed, with no call of `done`, if the loop is closed already.
         """
         with self._condition:
@@ -183,7 +184,7 @@ class _Ticks:
 
     def tick(self) -> None:
         """One call for the images whose turn it is."""
-        self._drop_cancelled()
+        self._drop_unwanted()
         chosen, inputs = self._prepare(self._choose())
         if not chosen:
             return
@@ -206,9 +207,10 @@ class _Ticks:
             if result is not None:
                 self.leave(flight, result)
 
-    def _drop_cancelled(self) -> None:
+    def _drop_unwanted(self) -> None:
         for flight in list(self.flights):
             try:
+                flight.image.check_deadline()
                 if flight.cancelled():
                     self.leave(flight, Cancelled("cancelled before the image was finished"))
             except Exception as error:

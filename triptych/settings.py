@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import secrets
+import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from triptych.errors import InvalidRequest
 
 OUTPUT_FORMATS = ("png", "jpeg", "webp")
 MAX_SEED = 2**64 - 1
+MAX_TIMEOUT = 1e6
+"""Seconds that a request may have at the most; none is no limit."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,12 @@ class Defaults:
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that one image is made from, under diffusers' names; see `parse`."""
+    """Everything that one image is made from, under diffusers' names; see `parse`.
+
+    `deadline`: when nobody waits for the image any more, in seconds of this machine's monotonic
+    clock, which all stages share and no change of the time of day touches; it leaves no mark on the
+    image.
+    """
 
     prompt: str
     negative_prompt: str
@@ -96,10 +104,19 @@ class Settings:
     scheduler: str
     output_format: str
     warnings: tuple[str, ...] = ()
+    deadline: float | None = None
+
+    @property
+    def expired(self) -> bool:
+        """Whether the deadline is past."""
+        return self.deadline is not None and time.monotonic() > self.deadline
 
     def to_json(self) -> str:
         """The `settings` tensor that goes from stage to stage."""
-        return json.dumps(dataclasses.asdict(self))
+        values = dataclasses.asdict(self)
+        if self.deadline is None:
+            del values["deadline"]
+        return json.dumps(values)
 
     @classmethod
     def from_json(cls, text: str | bytes, limits: Limits = WIDEST) -> Settings:
@@ -116,22 +133,30 @@ class Settings:
         for warning in warnings:
             if _utf8(warning) is None:
                 raise InvalidRequest("warnings", warning, "a list of texts")
-        for name in REQUEST_KEYS:
+        deadline = values.pop("deadline", None)
+        if deadline is not None and not (_is_number(deadline) and math.isfinite(deadline)):
+            raise InvalidRequest("deadline", deadline, "a time of the monotonic clock")
+        for name in PICTURE_KEYS:
             if name not in values:
                 raise InvalidRequest("settings", text, f"{whole}, with {name}")
         # A side's bounds of its own belong to the request; here any positive side will do.
         checked = _check(values, dataclasses.replace(limits, min_side=1), size_multiple=1)
-        return dataclasses.replace(checked, warnings=tuple(warnings))
+        return dataclasses.replace(checked, warnings=tuple(warnings), deadline=deadline)
 
 
-REQUEST_KEYS = tuple(f.name for f in dataclasses.fields(Settings) if f.name != "warnings")
+PICTURE_KEYS = tuple(field.name for field in dataclasses.fields(Settings))[:-2]
+"""The settings that a request can give its picture."""
+
+REQUEST_KEYS = (*PICTURE_KEYS, "timeout")
+"""All that a request's JSON object can hold."""
 
 
 def parse(raw: bytes, defaults: Defaults, limits: Limits) -> Settings:
     """The settings that a request's INPUT_0 asks for.
 
     `raw` is UTF-8: a JSON object with keys of `REQUEST_KEYS`, of which only `prompt` is required,
-    or any other text, which is then the prompt. Without a seed the settings get a random one.
+    or any other text, which is then the prompt. Without a seed the settings get a random one;
+    `timeout`, in seconds, gives them a deadline that long from now.
     Raises InvalidRequest, and nothing else, for what cannot be served.
     """
     # A character of JSON is at most 12 bytes for 2 of UTF-16, 6 for one ASCII letter.
@@ -156,7 +181,9 @@ def parse(raw: bytes, defaults: Defaults, limits: Limits) -> Settings:
     values.update(asked)
     if "seed" not in values:
         values["seed"] = secrets.randbits(32)
-    return _check(values, limits, defaults.size_multiple)
+    deadline = _deadline(values.pop("timeout")) if "timeout" in values else None
+    settings = _check(values, limits, defaults.size_multiple)
+    return dataclasses.replace(settings, deadline=deadline)
 
 
 def _decode(field: str, raw: bytes) -> str:
@@ -197,7 +224,7 @@ def _number(digits: str) -> int | float:
 
 def _check(values: dict[str, Any], limits: Limits, size_multiple: int) -> Settings:
     for key, value in values.items():
-        if key not in REQUEST_KEYS:
+        if key not in PICTURE_KEYS:
             raise InvalidRequest(key, value, f"only the keys {', '.join(REQUEST_KEYS)}")
     prompt = _text("prompt", values["prompt"], limits)
     if not prompt.strip():
@@ -241,9 +268,19 @@ def _integer(field: str, value: Any, high: int, low: int = 1) -> int:
 
 
 def _real(field: str, value: Any, high: float) -> float:
-    if type(value) not in (int, float) or not 0 <= value <= high:
+    if not _is_number(value) or not 0 <= value <= high:
         raise InvalidRequest(field, value, f"a number from 0 to {high}")
     return float(value)
+
+
+def _deadline(timeout: Any) -> float:
+    if not _is_number(timeout) or not 0 < timeout <= MAX_TIMEOUT:
+        raise InvalidRequest("timeout", timeout, f"seconds, over 0 to {MAX_TIMEOUT:.0f}")
+    return time.monotonic() + timeout
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float)
 
 
 def _side(field: str, value: Any, high: int, limits: Limits, multiple: int) -> int:

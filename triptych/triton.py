@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from triptych.errors import InvalidRequest, ModelFileError
+from triptych.errors import Expired, InvalidRequest, ModelFileError
 from triptych.loop import Cancelled, LoopClosed
 
 
@@ -89,7 +89,13 @@ class Model:
         return _triton_error(f"{self.name}: {public(error)}", code)
 
 
-_CODES = {InvalidRequest: "INVALID_ARG", Cancelled: "CANCELLED", LoopClosed: "UNAVAILABLE"}
+# Triton has no code of its own for a deadline.
+_CODES = {
+    InvalidRequest: "INVALID_ARG",
+    Cancelled: "CANCELLED",
+    Expired: "CANCELLED",
+    LoopClosed: "UNAVAILABLE",
+}
 
 
 _INVALID = re.compile(r"\w+: [\w.]+: got .*; allowed: ")

@@ -171,6 +171,14 @@ def test_the_timeout_ends_the_call_at_both_ends(fake):
         client.generate("x", timeout=0.3)
     assert time.monotonic() - started < 5
     assert left.wait(5)
+    assert fake.requests == [{"prompt": "x", "timeout": 0.3}]
+
+
+def test_a_server_that_ends_the_work_by_its_own_clock_is_a_timeout_too(fake):
+    words = "unet_loop: timeout: the request's time was over after 3 of 20 calls of the UNet"
+    fake.behave = refuse(grpc.StatusCode.CANCELLED, words)
+    with Client(fake.url) as client, pytest.raises(TimedOut, match="within 9 s"):
+        client.generate("x", timeout=9)
 
 
 def test_a_port_that_never_answers_ends_with_the_timeout():
@@ -199,7 +207,8 @@ def test_threads_share_a_client(fake):
 def test_the_command_needs_no_arguments_but_a_server(fake, command, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert command.main(["--url", fake.url]) == 0
-    assert fake.requests == [{"prompt": command.PROMPT, "output_format": "png"}]
+    asked = {"prompt": command.PROMPT, "output_format": "png", "timeout": 300}
+    assert fake.requests == [asked]
     printed = capsys.readouterr()
     seed = image.read_settings((tmp_path / "out.png").read_bytes()).seed
     assert re.fullmatch(rf"out\.png: 128x64, seed {seed}, \d+\.\d\d s\n", printed.out)
@@ -221,7 +230,7 @@ def test_the_command_has_a_flag_for_every_setting(fake, command, tmp_path):
     for name, value in flags.items():
         arguments += ["--" + name.replace("_", "-"), str(value)]
     assert command.main(arguments) == 0
-    assert fake.requests == [{"prompt": "x", **flags}]
+    assert fake.requests == [{"prompt": "x", "timeout": 300, **flags}]
     assert (tmp_path / "a.webp").read_bytes()[8:12] == b"WEBP"
 
 

@@ -1,11 +1,12 @@
 import dataclasses
+import time
 
 import numpy as np
 import pytest
 
 from triptych import schedulers
 from triptych.denoising import Denoising
-from triptych.errors import InvalidRequest, NotFinite
+from triptych.errors import Expired, InvalidRequest, NotFinite
 from triptych.loop import DenoisingLoop
 from triptych.noise import Noise
 from triptych.pipeline import Pipeline
@@ -53,6 +54,14 @@ def test_latents_begin_as_the_seeds_noise_times_the_schedulers_sigma():
     assert sigma > 10
     np.testing.assert_allclose(euler.latents, noise * sigma, rtol=1e-6)
     assert euler.latents.dtype == np.float32
+
+
+def test_a_deadline_is_checked_and_says_how_far_the_image_came():
+    in_time, late = image(deadline=time.monotonic() + 100), image(deadline=time.monotonic())
+    late.advance(np.zeros((2, *late.latents.shape), np.float32))
+    in_time.check_deadline()
+    with pytest.raises(Expired, match=r"^timeout: .* after 1 of 5 calls of the UNet$"):
+        late.check_deadline()
 
 
 def test_guidance_takes_two_rows_with_the_negative_prompt_first():

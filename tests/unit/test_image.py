@@ -86,6 +86,14 @@ def test_the_same_image_is_the_same_file():
     assert image.encode(smooth(), SETTINGS) == image.encode(smooth(), SETTINGS)
 
 
+@pytest.mark.parametrize("output_format", OUTPUT_FORMATS)
+def test_a_deadline_leaves_no_mark_on_the_file(output_format):
+    usual = dataclasses.replace(SETTINGS, output_format=output_format)
+    hurried = dataclasses.replace(usual, deadline=12345.5)
+    assert image.encode(smooth(), hurried) == image.encode(smooth(), usual)
+    assert image.read_settings(image.encode(smooth(), hurried)).deadline is None
+
+
 def test_a_png_tells_its_settings_in_text_chunks_that_any_program_shows():
     settings = dataclasses.replace(SETTINGS, prompt="ein Fuß", negative_prompt="狐")
     texts = opened(image.encode(smooth(), settings)).text

@@ -6,6 +6,7 @@ from concurrent.futures import Future, wait
 import numpy as np
 import pytest
 
+from triptych.errors import Expired
 from triptych.loop import Cancelled, DenoisingLoop, LoopClosed, Observer
 
 LATENTS, EMBEDS = (4, 8, 8), (7, 16)
@@ -31,6 +32,9 @@ class FakeImage:
     @property
     def timestep(self):
         return np.float32(1000 * self.number + self.made)
+
+    def check_deadline(self):
+        pass
 
     def model_input(self):
         return self.latents
@@ -344,6 +348,20 @@ def test_a_cancelled_image_is_in_no_further_call(start):
     assert isinstance(gone.result(timeout=10), Cancelled)
     assert kept.result(timeout=10) is stays.latents
     assert unet.served() == [[given_up.number]] + [[stays.number]] * 4
+
+
+def test_an_image_past_its_deadline_is_in_no_further_call():
+    late, in_time, unet = FakeImage(50), FakeImage(5), Unet()
+
+    def check_deadline():
+        if late.made == 2:
+            raise Expired("2 calls were made")
+
+    late.check_deadline = check_deadline
+    results = DenoisingLoop(unet, 32).run_to_end([late, in_time])
+    assert str(results[0]) == "2 calls were made"
+    assert isinstance(results[1], np.ndarray)
+    assert [late.number in numbers for numbers in unet.served()] == [True, True, False, False, False]
 
 
 def test_an_image_cancelled_before_its_first_call_is_in_none(start):

@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import sys
+import time
 
 import pytest
 from hypothesis import example, given
@@ -11,6 +12,7 @@ from triptych.errors import InvalidRequest
 from triptych.settings import (
     MAX_SEED,
     OUTPUT_FORMATS,
+    PICTURE_KEYS,
     REQUEST_KEYS,
     Defaults,
     Limits,
@@ -71,9 +73,35 @@ def test_a_json_object_sets_everything():
         "output_format": "webp",
     }
     settings = ask(json.dumps(asked))
-    assert dataclasses.asdict(settings) == {**asked, "scheduler": "euler", "warnings": ()}
+    not_asked = {"warnings": (), "deadline": None}
+    assert dataclasses.asdict(settings) == {**asked, "scheduler": "euler", **not_asked}
     assert type(settings.guidance_scale) is float
-    assert set(asked) == set(REQUEST_KEYS)
+    assert {*asked, "timeout"} == set(REQUEST_KEYS)
+
+
+def test_a_timeout_becomes_a_deadline_that_every_process_here_understands():
+    before = time.monotonic()
+    settings = ask('{"prompt": "x", "timeout": 2.5}')
+    assert before + 2.5 <= settings.deadline <= time.monotonic() + 2.5
+    assert not settings.expired
+    assert Settings.from_json(settings.to_json()) == settings
+    assert ask('{"prompt": "x", "timeout": 1e-9}').expired
+    assert not ask("x").expired
+    assert "deadline" not in json.loads(ask("x").to_json())
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "NaN", "Infinity", "1e7", "true", "null", '"5"'])
+def test_a_timeout_that_is_none_is_refused(value):
+    field, message = refused(f'{{"prompt": "x", "timeout": {value}}}')
+    assert field == "timeout"
+    assert message.endswith("allowed: seconds, over 0 to 1000000")
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "1" * 400, "true", '"5"', "[1]"])
+def test_a_settings_tensors_deadline_is_a_time(value):
+    text = ask("x").to_json()[:-1] + f', "deadline": {value}}}'
+    with pytest.raises(InvalidRequest, match=r"^deadline: "):
+        Settings.from_json(text)
 
 
 @pytest.mark.parametrize("name", schedulers.NAMES)
@@ -331,6 +359,7 @@ SETTINGS = st.builds(
     scheduler=st.sampled_from(schedulers.NAMES),
     output_format=st.sampled_from(OUTPUT_FORMATS),
     warnings=st.lists(st.text(max_size=20), max_size=2).map(tuple),
+    deadline=st.none() | st.floats(0, 1e9),
 )
 
 
@@ -341,7 +370,7 @@ def test_settings_survive_json(settings):
     assert Settings.from_json(text.encode()) == settings
 
 
-@given(SETTINGS, st.sampled_from([*REQUEST_KEYS, "warnings", "more"]), ANY_JSON)
+@given(SETTINGS, st.sampled_from([*PICTURE_KEYS, "warnings", "deadline", "more"]), ANY_JSON)
 def test_settings_with_one_value_changed_are_settings_or_the_error(settings, key, value):
     changed = {**json.loads(settings.to_json()), key: value}
     try:
@@ -356,7 +385,7 @@ def test_any_bytes_as_a_settings_tensor_give_the_error(raw):
         Settings.from_json(raw)
 
 
-@pytest.mark.parametrize("key", REQUEST_KEYS)
+@pytest.mark.parametrize("key", PICTURE_KEYS)
 def test_a_settings_tensor_must_be_whole(key):
     values = json.loads(ask("x").to_json())
     del values[key]

@@ -6,6 +6,7 @@ from pathlib import Path
 sys.path.append(str(Path(__file__).resolve().parents[3]))  # the checkout, if not installed
 
 from triptych import image, triton
+from triptych.errors import Expired
 from triptych.settings import Settings
 
 
@@ -18,5 +19,7 @@ class TritonPythonModel:
 
     def encode(self, inputs):
         settings = [Settings.from_json(text) for text in inputs["settings"][:, 0]]
+        if any(one.expired for one in settings):
+            raise Expired("timeout: the request's time was over when the picture was decoded")
         pictures = map(image.encode_base64, inputs["sample"], settings)
         return {"OUTPUT_0": triton.strings(list(pictures))}

@@ -16,8 +16,9 @@ from diffusers.models.attention_processor import AttnProcessor
 from transformers import CLIPTextModel
 
 from triptych_export.errors import ExportError
-from triptych_export.source import Source
+from triptych_export.source import PARTS, Source, read_json
 from triptych_export.stages import Stage, example
+from triptych_export.weight_names import name_weights
 
 diffusers.utils.logging.disable_progress_bar()
 transformers.utils.logging.disable_progress_bar()
@@ -74,7 +75,11 @@ def load(stage: Stage, source: Source) -> torch.nn.Module:
         return _UNet(model)
     model = _load(AutoencoderKL, source.folder, "vae")
     model.set_attn_processor(AttnProcessor())
-    return _VAEDecoder(model) if stage.name == "vae_decoder" else _VAEEncoder(model)
+    if stage.name == "vae_decoder":
+        del model.encoder, model.quant_conv
+        return _VAEDecoder(model)
+    del model.decoder, model.post_quant_conv
+    return _VAEEncoder(model)
 
 
 def run(module: torch.nn.Module, inputs: list[dict]) -> list[np.ndarray]:
@@ -110,7 +115,13 @@ def export(module: torch.nn.Module, stage: Stage, source: Source, folder: Path) 
             opset_version=OPSET,
             dynamo=False,
         )
-        return onnx.load(str(path))
+        model = onnx.load(str(path))
+    weights = {name: value.numpy() for name, value in module.model.state_dict().items()}
+    part = stage.name if stage.name in PARTS else "vae"
+    config = read_json(source.folder / part / "config.json")
+    config.pop("_name_or_path", None)
+    name_weights(model, weights, config)
+    return model
 
 
 def _load(kind, folder: Path, part: str, **options) -> torch.nn.Module:

@@ -1,0 +1,128 @@
+"""A served repository back to the weights that it was exported from."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import onnx
+import pytest
+import torch
+from random_models import write_model
+from safetensors.torch import load_file, save_file
+from transformers import CLIPTokenizer
+
+from triptych_export.cli import CHECKOUT, main
+from triptych_export.errors import ExportError
+from triptych_export.rebuild import rebuild
+
+COMMAND = CHECKOUT / "scripts" / "rebuild_checkpoint.py"
+WEIGHTS = {
+    "text_encoder": "model.safetensors",
+    "unet": "diffusion_pytorch_model.safetensors",
+    "vae": "diffusion_pytorch_model.safetensors",
+}
+
+NOT_SERVED = ("encoder.", "quant_conv.")
+
+
+def command(repository: Path, output: Path) -> subprocess.CompletedProcess:
+    line = [sys.executable, str(COMMAND), str(repository), str(output)]
+    return subprocess.run(line, capture_output=True, text=True, timeout=300)
+
+
+def state(folder: Path) -> dict[str, torch.Tensor]:
+    """Every weight of a folder in diffusers' layout that is served, by part and name."""
+    return {
+        f"{part}/{name}": value
+        for part, file in WEIGHTS.items()
+        for name, value in load_file(folder / part / file).items()
+        if part != "vae" or not name.startswith(NOT_SERVED)
+    }
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    """Stable Diffusion 1.x with no two weights alike."""
+    folder = write_model(tmp_path_factory.mktemp("source") / "model")
+    for part, file in WEIGHTS.items():
+        weights = load_file(folder / part / file)
+        random = {name: value + 0.1 * torch.randn_like(value) for name, value in weights.items()}
+        save_file(random, folder / part / file, {"format": "pt"})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def served(model, tmp_path_factory) -> Path:
+    output = tmp_path_factory.mktemp("served") / "repository"
+    assert main([str(model), "--output", str(output)]) == 0
+    return output
+
+
+def same_files(model: Path, rebuilt: Path) -> None:
+    """What is no weight comes back too."""
+    configs = [
+        json.loads((folder / "scheduler" / "scheduler_config.json").read_text())
+        for folder in (model, rebuilt)
+    ]
+    assert configs[0] == configs[1]
+    tokenizers = [
+        CLIPTokenizer.from_pretrained(folder / "tokenizer") for folder in (model, rebuilt)
+    ]
+    assert tokenizers[0].get_vocab() == tokenizers[1].get_vocab()
+    assert tokenizers[0]("red blue").input_ids == tokenizers[1]("red blue").input_ids
+
+
+def test_every_weight_comes_back_under_its_name(model, served, tmp_path):
+    result = command(served, tmp_path)
+    assert result.returncode == 0, result.stderr
+    expected, found = state(model), state(tmp_path)
+    assert found.keys() == expected.keys()
+    for name, weight in expected.items():
+        assert torch.equal(found[name], weight), name
+    same_files(model, tmp_path)
+    vae = load_file(tmp_path / "vae" / WEIGHTS["vae"])
+    assert not any(vae[name].any() for name in vae if name.startswith(NOT_SERVED))
+
+
+def test_equal_weights_and_weights_in_half_precision_come_back_too(tmp_path):
+    """A new model's norms are all ones and zeros, of which the graph keeps one each."""
+    model = write_model(tmp_path / "model", second=True)
+    served, rebuilt = tmp_path / "served", tmp_path / "rebuilt"
+    assert main([str(model), "--output", str(served), "--precision", "fp16-storage"]) == 0
+    rebuild(served, rebuilt)
+    expected, found = state(model), state(rebuilt)
+    assert found.keys() == expected.keys()
+    for name, weight in expected.items():
+        stored = weight.half().float() if weight.numel() >= 256 else weight
+        assert torch.equal(found[name], stored), name
+    same_files(model, rebuilt)
+
+
+def test_the_graphs_weights_are_named_as_in_the_state_dict(model, served):
+    known = {name.split("/", 1)[1] for name in state(model)}
+    for stage in ("text_encoder", "unet", "vae_decoder"):
+        graph = onnx.load(str(served / stage / "1" / "model.onnx")).graph
+        names = [t.name for t in graph.initializer if t.data_type == onnx.TensorProto.FLOAT]
+        assert len(names) > 20 and {name.removesuffix(".T") for name in names} <= known
+
+
+def test_a_repository_without_names_is_refused(served, tmp_path):
+    bare = Path(shutil.copytree(served, tmp_path / "bare"))
+    path = bare / "unet" / "1" / "model.onnx"
+    graph = onnx.load(str(path))
+    del graph.metadata_props[:]
+    onnx.save_model(graph, str(path))
+    with pytest.raises(ExportError, match="keeps no names of weights"):
+        rebuild(bare, tmp_path / "rebuilt")
+    assert not (tmp_path / "rebuilt").exists()
+
+
+def test_a_repository_without_networks_is_refused(tmp_path):
+    (tmp_path / "unet_loop" / "1").mkdir(parents=True)
+    result = command(tmp_path, tmp_path / "rebuilt")
+    assert result.returncode == 1
+    assert "scheduler_config.json" in result.stderr and "Traceback" not in result.stderr

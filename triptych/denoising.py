@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from triptych import schedulers
@@ -16,7 +18,9 @@ class Denoising:
 
     `rows`: rows that it takes in a call, 2 with guidance (the negative prompt's first, as diffusers
     has it), else 1. `embeds`: those rows' text embeddings, float32 [L, C] each. `latents`: float32
-    [channels, h, w]; at first the seed's noise times the scheduler's `init_noise_sigma`.
+    [channels, h, w]; at first the seed's noise times the scheduler's `init_noise_sigma`. `call`:
+    calls of the UNet that were made. `watcher`: told of each, with the UNet's output after
+    guidance, before the scheduler's step.
     """
 
     def __init__(
@@ -42,7 +46,8 @@ class Denoising:
             settings.scheduler, pipeline.scheduler_config, settings.num_inference_steps
         )
         self._noise = Noise(settings.seed)
-        self._call = 0
+        self.call = 0
+        self.watcher: Callable[[Denoising, np.ndarray], None] | None = None
         prompt_embeds = np.ascontiguousarray(prompt_embeds, dtype=np.float32)
         if settings.guidance_scale > 1:
             negative = np.ascontiguousarray(negative_prompt_embeds, dtype=np.float32)
@@ -54,24 +59,29 @@ class Denoising:
         self.latents = noise * np.float32(self._scheduler.init_noise_sigma)
 
     @property
+    def calls(self) -> int:
+        """Calls of the UNet in all; PNDM has more of them than steps."""
+        return len(self._scheduler.timesteps)
+
+    @property
     def finished(self) -> bool:
         """Whether every call of the UNet has been made."""
-        return self._call == len(self._scheduler.timesteps)
+        return self.call == self.calls
 
     @property
     def timestep(self) -> np.float32:
         """The timestep of the next call."""
-        return self._scheduler.timesteps[self._call]
+        return self._scheduler.timesteps[self.call]
 
     def check_deadline(self) -> None:
         """Raise Expired, which says how far it came, if nobody waits for the image any more."""
         if self._settings.expired:
-            calls = f"{self._call} of {len(self._scheduler.timesteps)} calls of the UNet"
+            calls = f"{self.call} of {self.calls} calls of the UNet"
             raise Expired(f"timeout: the request's time was over after {calls}")
 
     def model_input(self) -> np.ndarray:
         """What the next call takes, the same for each row: float32 [channels, h, w]."""
-        return self._scheduler.scale_model_input(self.latents, self._call)
+        return self._scheduler.scale_model_input(self.latents, self.call)
 
     def advance(self, model_output: np.ndarray) -> None:
         """Take one scheduler step with the UNet's output, float32 [rows, channels, h, w], not kept.
@@ -87,8 +97,10 @@ class Denoising:
                 guided += negative
             else:
                 guided = model_output[0]
-            self.latents = self._scheduler.step(guided, self._call, self.latents, self._noise.randn)
-        self._call += 1
+            if self.watcher is not None:
+                self.watcher(self, guided)
+            self.latents = self._scheduler.step(guided, self.call, self.latents, self._noise.randn)
+        self.call += 1
 
     def result(self) -> np.ndarray:
         """What the VAE's decoder takes, float32 [channels, h, w].

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from triptych import schedulers
 from triptych.errors import InvalidRequest, ModelFileError
 from triptych.settings import Defaults
@@ -23,6 +25,7 @@ class Pipeline:
     `height` and `width` are the picture's in pixels where the request names none. Its latents have
     `latent_channels` channels and one element every `vae_scale_factor` pixels; the VAE's decoder
     takes `latents / scaling_factor + shift_factor`. Steps and guidance default to diffusers' own.
+    `latent_rgb` are the colours of previews, see `triptych.preview`; without it there are none.
     """
 
     height: int
@@ -34,6 +37,7 @@ class Pipeline:
     shift_factor: float = 0.0
     num_inference_steps: int = 50
     guidance_scale: float = 7.5
+    latent_rgb: list[list[float]] | None = None
 
     @classmethod
     def load(cls, folder: str | Path) -> Pipeline:
@@ -41,7 +45,7 @@ class Pipeline:
         path = Path(folder) / "pipeline.json"
         values = _read(path)
         for field in dataclasses.fields(cls):
-            if field.name == "scheduler_config":
+            if field.name in ("scheduler_config", "latent_rgb"):
                 continue
             if field.name not in values:
                 if field.default is dataclasses.MISSING:
@@ -54,6 +58,8 @@ class Pipeline:
             raise ModelFileError(path, f"unknown: {names}", FIX)
         scheduler_path = Path(folder) / "scheduler_config.json"
         pipeline = cls(scheduler_config=_read(scheduler_path), **values)
+        if pipeline.latent_rgb is not None:
+            _check_colours(path, pipeline)
         for name in ("height", "width"):
             if values[name] % pipeline.vae_scale_factor:
                 problem = f"{name} {values[name]} is no multiple of vae_scale_factor"
@@ -106,3 +112,13 @@ def _check_number(path: Path, name: str, value: Any) -> None:
     if not right_type or not math.isfinite(value) or not (value > 0 or from_zero):
         kind = "a whole number over 0" if whole else "a number"
         raise ModelFileError(path, f"{name} is {value!r}, not {kind}", FIX)
+
+
+def _check_colours(path: Path, pipeline: Pipeline) -> None:
+    rows, wanted = pipeline.latent_rgb, (pipeline.latent_channels + 1, 3)
+    try:
+        numbers = np.array(rows, dtype=np.float64)
+    except (TypeError, ValueError):
+        numbers = np.array(np.nan)
+    if numbers.shape != wanted or not np.isfinite(numbers).all():
+        raise ModelFileError(path, f"latent_rgb is no table of {wanted[0]} rows of 3 numbers", FIX)

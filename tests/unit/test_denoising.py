@@ -56,6 +56,21 @@ def test_latents_begin_as_the_seeds_noise_times_the_schedulers_sigma():
     assert euler.latents.dtype == np.float32
 
 
+def test_a_watcher_sees_every_call_with_guidance_done_and_changes_nothing():
+    watched, seen = image(scheduler="pndm"), []
+
+    def watcher(own, guided):
+        noise = predict(np.stack([own.model_input()] * 2), own.timestep[None], np.stack(own.embeds))
+        expected = noise[0] + np.float32(7.5) * (noise[1] - noise[0])
+        np.testing.assert_allclose(guided, expected, rtol=1e-5, atol=1e-5)
+        seen.append(own.call)
+
+    watched.watcher = watcher
+    (latents,) = denoise(watched)
+    assert seen == list(range(6)) and watched.calls == watched.call == 6
+    np.testing.assert_array_equal(latents, *denoise(image(scheduler="pndm")))
+
+
 def test_a_deadline_is_checked_and_says_how_far_the_image_came():
     in_time, late = image(deadline=time.monotonic() + 100), image(deadline=time.monotonic())
     late.advance(np.zeros((2, *late.latents.shape), np.float32))

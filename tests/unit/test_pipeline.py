@@ -93,3 +93,18 @@ def test_a_number_that_is_missing_is_named(folder):
 def test_a_scheduler_that_is_not_served_is_named(folder, scheduler):
     with pytest.raises(ModelFileError, match=r"scheduler_config\.json: .*_class_name"):
         Pipeline.load(folder(scheduler=scheduler))
+
+
+@pytest.mark.parametrize(
+    "rows",
+    ["x", [], [[1, 2, 3]] * 4, [[1, 2]] * 5, [[1, 2, "x"]] * 5, [[1, 2, None]] * 5, [1, [2], 3]],
+)
+def test_colours_of_previews_that_are_no_table_are_named(folder, rows):
+    with pytest.raises(ModelFileError, match=r"pipeline\.json: latent_rgb is no table of 5 rows"):
+        Pipeline.load(folder({**NUMBERS, "latent_rgb": rows}))
+
+
+def test_colours_of_previews_are_optional(folder):
+    rows = [[0.1, 0.2, 0.3]] * 5
+    assert Pipeline.load(folder({**NUMBERS, "latent_rgb": rows})).latent_rgb == rows
+    assert Pipeline.load(folder()).latent_rgb is None

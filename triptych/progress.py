@@ -1,0 +1,150 @@
+"""How far an image in the loop has come, told to the process of the model that streams it.
+
+The two are different processes of one Triton, and a call between them every step would cost both
+more than the step's own bookkeeping. So the one that streams makes a small file in shared memory
+and names it in its request's id; the loop writes there, and looks there whether to stop.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import struct
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from triptych.denoising import Denoising
+from triptych.errors import NotFinite
+from triptych.preview import Preview
+
+FOLDER = Path("/dev/shm")
+PREFIX_VARIABLE = "TRIPTYCH_SHARED_MEMORY_PREFIX"
+"""In the environment: how the names begin that the launcher clears away after a server's end."""
+
+_OWNER = struct.Struct("<HH")  # whether to stop, preview_every
+_STEP = struct.Struct("<II")  # calls made, calls in all
+_SIZE = struct.Struct("<IHH")  # the call that the preview is of, its height and width
+_END = struct.Struct("<I")  # that call again: what lies between was written as a whole
+_STEP_AT = _OWNER.size
+_SIZE_AT = _STEP_AT + _STEP.size
+_PIXELS_AT = _SIZE_AT + _SIZE.size
+_MOST_PIXELS = 16 * 1024  # a preview of more is thinned out
+_FILE = _PIXELS_AT + 3 * _MOST_PIXELS + _END.size
+
+
+class Progress(NamedTuple):
+    """`step` of `total` calls of the UNet are made; `preview` is a new uint8 [h, w, 3], or None."""
+
+    step: int
+    total: int
+    preview: np.ndarray | None
+
+
+class Record:
+    """One image's file, for whom it is made; `close` takes it away."""
+
+    def __init__(self, preview_every: int) -> None:
+        """A preview every so many steps, 0 for none. OSError if shared memory has no room."""
+        self.token = secrets.token_hex(16)
+        self._path = _path(self.token)
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        self._file = os.open(self._path, flags, 0o600)
+        try:
+            os.posix_fallocate(self._file, 0, _FILE)
+            os.pwrite(self._file, _OWNER.pack(0, preview_every), 0)
+        except OSError:
+            self.close()
+            raise
+        self._read = 0
+        self._preview_read = 0
+
+    def read(self) -> Progress | None:
+        """What is new since the last time, or None."""
+        step, total = _STEP.unpack(os.pread(self._file, _STEP.size, _STEP_AT))
+        if step == self._read:
+            return None
+        self._read = step
+        return Progress(step, total, self._preview())
+
+    def _preview(self) -> np.ndarray | None:
+        block = os.pread(self._file, _FILE - _SIZE_AT, _SIZE_AT)
+        step, height, width = _SIZE.unpack_from(block)
+        if step == self._preview_read:
+            return None
+        end = _SIZE.size + 3 * height * width
+        if _END.unpack_from(block, end) != (step,):
+            return None
+        self._preview_read = step
+        pixels = np.frombuffer(block, np.uint8, 3 * height * width, _SIZE.size)
+        return pixels.reshape(height, width, 3)
+
+    def stop(self) -> None:
+        """Have the image leave the loop before its next call."""
+        os.pwrite(self._file, b"\1", 0)
+
+    def close(self) -> None:
+        os.close(self._file)
+        os.unlink(self._path)
+
+
+class Writer:
+    """The same file, for the loop: a `watcher` of the image that it is told of."""
+
+    def __init__(self, token: str, preview: Preview | None) -> None:
+        """OSError if nobody has made a file for `token`; `preview` draws, where the model can."""
+        self._file = os.open(_path(token), os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        _, self._every = _OWNER.unpack(os.pread(self._file, _OWNER.size, 0))
+        self._preview = preview
+
+    def __call__(self, image: Denoising, model_output: np.ndarray) -> None:
+        step = image.call + 1
+        if self._preview and self._every and step % self._every == 0 and step < image.calls:
+            self._draw(step, image, model_output)
+        os.pwrite(self._file, _STEP.pack(step, image.calls), _STEP_AT)
+
+    def _draw(self, step: int, image: Denoising, model_output: np.ndarray) -> None:
+        try:
+            pixels = self._preview.pixels(image.model_input(), image.timestep, model_output)
+        except NotFinite:  # the image itself will say so
+            return
+        every = 1
+        while pixels[::every, ::every].size > 3 * _MOST_PIXELS:
+            every += 1
+        pixels = pixels[::every, ::every]
+        size = _SIZE.pack(step, *pixels.shape[:2])
+        os.pwrite(self._file, size + pixels.tobytes() + _END.pack(step), _SIZE_AT)
+
+    def stopped(self) -> bool:
+        """Whether nobody waits for the image any more; a system call, no more."""
+        return os.pread(self._file, 1, 0) == b"\1"
+
+    def close(self) -> None:
+        os.close(self._file)
+
+
+def writer(request_id: str, preview: Preview | None) -> Writer | None:
+    """The writer for a request, None for one whose progress nobody asked for."""
+    if not re.fullmatch("[0-9a-f]{32}", request_id):
+        return None
+    try:
+        return Writer(request_id, preview)
+    except OSError:
+        return None
+
+
+def clear() -> None:
+    """Take away the files of a streaming process that was killed."""
+    for path in FOLDER.glob(_prefix() + "*"):
+        path.unlink()
+
+
+def _path(token: str) -> Path:
+    return FOLDER / (_prefix() + token)
+
+
+def _prefix() -> str:
+    """Every process of one Triton has the same parent, Triton itself."""
+    return os.environ.get(PREFIX_VARIABLE, f"triptych_{os.getppid()}_") + "progress_"

@@ -34,6 +34,10 @@ class Expired(Exception):
     """The time that the client gave its request is over: work on it has ended."""
 
 
+class QueueFull(Exception):
+    """There is no room for another request now; later there will be."""
+
+
 class NotFinite(ArithmeticError):
     """NaN or infinity where the numbers of a picture should be."""
 

@@ -73,8 +73,14 @@ class DenoisingLoop:
         self._observer = observer or Observer()
         self._condition = threading.Condition()
         self._arrived: list[_Flight] = []
+        self._held = 0
         self._closed = False
         self._thread: threading.Thread | None = None
+
+    @property
+    def held(self) -> int:
+        """Images submitted and not done yet, those that have not joined a tick included."""
+        return self._held
 
     def submit(
         self,
@@ -89,10 +95,17 @@ class DenoisingLoop:
         deadline is checked and `cancelled` asked.
         Raises LoopClosed, with no call of `done`, if the loop is closed already.
         """
+
+        def leave(result: np.ndarray | Exception) -> None:
+            with self._condition:
+                self._held -= 1
+            done(result)
+
         with self._condition:
             if self._closed:
                 raise LoopClosed("the denoising loop is closed")
-            self._arrived.append(_Flight(image, done, cancelled))
+            self._arrived.append(_Flight(image, leave, cancelled))
+            self._held += 1
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="denoising", daemon=True)
                 self._thread.start()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import threading
 import time
@@ -12,7 +13,7 @@ import numpy as np
 
 from triptych import triton
 from triptych.denoising import Denoising
-from triptych.errors import InvalidRequest
+from triptych.errors import InvalidRequest, QueueFull
 from triptych.loop import DenoisingLoop
 from triptych.loop_metrics import LoopMetrics
 from triptych.pipeline import Pipeline
@@ -25,8 +26,9 @@ class LoopStage:
     def __init__(self, model: triton.Model) -> None:
         self._model = model
         self._pipeline = Pipeline.load(model.folder)
-        max_rows = int(model.parameters["max_rows"])
-        self._loop = DenoisingLoop(predict_noise, max_rows, LoopMetrics({"model": model.name}))
+        self._max_queue = model.count("max_queue", 64)
+        metrics = LoopMetrics({"model": model.name})
+        self._loop = DenoisingLoop(predict_noise, model.count("max_rows", 32), metrics)
         self._watch = Watch()
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
@@ -51,7 +53,11 @@ class LoopStage:
             reply.send(self._response(latents))
 
         try:
-            images = self._images(request)
+            tensors = self._model.inputs(request)
+            held = self._loop.held
+            if held + len(tensors["settings"]) > self._max_queue:
+                raise QueueFull(f"the queue is full: {held} of {self._max_queue} images; try later")
+            images = self._images(tensors, triton.deadline(request))
         except Exception as error:
             answer(error)
             return
@@ -71,7 +77,7 @@ class LoopStage:
         owners: list[Callable] = []
         for position, request in enumerate(requests):
             try:
-                own = self._images(request)
+                own = self._images(self._model.inputs(request), triton.deadline(request))
             except Exception as error:
                 answers[position] = error
                 continue
@@ -82,10 +88,9 @@ class LoopStage:
             done(latents)
         return [self._response(latents) for latents in answers]
 
-    def _images(self, request: Any) -> list[Denoising]:
-        """The request's images, one a batch element, all of one size."""
-        tensors = self._model.inputs(request)
-        settings = [Settings.from_json(text) for text in tensors["settings"][:, 0]]
+    def _images(self, tensors: dict[str, np.ndarray], limit: float | None) -> list[Denoising]:
+        """A request's images, one a batch element, all of one size; `limit`: its own deadline."""
+        settings = [_sooner(Settings.from_json(text), limit) for text in tensors["settings"][:, 0]]
         sizes = {(one.height, one.width) for one in settings}
         if len(sizes) > 1:
             raise InvalidRequest("settings", str(sorted(sizes)), "one height and width a batch")
@@ -168,6 +173,13 @@ class Results:
             self._answer(result if failed else self._latents)
 
         return done
+
+
+def _sooner(settings: Settings, limit: float | None) -> Settings:
+    """The settings, with the deadline `limit` if that comes first."""
+    if limit is None or (settings.deadline is not None and settings.deadline < limit):
+        return settings
+    return dataclasses.replace(settings, deadline=limit)
 
 
 def predict_noise(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from triptych.errors import Expired, InvalidRequest, ModelFileError
+from triptych.errors import Expired, InvalidRequest, ModelFileError, QueueFull
 from triptych.loop import Cancelled, LoopClosed
 
 
@@ -41,6 +42,14 @@ class Model:
         """The `parameters` of config.pbtxt."""
         entries = self.config.get("parameters") or {}
         return {key: value["string_value"] for key, value in entries.items()}
+
+    def count(self, name: str, default: int) -> int:
+        """The parameter `name`, a whole number over 0; ValueError, naming it, for anything else."""
+        text = self.parameters.get(name, str(default))
+        if not text.isdecimal() or int(text) < 1:
+            allowed = "a whole number over 0"
+            raise ValueError(f"config.pbtxt: parameter {name}: got {text!r}; allowed: {allowed}")
+        return int(text)
 
     def inputs(self, request: Any) -> dict[str, np.ndarray]:
         """The request's tensors, as NumPy arrays in the host's memory."""
@@ -95,6 +104,7 @@ _CODES = {
     Cancelled: "CANCELLED",
     Expired: "CANCELLED",
     LoopClosed: "UNAVAILABLE",
+    QueueFull: "UNAVAILABLE",
 }
 
 
@@ -159,6 +169,15 @@ class Reply:
         with self._lock:
             can_tell = not self.sent and hasattr(self._sender, "is_cancelled")
             return can_tell and self._sender.is_cancelled()
+
+
+def deadline(request: Any) -> float | None:
+    """When the request's own timeout is over, on the monotonic clock; None without one.
+
+    It is the `timeout` of Triton's protocol, which the ensemble hands on; newer Tritons tell it.
+    """
+    microseconds = request.timeout() if hasattr(request, "timeout") else 0
+    return time.monotonic() + microseconds / 1e6 if microseconds else None
 
 
 def strings(texts: Sequence[str | bytes]) -> np.ndarray:

@@ -85,6 +85,10 @@ class Request(OldRequest):
     def __init__(self, **arrays):
         super().__init__(**arrays)
         self.sender = Sender()
+        self.microseconds = 0
+
+    def timeout(self):
+        return self.microseconds
 
     def get_response_sender(self):
         return self.sender

@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import json
+import re
 import sys
 import threading
 import time
@@ -33,7 +34,7 @@ def stage(tmp_path, monkeypatch):
             monkeypatch.delitem(sys.modules, module, raising=False)
         triton = importlib.import_module("triptych.triton")
         loop_stage = importlib.import_module("triptych.loop_stage")
-        arguments = fake.initialize_args(tmp_path, max_rows="8")
+        arguments = fake.initialize_args(tmp_path, max_rows="8", max_queue="6")
         made.append(loop_stage.LoopStage(triton.Model(arguments)))
         return made[-1]
 
@@ -148,6 +149,63 @@ def test_a_request_given_up_leaves_and_is_not_asked_about_again(stage):
     assert response.error().code() == fake.Error.CANCELLED
     time.sleep(0.1)
     assert len(sent.sender.sent) == 1
+
+
+@pytest.mark.parametrize("whose", ["settings", "Triton"])
+def test_a_request_past_its_deadline_leaves_and_says_how_far_it_came(stage, whose):
+    def slow(**inputs):
+        time.sleep(0.01)
+        return fake.no_noise(**inputs)
+
+    own = {"deadline": time.monotonic() + 0.2} if whose == "settings" else {}
+    sent = request({"num_inference_steps": 200, **own})
+    sent.microseconds = 200_000 if whose == "Triton" else 60_000_000
+    begun = time.monotonic()
+    stage(unet=slow).execute([sent])
+    assert re.fullmatch(
+        r"unet_loop: timeout: the request's time was over after \d+ of 200 calls of the UNet",
+        error(answer(sent)),
+    )
+    assert 0.2 <= time.monotonic() - begun < 1
+    assert answer(sent).error().code() == fake.Error.CANCELLED
+
+
+def test_a_deadline_holds_where_triton_wants_the_answer_at_once(stage):
+    sent = request({"deadline": time.monotonic()}, kind=fake.OldRequest)
+    (response,) = stage("21.10").execute([sent])
+    assert "timeout: the request's time was over after 0 of 4 calls" in error(response)
+
+
+def test_beyond_the_queue_requests_are_refused_at_once_and_served_later(stage):
+    go = threading.Event()
+
+    def waiting(**inputs):
+        assert go.wait(10)
+        return fake.no_noise(**inputs)
+
+    one = stage(unet=waiting)
+    accepted = [request({}, {}, {}), request({}, {})]
+    one.execute(accepted)
+    refused = request({}, {})
+    one.execute([refused])
+    response = refused.sender.sent[0]
+    assert error(response) == "unet_loop: the queue is full: 5 of 6 images; try later"
+    assert response.error().code() == fake.Error.UNAVAILABLE
+    accepted.append(request({}))
+    one.execute(accepted[-1:])
+    go.set()
+    assert not any(answer(sent).has_error() for sent in accepted)
+    again = request(*[{}] * 6)
+    one.execute([again])
+    assert not answer(again).has_error()
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "many", "1.5", ""])
+def test_a_queue_that_is_no_number_is_a_load_error_that_names_it(stage, tmp_path, value):
+    stage()
+    loop_stage, triton = (sys.modules[f"triptych.{name}"] for name in ("loop_stage", "triton"))
+    with pytest.raises(ValueError, match=r"parameter max_queue: got .*; allowed: a whole number"):
+        loop_stage.LoopStage(triton.Model(fake.initialize_args(tmp_path, max_queue=value)))
 
 
 def test_closing_answers_what_is_in_flight(stage):

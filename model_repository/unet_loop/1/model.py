@@ -20,3 +20,4 @@ class TritonPythonModel:
 
     def finalize(self):
         self.stage.close()
+        del self.stage  # with its metrics, which Triton takes back only now

@@ -4,7 +4,7 @@ VENV := .venv
 SET_UP := $(VENV)/.set-up
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run serve test test-full lint lock
+.PHONY: help setup run serve test test-full test-export lint lock
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -26,6 +26,9 @@ test: setup ## every test that needs no PyTorch
 
 test-full: .venv-full/.set-up ## the tests against PyTorch and diffusers, in .venv-full
 	@.venv-full/bin/python -m pytest tests/full
+
+test-export: .venv-full/.set-up ## the export of a full-size model by both roads: 16 GiB, 15 minutes
+	@.venv-full/bin/python -m pytest -s tests/full_size
 
 .venv-full/.set-up: requirements/full.txt | setup
 	@$(VENV)/bin/python -m venv .venv-full

@@ -51,13 +51,42 @@ def write_model(folder: Path, second: bool = False) -> Path:
         up_block_types=("UpDecoderBlock2D",) * 4,
         scaling_factor=0.5,
     )
+    prediction = "v_prediction" if second else "epsilon"
+    return _save(folder, tokenizer, text_encoder, unet, vae, prediction)
+
+
+def write_full_size(folder: Path) -> Path:
+    """A model with the layers and widths of Stable Diffusion 1.5 and random weights."""
+    torch.manual_seed(0)
+    tokenizer = _tokenizer(folder)
+    text_encoder = CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=49408,
+            hidden_size=768,
+            intermediate_size=3072,
+            num_hidden_layers=12,
+            num_attention_heads=12,
+        )
+    )
+    unet = UNet2DConditionModel(sample_size=64, cross_attention_dim=768)
+    vae = AutoencoderKL(
+        sample_size=512,
+        block_out_channels=(128, 256, 512, 512),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        layers_per_block=2,
+    )
+    return _save(folder, tokenizer, text_encoder, unet, vae, "epsilon")
+
+
+def _save(folder, tokenizer, text_encoder, unet, vae, prediction: str) -> Path:
     noise = PNDMScheduler(
         beta_start=0.00085,
         beta_end=0.012,
         beta_schedule="scaled_linear",
         skip_prk_steps=True,
         steps_offset=1,
-        prediction_type="v_prediction" if second else "epsilon",
+        prediction_type=prediction,
     )
     pipeline = StableDiffusionPipeline(
         vae, text_encoder, tokenizer, unet, noise, None, None, requires_safety_checker=False

@@ -1,6 +1,7 @@
 """Starting and ending: what is said when it cannot start, and what is left when it ends."""
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -60,9 +61,9 @@ def regions(token):
 @pytest.fixture
 def started(small_repository, tmp_path):
     server = RunningServer(small_repository, tmp_path / "server.log")
-    before = set(SHARED_MEMORY.glob("triptych_*_lock"))
     with server:
-        (lock,) = set(SHARED_MEMORY.glob("triptych_*_lock")) - before
+        opened = (path.resolve() for path in Path(f"/proc/{server.process.pid}/fd").iterdir())
+        (lock,) = (path for path in opened if path.parent == SHARED_MEMORY)
         server.token = lock.name.split("_")[1]
         assert len(regions(server.token)) > 1
         assert len(processes_of(server)) >= 3
@@ -112,11 +113,11 @@ def test_a_server_that_cannot_load_gives_its_own_code(small_repository, tmp_path
     repository = tmp_path / "repository"
     shutil.copytree(small_repository, repository)
     (repository / "image_encoder" / "1" / "model.py").write_text("raise RuntimeError('no')")
-    before = set(SHARED_MEMORY.glob("triptych_*"))
     run = fastdeployserver(f"--model-repository={repository}", *ports())
     assert run.returncode == 1
     assert "failed to load all models" in run.stderr
-    assert not set(SHARED_MEMORY.glob("triptych_*")) - before
+    token = re.search(r"/triptych-([0-9a-f]{8})/backends", run.stdout + run.stderr).group(1)
+    assert not regions(token)
 
 
 def ports():

@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# From a FastDeploy container or a bare machine to a model that can be served:
+#
+#     bash env_bash.sh [MODEL] [options of scripts/export_stages.py]
+#
+# MODEL is a name or a folder, Stable Diffusion 1.5 if it is left out. In FastDeploy's container the
+# export goes through Paddle and writes native files; elsewhere through PyTorch, unless
+# `--framework paddle` is among the options.
+set -euo pipefail
+root=$(cd "$(dirname "$0")" && pwd)
+
+fail() {
+    echo "env_bash.sh: $1" >&2
+    exit 1
+}
+
+install() { # PYTHON ARGUMENTS...: pip, and what to do where it fails
+    "$1" -m pip install --quiet --disable-pip-version-check "${@:2}" ||
+        fail "pip cannot install ${*:2}: without a network, point pip to a local index or to wheels (PIP_INDEX_URL, PIP_FIND_LINKS)"
+}
+
+in_fastdeploy() { # whether FastDeploy's own server is here, and not only this project's command
+    local server
+    server=$(command -v fastdeployserver) && ! grep -q triptych.launcher "$server"
+}
+
+model=
+if [ $# -gt 0 ] && [[ $1 != -* ]]; then
+    model=$1
+    shift
+fi
+
+if in_fastdeploy; then
+    install python3 -r "$root/requirements/fastdeploy.txt"
+    python3 "$root/scripts/export_stages.py" "${model:-runwayml/stable-diffusion-v1-5}" \
+        --framework paddle "$@"
+else
+    make --no-print-directory -C "$root" setup
+    [ -x "$root/.venv-export/bin/python" ] || "$root/.venv/bin/python" -m venv "$root/.venv-export"
+    install "$root/.venv-export/bin/python" -e "$root[export]"
+    "$root/.venv-export/bin/python" "$root/scripts/export_stages.py" \
+        "${model:-stable-diffusion-v1-5/stable-diffusion-v1-5}" "$@"
+fi
+echo "Ready: fastdeployserver --model-repository=model_repository (or, without FastDeploy, make serve)"

@@ -1,0 +1,136 @@
+"""The images and the compose file, as far as they can be judged without a container engine."""
+
+import http.server
+import json
+import re
+import subprocess
+import sys
+import threading
+from fnmatch import fnmatch
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+IMAGES = sorted((ROOT / "docker").glob("*.Dockerfile"))
+COMPOSE = yaml.safe_load((ROOT / "docker" / "compose.yaml").read_text())
+SERVERS = ("cpu", "tritonserver", "fastdeploy")
+
+
+def instructions(path):
+    """(instruction, rest) of a Dockerfile, continued lines joined."""
+    text = re.sub(r"\\\n\s*", "", re.sub(r"^#.*\n", "", path.read_text(), flags=re.M))
+    return [tuple(line.split(" ", 1)) for line in text.splitlines() if line]
+
+
+def values(path, name):
+    return [rest for instruction, rest in instructions(path) if instruction == name]
+
+
+def ignored(name):
+    """Whether .dockerignore keeps `name` out of the build: its last rule that fits decides."""
+    out = False
+    for rule in (ROOT / ".dockerignore").read_text().splitlines():
+        if rule and not rule.startswith("#") and fnmatch(name, rule.lstrip("!")):
+            out = not rule.startswith("!")
+    return out
+
+
+def test_there_is_an_image_for_every_server():
+    assert sorted(path.stem for path in IMAGES) == sorted(SERVERS)
+
+
+@pytest.mark.parametrize("image", IMAGES, ids=lambda path: path.stem)
+def test_an_image_copies_what_is_there_and_no_weights(image):
+    for copied in values(image, "COPY"):
+        *sources, _ = copied.split()
+        for source in sources:
+            assert (ROOT / source).exists(), source
+            assert not ignored(source.split("/")[0]), source
+            assert not source.startswith(("model_repository", "."))
+
+
+@pytest.mark.parametrize("name", ["model_repository", ".venv", ".git", "checkpoints", "demo"])
+def test_weights_and_environments_stay_out_of_the_build(name):
+    assert ignored(name)
+
+
+@pytest.mark.parametrize("image", IMAGES, ids=lambda path: path.stem)
+def test_an_image_runs_without_root_and_serves_the_mounted_models(image):
+    order = [instruction for instruction, _ in instructions(image)]
+    assert values(image, "USER") == ["1000"]
+    assert "RUN" not in order[order.index("USER") :]
+    command, *flags = json.loads(values(image, "ENTRYPOINT")[0])
+    assert command == "fastdeployserver"
+    assert "--model-repository=/models" in flags
+
+
+@pytest.mark.parametrize("image", IMAGES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("status", [200, 400])
+def test_the_health_check_tells_a_ready_server(image, status):
+    """The command itself, at another port, against Triton's two answers."""
+
+    class Answer(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(status if self.path == "/v2/health/ready" else 404)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.HTTPServer(("localhost", 0), Answer)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        _, _, command = values(image, "HEALTHCHECK")[0].partition("CMD ")
+        _, *arguments = json.loads(command)
+        arguments = [a.replace(":8000/", f":{server.server_port}/") for a in arguments]
+        done = subprocess.run([sys.executable, *arguments], capture_output=True, check=False)
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert (done.returncode == 0) == (status == 200)
+
+
+def test_the_cpu_image_installs_what_make_setup_installs():
+    installs = [
+        re.sub(r" --(no-cache-dir|quiet|disable-pip-version-check)\b", "", command).strip()
+        for text in (
+            " && ".join(values(ROOT / "docker" / "cpu.Dockerfile", "RUN")),
+            (ROOT / "scripts" / "setup.sh").read_text().replace("\n", " && "),
+        )
+        for command in re.findall(r"pip (install .*?)(?: &&|$)", text)
+    ]
+    assert len(installs) == 4
+    assert installs[:2] == installs[2:]
+
+
+@pytest.mark.parametrize("name", SERVERS)
+def test_a_server_of_the_compose_file_has_memory_models_and_a_name(name):
+    server = COMPOSE["services"][name]
+    assert server["shm_size"] == "1gb"
+    assert server["volumes"] == ["${MODELS:-../model_repository}:/models"]
+    assert (ROOT / "docker" / server["build"]["context"] / server["build"]["dockerfile"]).is_file()
+    assert all(port.startswith("127.0.0.1:") for port in server["ports"])
+    assert server["networks"]["default"]["aliases"] == ["server"]
+    assert ("deploy" in server) == (name != "cpu")
+
+
+def test_prometheus_and_grafana_find_what_they_need():
+    mounts = [
+        volume.split(":")[0]
+        for service in ("prometheus", "grafana")
+        for volume in COMPOSE["services"][service]["volumes"]
+    ]
+    for mount in mounts:
+        assert mount in COMPOSE["volumes"] or (ROOT / "docker" / mount).is_file(), mount
+    scrape = yaml.safe_load((ROOT / "docker" / "prometheus.yaml").read_text())
+    assert scrape["scrape_configs"][0]["static_configs"] == [{"targets": ["server:8002"]}]
+    source = yaml.safe_load((ROOT / "docker" / "grafana" / "datasource.yaml").read_text())
+    assert source["datasources"][0]["url"] == "http://prometheus:9090"
+    board = yaml.safe_load((ROOT / "docker" / "grafana" / "dashboards.yaml").read_text())
+    folder = board["providers"][0]["options"]["path"]
+    assert any(f":{folder}/" in mount for mount in COMPOSE["services"]["grafana"]["volumes"])
+    for service in ("prometheus", "grafana"):
+        assert "healthcheck" in COMPOSE["services"][service]
+        assert set(COMPOSE["services"][service]["profiles"]) == set(SERVERS)

@@ -8,7 +8,9 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+import numpy as np
 import onnx
+from onnx import numpy_helper
 from onnxruntime.transformers.fusion_options import FusionOptions
 from onnxruntime.transformers.optimizer import optimize_model
 
@@ -38,7 +40,7 @@ def fuse(stage: str, folder: Path) -> dict[str, int]:
     # Of the VAE's attention ONNX Runtime's fusion keeps the weights and forgets the biases.
     patterns.enable_attention = stage != "vae_decoder"
     model = optimize_model(
-        str(folder / "model.onnx"),
+        _load_with_half_kernels(folder),
         model_type=KINDS[stage],
         num_heads=0,
         hidden_size=0,
@@ -56,3 +58,17 @@ def fuse(stage: str, folder: Path) -> dict[str, int]:
         model.model.opset_import.append(onnx.helper.make_opsetid(DOMAIN, 1))
     onnx_files.save(model.model, folder, NAME)
     return counts
+
+
+def _load_with_half_kernels(folder: Path) -> onnx.ModelProto:
+    """folder/model.onnx with the weights of convolutions in half precision ahead of the rest.
+
+    The optimizer copies all weights several times; a full-size UNet took it over 20 GiB.
+    """
+    model = onnx.load(str(folder / "model.onnx"), load_external_data=False)
+    for weight in model.graph.initializer:
+        values = numpy_helper.to_array(weight, str(folder))
+        if values.dtype == np.float32 and values.ndim == 4:
+            values = values.astype(np.float16)
+        weight.CopyFrom(numpy_helper.from_array(values, weight.name))
+    return model

@@ -29,6 +29,8 @@ def save(model: onnx.ModelProto, folder: Path, name: str = "model.onnx") -> None
             all_tensors_to_one_file=True,
             location=f"{name}.data",
         )
+        # onnx lets nobody but the owner read the weights; the server may be another user.
+        (folder / f"{name}.data").chmod((folder / name).stat().st_mode)
 
 
 def store_in_half(model: onnx.ModelProto) -> None:

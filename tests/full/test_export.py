@@ -17,7 +17,7 @@ from random_models import MERGES, write_model
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTokenizer
 
-from triptych_export import check, torch_road
+from triptych_export import check, onnx_files, torch_road
 from triptych_export.cli import CHECKOUT, main
 from triptych_export.source import open_source
 from triptych_export.stages import example, stages
@@ -115,6 +115,23 @@ def test_a_new_repository_has_every_committed_model(exported):
     for code in committed.glob("*/1/*.py"):
         copy = exported / "served" / code.relative_to(committed)
         assert copy.read_bytes() == code.read_bytes()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16-storage"])
+def test_weights_too_large_for_one_file_lie_beside(served, model, monkeypatch, precision):
+    monkeypatch.setattr(onnx_files, "LARGEST_SINGLE_FILE", 100_000)
+    assert main([str(model), "--output", str(served), "--precision", precision]) == 0
+    source = open_source(model)
+    for name in NETWORKS:
+        folder = served / name / "1"
+        assert {path.name for path in folder.glob("model*")} == {"model.onnx", "model.onnx.data"}
+        assert (folder / "model.onnx").stat().st_size < 1_000_000
+        modes = {path.stat().st_mode for path in folder.glob("model*")}
+        assert len(modes) == 1
+        feeds = [example(stages(source)[name], source, 2, 9, 10, seed=3)]
+        expected = torch_road.run(torch_road.load(stages(source)[name], source), feeds)
+        error = check.difference(check.run_onnx(folder / "model.onnx", feeds), expected)
+        assert error < (1e-4 if precision == "fp32" else 2e-2)
 
 
 def test_half_storage_halves_the_files_and_says_what_it_costs(served, model, capsys):

@@ -173,3 +173,20 @@ def test_shapes_for_tensorrt_must_be_the_graphs(loaded):
         check(rows=(2, 4, 64))
     with pytest.raises(ConfigError, match="no input row; allowed: rows, number"):
         check(row=(2, 3, 64))
+
+
+@pytest.mark.parametrize(
+    ("provider", "fp16", "there", "file"),
+    [
+        ("CUDAExecutionProvider", True, True, "model.cuda.onnx"),
+        ("CUDAExecutionProvider", True, False, "model.onnx"),
+        ("CUDAExecutionProvider", False, True, "model.onnx"),
+        ("TensorrtExecutionProvider", True, True, "model.onnx"),
+        ("CPUExecutionProvider", True, True, "model.onnx"),
+    ],
+)
+def test_the_fused_file_is_for_cuda_in_half_precision(tmp_path, provider, fp16, there, file):
+    (tmp_path / "model.onnx").touch()
+    if there:
+        (tmp_path / "model.cuda.onnx").touch()
+    assert network.network_file(tmp_path, provider, fp16) == tmp_path / file

@@ -39,7 +39,7 @@ class Network:
     """
 
     def __init__(self, folder: Path, model_config: Mapping[str, Any], device: int = 0) -> None:
-        """Load `folder`/model.onnx, `folder` being a version folder.
+        """Load the network in `folder`, a version folder: its model.onnx, or see `network_file`.
 
         Raises ModelFileError for a missing or damaged file, ConfigError for a config.pbtxt that
         does not fit the network or this backend.
@@ -113,10 +113,22 @@ class Network:
         return results
 
 
+def network_file(folder: Path, provider: str, fp16: bool) -> Path:
+    """The file in `folder` for a network that `provider` runs, half precision allowed or not.
+
+    model.cuda.onnx, which the export's --optimize cuda writes, holds operators that CUDA alone has
+    and computes in half precision; everything else runs model.onnx.
+    """
+    fused = folder / "model.cuda.onnx"
+    if provider == providers.CUDA and fp16 and fused.exists():
+        return fused
+    return folder / "model.onnx"
+
+
 def _load(
     folder: Path, chosen: list[tuple[str, dict[str, Any]]], accelerators: Accelerators
 ) -> onnxruntime.InferenceSession:
-    path = folder / "model.onnx"
+    path = network_file(folder, chosen[0][0], accelerators.gpu_fp16)
     if not path.exists():
         if (folder / "model.pdmodel").exists():
             problem = "missing; this server runs ONNX, and model.pdmodel is for FastDeploy's own"

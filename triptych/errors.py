@@ -34,8 +34,8 @@ class Expired(Exception):
     """The time that the client gave its request is over: work on it has ended."""
 
 
-class QueueFull(Exception):
-    """There is no room for another request now; later there will be."""
+class Unavailable(Exception):
+    """No more requests are taken now: later they will be, or by another server."""
 
 
 class NotFinite(ArithmeticError):

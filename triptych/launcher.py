@@ -1,11 +1,17 @@
 """`fastdeployserver`: the served models on whichever Triton this machine has.
 
-    fastdeployserver --model-repository=model_repository [--host=ADDRESS] [any flag of Triton]
+    fastdeployserver --model-repository=model_repository [--host=ADDRESS] [--restart=false]
+        [--restrict=false] [any flag of Triton]
 
 The first of: FastDeploy's own fastdeployserver on PATH, with its own backend for the networks;
 `tritonserver` on PATH; the Triton inside the package nvidia-pytriton. The latter two get this
 project's `fastdeploy` backend. The embedded one listens on loopback only, unless --host or Triton's
 own --http-address, --grpc-address and --metrics-address say otherwise.
+
+When a model's process or the server dies, the server is started again, unless --restart=false.
+Triton's shared-memory, model-repository, trace and logging APIs ask for a secret, a random one or
+that of the environment variable TRIPTYCH_SECRET, unless --restrict=false. FastDeploy's own server
+knows neither.
 """
 
 from __future__ import annotations
@@ -14,11 +20,24 @@ import os
 import sys
 from pathlib import Path
 
-from triptych.server import Unfit, embedded, flags, installed, preflight, shared_memory, supervise
+from triptych.activity import VARIABLE, Stages
+from triptych.server import (
+    Unfit,
+    embedded,
+    flags,
+    installed,
+    preflight,
+    restricted,
+    shared_memory,
+)
+from triptych.server.supervise import Ended, Supervisor
 
 BACKENDS = Path(__file__).resolve().parents[1] / "backends"
 CACHE_SIZE = 64 * 2**20
 """Bytes of Triton's response cache: some hundred texts, encoded."""
+
+DELAYS = (0, 0, 1, 3, 7, 15, 30)
+"""Seconds before a server that died is started again, the next each time that it had no work."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -36,7 +55,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _run(arguments: list[str]) -> int:
     host = flags.value(arguments, "--host")
-    arguments = flags.without(arguments, "--host")
+    restart = flags.boolean(arguments, "--restart", True)
+    restrict = flags.boolean(arguments, "--restrict", True)
+    for own in ("--host", "--restart", "--restrict"):
+        arguments = flags.without(arguments, own)
     preflight.check_repository(arguments)
     fastdeploy = installed.find("fastdeployserver")
     if fastdeploy:
@@ -46,25 +68,53 @@ def _run(arguments: list[str]) -> int:
         os.execv(fastdeploy, [str(fastdeploy), *arguments])
     if not any(BACKENDS.glob("*/model.py")):
         raise Unfit(f"no backends at {BACKENDS}: run from a checkout, or pip install -e it")
+    supervisor = Supervisor(_exit_timeout(arguments))
+    in_vain = 0
+    while True:
+        ended, worked = _run_once(supervisor, arguments, host, restrict)
+        if not (restart and ended.fault):
+            return ended.code
+        in_vain = 0 if worked else min(in_vain + 1, len(DELAYS) - 1)
+        print("fastdeployserver: starting it again", file=sys.stderr, flush=True)
+        if not supervisor.pause(DELAYS[in_vain]):
+            return 0
+
+
+def _run_once(
+    supervisor: Supervisor, arguments: list[str], host: str | None, restrict: bool
+) -> tuple[Ended, bool]:
+    """How a server ended, and whether it had had any work."""
     preflight.check_shared_memory()
     shared_memory.remove_dead()
     run = shared_memory.Run()
     try:
         tritonserver = installed.find("tritonserver")
         if tritonserver:
-            command, env = _tritonserver(tritonserver, arguments, host, run)
+            command, env = _tritonserver(tritonserver, arguments, host, restrict, run)
         else:
-            command, env = _embedded(arguments, host, run)
-        return supervise.run(command, env, run.lock)
+            command, env = _embedded(arguments, host, restrict, run)
+        stages = Stages(run.folder / "activity")
+        env[VARIABLE] = str(stages.folder)
+        return supervisor.run(command, env, run.lock, stages), stages.worked
     finally:
         run.remove()
 
 
+def _exit_timeout(arguments: list[str]) -> float:
+    text = flags.value(arguments, "--exit-timeout-secs", "30")
+    if not text.isdecimal():
+        raise Unfit(f"--exit-timeout-secs={text}: allowed: a whole number")
+    return float(text)
+
+
 def _tritonserver(
-    server: Path, arguments: list[str], host: str | None, run: shared_memory.Run
+    server: Path, arguments: list[str], host: str | None, restrict: bool, run: shared_memory.Run
 ) -> tuple[list[str], dict[str, str]]:
     if host:
         arguments = flags.with_defaults(arguments, http_address=host, grpc_address=host)
+    if restrict:
+        known = [flag for flag in restricted.FLAGS if installed.knows(server, flag)]
+        arguments = restricted.with_restrictions(arguments, known)
     preflight.check_ports(arguments, "0.0.0.0")
     if installed.knows(server, "--cache-config"):
         arguments = _with_cache(arguments)
@@ -78,11 +128,14 @@ def _tritonserver(
             link = target / backend.name
             if not link.exists():
                 link.symlink_to(backend)
-    return [str(server), *_with_backends(arguments, target, run)], dict(os.environ)
+    arguments = flags.with_defaults(arguments, backend_directory=str(target))
+    if installed.keeps_names_apart(server):
+        arguments = _with_names(arguments, run)
+    return [str(server), *arguments], dict(os.environ)
 
 
 def _embedded(
-    arguments: list[str], host: str | None, run: shared_memory.Run
+    arguments: list[str], host: str | None, restrict: bool, run: shared_memory.Run
 ) -> tuple[list[str], dict[str, str]]:
     triton = embedded.folder()
     if triton is None:
@@ -102,12 +155,16 @@ def _embedded(
     arguments = flags.with_defaults(
         arguments, http_address=address, grpc_address=address, metrics_address=address
     )
+    if restrict:
+        arguments = restricted.with_restrictions(arguments, restricted.FLAGS)
+    embedded.deepen_stacks()
     preflight.check_ports(arguments, address)
     arguments = flags.with_defaults(_with_cache(arguments), cache_directory=str(triton / "caches"))
     target = run.folder / "backends"
     embedded.link_backends(triton, BACKENDS, target)
     server = triton / "bin" / "tritonserver"
-    return [str(server), *_with_backends(arguments, target, run)], env
+    arguments = flags.with_defaults(arguments, backend_directory=str(target))
+    return [str(server), *_with_names(arguments, run)], env
 
 
 def _with_cache(arguments: list[str]) -> list[str]:
@@ -116,8 +173,8 @@ def _with_cache(arguments: list[str]) -> list[str]:
     return flags.with_defaults(arguments, cache_config=f"local,size={CACHE_SIZE}")
 
 
-def _with_backends(arguments: list[str], folder: Path, run: shared_memory.Run) -> list[str]:
-    arguments = flags.with_defaults(arguments, backend_directory=str(folder))
+def _with_names(arguments: list[str], run: shared_memory.Run) -> list[str]:
+    """With names for shared memory by which it is known as the run's."""
     return [*arguments, f"--backend-config=python,shm-region-prefix-name={run.prefix}"]
 
 

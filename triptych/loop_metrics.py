@@ -1,10 +1,11 @@
-"""What the denoising loop does, on Triton's metrics page."""
+"""What the denoising loop does, on Triton's metrics page and for the launcher."""
 
 from __future__ import annotations
 
 import time
 
 from triptych import triton
+from triptych.activity import Activity
 from triptych.loop import Observer
 
 
@@ -14,7 +15,7 @@ class LoopMetrics(Observer):
     INTERVAL = 0.2
     """Seconds for which totals are gathered while the loop works, since telling takes time."""
 
-    def __init__(self, labels: dict[str, str]) -> None:
+    def __init__(self, labels: dict[str, str], activity: Activity) -> None:
         totals = {
             "images": "Images denoised",
             "steps": "Denoising steps taken, all images together",
@@ -31,6 +32,7 @@ class LoopMetrics(Observer):
             "triptych_images_in_flight", "Images being denoised now", labels
         )
         self._told = time.monotonic()
+        self._activity = activity
 
     def queued(self, seconds: float) -> None:
         self._untold["queue_seconds"] += seconds
@@ -48,6 +50,7 @@ class LoopMetrics(Observer):
         self._untold["images"] += 1
 
     def in_flight(self, images: int) -> None:
+        self._activity.set(images)
         self._tell()
         self._in_flight.set(images)
 

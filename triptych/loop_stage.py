@@ -13,7 +13,7 @@ import numpy as np
 
 from triptych import triton
 from triptych.denoising import Denoising
-from triptych.errors import InvalidRequest, QueueFull
+from triptych.errors import InvalidRequest, Unavailable
 from triptych.loop import DenoisingLoop
 from triptych.loop_metrics import LoopMetrics
 from triptych.pipeline import Pipeline
@@ -27,7 +27,7 @@ class LoopStage:
         self._model = model
         self._pipeline = Pipeline.load(model.folder)
         self._max_queue = model.count("max_queue", 64)
-        metrics = LoopMetrics({"model": model.name})
+        metrics = LoopMetrics({"model": model.name}, model.activity)
         self._loop = DenoisingLoop(predict_noise, model.count("max_rows", 32), metrics)
         self._watch = Watch()
 
@@ -56,7 +56,8 @@ class LoopStage:
             tensors = self._model.inputs(request)
             held = self._loop.held
             if held + len(tensors["settings"]) > self._max_queue:
-                raise QueueFull(f"the queue is full: {held} of {self._max_queue} images; try later")
+                full = f"{held} of {self._max_queue} images"
+                raise Unavailable(f"the queue is full: {full}; try later")
             images = self._images(tensors, triton.deadline(request))
         except Exception as error:
             answer(error)

@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from triptych.errors import Expired, InvalidRequest, ModelFileError, QueueFull
+from triptych.activity import Activity
+from triptych.errors import Expired, InvalidRequest, ModelFileError, Unavailable
 from triptych.loop import Cancelled, LoopClosed
 
 
@@ -27,7 +28,7 @@ class Model:
     """What a served model knows of itself, from the arguments of Triton's `initialize`.
 
     `name` is the model's, `folder` its version folder, `config` its config.pbtxt as a dict,
-    `device` the GPU that Triton gave this instance.
+    `device` the GPU that Triton gave this instance. `activity` tells the launcher of its work.
     """
 
     def __init__(self, args: Mapping[str, str]) -> None:
@@ -35,6 +36,7 @@ class Model:
         self.config = json.loads(args["model_config"])
         self.device = int(args.get("model_instance_device_id") or 0)
         self.folder = Path(args["model_repository"]) / args["model_version"]
+        self.activity = Activity(self.name)
         self._inputs = [entry["name"] for entry in self.config["input"]]
 
     @property
@@ -66,13 +68,8 @@ class Model:
         work: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]],
     ) -> list[Any]:
         """Triton's responses: each request's inputs through `work`, failures for that one only."""
-        responses = []
-        for request in requests:
-            try:
-                responses.append(self.response(work(self.inputs(request))))
-            except Exception as error:
-                responses.append(self.response(error))
-        return responses
+        with self.activity:
+            return [self._answer(request, work) for request in requests]
 
     def response(self, result: dict[str, np.ndarray] | Exception) -> Any:
         """Triton's response for what came out of a request."""
@@ -89,6 +86,25 @@ class Model:
         except ValueError as error:
             raise pb_utils.TritonModelException(f"{self.name}: {error}") from error
 
+    def answer_together(
+        self,
+        requests: Sequence[Any],
+        work: Callable[[list[dict[str, np.ndarray]]], Sequence[dict[str, np.ndarray] | Exception]],
+    ) -> list[Any]:
+        """Triton's responses: all requests' inputs through one call of `work`."""
+        with self.activity:
+            try:
+                results = work([self.inputs(request) for request in requests])
+            except Exception as error:
+                results = [error] * len(requests)
+            return [self.response(result) for result in results]
+
+    def _answer(self, request: Any, work: Callable) -> Any:
+        try:
+            return self.response(work(self.inputs(request)))
+        except Exception as error:
+            return self.response(error)
+
     def _error(self, error: Exception) -> Any:
         """The client's error; the log gets all of it where the fault is not the client's."""
         codes = [code for kind, code in _CODES.items() if isinstance(error, kind)]
@@ -104,7 +120,7 @@ _CODES = {
     Cancelled: "CANCELLED",
     Expired: "CANCELLED",
     LoopClosed: "UNAVAILABLE",
-    QueueFull: "UNAVAILABLE",
+    Unavailable: "UNAVAILABLE",
 }
 
 

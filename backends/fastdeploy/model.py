@@ -17,5 +17,4 @@ class TritonPythonModel:
         triton.log(f"{self.model.name}: runs on {self.network.provider}")
 
     def execute(self, requests):
-        results = self.network.run([self.model.inputs(request) for request in requests])
-        return [self.model.response(result) for result in results]
+        return self.model.answer_together(requests, self.network.run)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from triptych.server import Unfit
+
 
 def values(arguments: list[str], flag: str) -> list[str]:
     """What `--flag=value` or `--flag value` gives in `arguments`, in order."""
@@ -18,6 +20,14 @@ def value(arguments: list[str], flag: str, default: str | None = None) -> str | 
     """The last value of `flag`, or `default`."""
     found = values(arguments, flag)
     return found[-1] if found else default
+
+
+def boolean(arguments: list[str], flag: str, default: bool) -> bool:
+    """The last value of `flag`, true or false in one of Triton's spellings; else Unfit."""
+    text = value(arguments, flag, str(default)).lower()
+    if text not in ("true", "false", "1", "0"):
+        raise Unfit(f"{flag}={text}: allowed: true, false")
+    return text in ("true", "1")
 
 
 def without(arguments: list[str], flag: str) -> list[str]:

@@ -4,7 +4,7 @@ VENV := .venv
 SET_UP := $(VENV)/.set-up
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run serve test test-full test-export lint lock
+.PHONY: help setup run serve test test-full test-export test-old lint lock
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -33,6 +33,14 @@ test-export: .venv-full/.set-up ## the export of a full-size model by both roads
 .venv-full/.set-up: requirements/full.txt | setup
 	@$(VENV)/bin/python -m venv .venv-full
 	@.venv-full/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/full.txt
+	@touch $@
+
+test-old: setup .venv-old/.set-up ## the tests on Triton 23.10, in .venv-old (Python 3.11)
+	@$(VENV)/bin/python -m pytest tests/old_triton
+
+.venv-old/.set-up: requirements/old.txt
+	@python3.11 -m venv .venv-old
+	@.venv-old/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/old.txt
 	@touch $@
 
 lint: setup ## style, and syntax of Python 3.8 where FastDeploy's image runs the code

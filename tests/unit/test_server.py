@@ -134,6 +134,14 @@ def test_own_console_script_is_not_fastdeploy(monkeypatch, tmp_path):
     assert installed.find("fastdeployserver") is None
 
 
+@pytest.mark.parametrize(("version", "apart"), [("2.39.0", False), ("2.51.0", True), ("3.0", True)])
+def test_tritons_that_keep_names_of_shared_memory_apart(tmp_path, version, apart):
+    server = tmp_path / "bin" / "tritonserver"
+    assert not installed.keeps_names_apart(server)
+    (tmp_path / "TRITON_VERSION").write_text(f"{version}\n")
+    assert installed.keeps_names_apart(server) == apart
+
+
 def test_no_triton_at_all(monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(embedded, "folder", lambda: None)

@@ -22,6 +22,17 @@ def backends(server: Path) -> Path:
     return beside if beside.is_dir() else Path("/opt/tritonserver/backends")
 
 
+def keeps_names_apart(server: Path) -> bool:
+    """Whether Python models of several backends may be given one prefix for shared memory.
+
+    They may with Triton 24.10 (2.51); 23.10 (2.39) numbers them for each backend from 1.
+    """
+    version = server.resolve().parents[1] / "TRITON_VERSION"
+    if not version.is_file():
+        return False
+    return tuple(map(int, version.read_text().split(".")[:2])) >= (2, 51)
+
+
 def knows(server: Path, flag: str) -> bool:
     """Whether the server's own --help has `flag`."""
     shown = subprocess.run([str(server), "--help"], capture_output=True, text=True, check=False)

@@ -189,4 +189,7 @@ def test_tritonserver_on_path_gets_the_backend(small_repository, tmp_path):
     run = fastdeployserver(f"--model-repository={small_repository}", *ports(), env=env)
     assert run.returncode == 0
     assert run.stdout.split("\n")[:2] == ["fastdeploy", "python"]
+    assert "shm-region-prefix-name" not in run.stdout
+    (tmp_path / "TRITON_VERSION").write_text("2.60.0\n")
+    run = fastdeployserver(f"--model-repository={small_repository}", *ports(), env=env)
     assert "shm-region-prefix-name=triptych_" in run.stdout

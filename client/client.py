@@ -5,12 +5,15 @@ from __future__ import annotations
 
 import argparse
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # the checkout, if not installed
 
-from triptych.client import Client, ClientError, Picture
+from tqdm import tqdm
+
+from triptych.client import Client, ClientError, NotReady, Picture
 from triptych.settings import OUTPUT_FORMATS, PICTURE_KEYS
 
 PROMPT = "a yellow sun over green hills at sunset"
@@ -45,17 +48,19 @@ def main(arguments: list[str] | None = None) -> int:
     paths = _numbered(path, options.count)
     try:
         # The client closes first, so that calls in flight end with an interrupt.
-        with ThreadPoolExecutor(AT_ONCE) as pool, Client(options.url) as client:
+        count, url = options.count, options.url
+        with ThreadPoolExecutor(AT_ONCE) as pool, Client(url) as client, _Bar(count) as bar:
 
             def picture(number: int) -> Picture:
                 own = dict(settings)
                 if "seed" in own:
                     own["seed"] += number
-                return client.generate(options.prompt, options.timeout, **own)
+                return bar.watch(client, options.prompt, options.timeout, own)
 
-            for path, result in zip(paths, pool.map(picture, range(options.count))):
+            for path, result in zip(paths, pool.map(picture, range(count))):
                 result.save(path)
-                _report(path, result)
+                with tqdm.external_write_mode():
+                    _report(path, result)
     except ClientError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
@@ -108,6 +113,37 @@ def _numbered(path: Path, count: int) -> list[Path]:
     if count == 1:
         return [path]
     return [path.with_name(f"{path.stem}-{number + 1}{path.suffix}") for number in range(count)]
+
+
+class _Bar:
+    """A bar of the steps of all pictures, on a terminal; nothing anywhere else."""
+
+    def __init__(self, pictures: int) -> None:
+        self._pictures = pictures
+        self._lock = threading.Lock()
+        self._tqdm = tqdm(unit="step", leave=False, disable=None)
+
+    def __enter__(self) -> _Bar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._tqdm.close()
+
+    def watch(self, client: Client, prompt: str, timeout: float, settings: dict) -> Picture:
+        """The picture, shown while it is being made where that can be seen."""
+        if self._tqdm.disable:
+            return client.generate(prompt, timeout, **settings)
+        try:
+            before = 0
+            for told in client.stream(prompt, timeout, preview_every=0, **settings):
+                if isinstance(told, Picture):
+                    return told
+                with self._lock:
+                    self._tqdm.total = told.total * self._pictures
+                    self._tqdm.update(told.step - before)
+                before = told.step
+        except NotReady:  # a server with sd_ensemble alone
+            return client.generate(prompt, timeout, **settings)
 
 
 def _report(path: Path, picture: Picture) -> None:

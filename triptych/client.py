@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,10 @@ from PIL import Image
 from tritonclient import grpc as triton
 from tritonclient.utils import InferenceServerException
 
+from triptych import streaming
 from triptych.image import read_settings
 from triptych.settings import WIDEST, Settings
+from triptych.streaming import Step, Stream, Streams
 
 MODEL = "sd_ensemble"
 
@@ -57,6 +60,12 @@ class TimedOut(ClientError):
     exit_code = 6
 
 
+class Cancelled(ClientError):
+    """The picture was given up by `PictureStream.cancel`."""
+
+    exit_code = 130
+
+
 @dataclass(frozen=True)
 class Picture:
     """What a request gave.
@@ -91,6 +100,7 @@ class Client:
         """`url`: host:port of the server's gRPC. Nothing is sent yet."""
         self._url = url
         self._server = triton.InferenceServerClient(url)
+        self._streams = Streams(url)
 
     def __enter__(self) -> Client:
         return self
@@ -101,6 +111,7 @@ class Client:
     def close(self) -> None:
         """End the connection, and with it the calls that still wait."""
         self._server.close()
+        self._streams.close()
 
     def generate(self, prompt: str, timeout: float | None = None, **settings: Any) -> Picture:
         """The picture of a prompt.
@@ -109,10 +120,7 @@ class Client:
         those not given. `timeout` in seconds, after which the server ends its work too; none waits
         for ever. Raises a ClientError.
         """
-        asked = {"prompt": prompt, **settings}
-        if timeout is not None:
-            asked["timeout"] = timeout
-        request = json.dumps(asked).encode()
+        request = _request(prompt, timeout, settings)
         tensor = triton.InferInput("INPUT_0", [1, 1], "BYTES")
         tensor.set_data_from_numpy(np.array([[request]], dtype=object))
         started = time.monotonic()
@@ -120,26 +128,52 @@ class Client:
             answer = self._server.infer(MODEL, [tensor], client_timeout=timeout)
         except InferenceServerException as error:
             raise self._explained(error, timeout) from error
-        seconds = time.monotonic() - started
         try:
-            file = base64.b64decode(answer.as_numpy("OUTPUT_0").item(), validate=True)
-            return Picture(file, read_settings(file), seconds)
-        except (AttributeError, TypeError, ValueError) as error:
-            raise ClientError(f"{self._url} answered with no picture of ours: {error}") from error
+            return self._picture(answer.as_numpy("OUTPUT_0").item(), started)
+        except (AttributeError, ValueError) as error:
+            raise self._no_picture(error) from error
 
-    def _explained(self, error: InferenceServerException, timeout: float | None) -> ClientError:
+    def stream(
+        self,
+        prompt: str,
+        timeout: float | None = None,
+        preview_every: int | None = None,
+        **settings: Any,
+    ) -> PictureStream:
+        """The same, to be watched: iterate over it for each Step, and last the Picture.
+
+        A preview comes every `preview_every` steps, none with 0, the server's default with None.
+        """
+        stream = self._streams.start(_request(prompt, timeout, settings), preview_every, timeout)
+        return PictureStream(self, stream, timeout)
+
+    def _picture(self, output: bytes, started: float) -> Picture:
+        try:
+            file = base64.b64decode(output, validate=True)
+            return Picture(file, read_settings(file), time.monotonic() - started)
+        except (TypeError, ValueError) as error:
+            raise self._no_picture(error) from error
+
+    def _no_picture(self, error: Exception) -> ClientError:
+        return ClientError(f"{self._url} answered with no picture of ours: {error}")
+
+    def _explained(
+        self, error: InferenceServerException, timeout: float | None, model: str = MODEL
+    ) -> ClientError:
         status, message = str(error.status()), error.message()
         if status == "StatusCode.INVALID_ARGUMENT":
             return Refused(message)
         ended_by_server = status == "StatusCode.CANCELLED" and "timeout: " in message
         if status == "StatusCode.DEADLINE_EXCEEDED" or ended_by_server:
             return TimedOut(f"no picture from {self._url} within {timeout} s")
+        if status == "StatusCode.CANCELLED":
+            return Cancelled("cancelled")
         if status in ("StatusCode.UNAVAILABLE", "StatusCode.NOT_FOUND"):
             # gRPC's own code for a missing server is also Triton's for a full queue.
-            return self._unavailable(message)
+            return self._unavailable(message, model)
         return ClientError(f"{self._url} failed: {message}")
 
-    def _unavailable(self, message: str) -> ClientError:
+    def _unavailable(self, message: str, model: str) -> ClientError:
         try:
             self._server.is_server_live(client_timeout=5)
         except InferenceServerException:
@@ -148,9 +182,43 @@ class Client:
                 " `fastdeployserver --model-repository=model_repository`, or give its --url"
             )
         try:
-            ready = self._server.is_model_ready(MODEL, client_timeout=5)
+            ready = self._server.is_model_ready(model, client_timeout=5)
         except InferenceServerException:
             ready = False
         if not ready:
-            return NotReady(f"{self._url} is not ready: {MODEL} is not loaded ({message})")
+            return NotReady(f"{self._url} is not ready: {model} is not loaded ({message})")
         return Overloaded(f"{self._url} takes no more requests now: {message}")
+
+
+class PictureStream:
+    """A picture that is being made; see `Client.stream`."""
+
+    def __init__(self, client: Client, stream: Stream, timeout: float | None) -> None:
+        self._client = client
+        self._stream = stream
+        self._timeout = timeout
+        self._started = time.monotonic()
+
+    def __iter__(self) -> Iterator[Step | Picture]:
+        """Raises a ClientError; Cancelled after `cancel`."""
+        told: Step | bytes | None = None
+        try:
+            for told in self._stream:
+                is_step = isinstance(told, Step)
+                yield told if is_step else self._client._picture(told, self._started)
+        except InferenceServerException as error:
+            raise self._client._explained(error, self._timeout, streaming.MODEL) from error
+        if not isinstance(told, bytes):
+            raise self._client._no_picture(EOFError("the stream ended"))
+
+    def cancel(self) -> None:
+        """Give the picture up, from any thread; the server's work ends with the step it is in."""
+        self._stream.cancel()
+
+
+def _request(prompt: str, timeout: float | None, settings: dict[str, Any]) -> bytes:
+    """INPUT_0."""
+    asked = {"prompt": prompt, **settings}
+    if timeout is not None:
+        asked["timeout"] = timeout
+    return json.dumps(asked).encode()

@@ -95,6 +95,7 @@ def _run_once(
             command, env = _embedded(arguments, host, restrict, run)
         stages = Stages(run.folder / "activity")
         env[VARIABLE] = str(stages.folder)
+        env[shared_memory.PREFIX_VARIABLE] = run.prefix
         return supervisor.run(command, env, run.lock, stages), stages.worked
     finally:
         run.remove()

@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from triptych import triton
+from triptych import progress, triton
 from triptych.denoising import Denoising
 from triptych.errors import InvalidRequest, Unavailable
 from triptych.loop import DenoisingLoop
 from triptych.loop_metrics import LoopMetrics
 from triptych.pipeline import Pipeline
+from triptych.preview import Preview
 from triptych.settings import Settings
 
 
@@ -26,6 +27,7 @@ class LoopStage:
     def __init__(self, model: triton.Model) -> None:
         self._model = model
         self._pipeline = Pipeline.load(model.folder)
+        self._preview = Preview(self._pipeline) if self._pipeline.latent_rgb else None
         self._max_queue = model.count("max_queue", 64)
         metrics = LoopMetrics({"model": model.name}, model.activity)
         self._loop = DenoisingLoop(predict_noise, model.count("max_rows", 32), metrics)
@@ -49,8 +51,16 @@ class LoopStage:
         self._watch.close()
 
     def _start(self, request: Any, reply: triton.Reply) -> None:
+        watcher: progress.Writer | None = None
+
         def answer(latents: list[np.ndarray] | Exception) -> None:
             reply.send(self._response(latents))
+            if watcher is not None:
+                watcher.close()
+
+        def given_up() -> bool:
+            # An image that failed takes the others of its request with it.
+            return results.answered or not_awaited() or (watcher is not None and watcher.stopped())
 
         try:
             tensors = self._model.inputs(request)
@@ -62,13 +72,13 @@ class LoopStage:
         except Exception as error:
             answer(error)
             return
+        watcher = self._watcher(request, images)
         results = Results(len(images), answer)
-        given_up = self._watch.over(reply)
+        not_awaited = self._watch.over(reply)
         for position, image in enumerate(images):
             done = results.of(position)
             try:
-                # One that failed takes the others of its request with it.
-                self._loop.submit(image, done, lambda: results.answered or given_up())
+                self._loop.submit(image, done, given_up)
             except Exception as error:
                 done(error)
 
@@ -76,6 +86,7 @@ class LoopStage:
         answers: list[Any] = [None] * len(requests)
         images: list[Denoising] = []
         owners: list[Callable] = []
+        watchers: list[progress.Writer] = []
         for position, request in enumerate(requests):
             try:
                 own = self._images(self._model.inputs(request), triton.deadline(request))
@@ -83,10 +94,15 @@ class LoopStage:
                 answers[position] = error
                 continue
             results = Results(len(own), functools.partial(answers.__setitem__, position))
+            watcher = self._watcher(request, own)
+            if watcher is not None:
+                watchers.append(watcher)
             images += own
             owners += map(results.of, range(len(own)))
         for done, latents in zip(owners, self._loop.run_to_end(images)):
             done(latents)
+        for watcher in watchers:
+            watcher.close()
         return [self._response(latents) for latents in answers]
 
     def _images(self, tensors: dict[str, np.ndarray], limit: float | None) -> list[Denoising]:
@@ -100,6 +116,14 @@ class LoopStage:
             Denoising(one, prompts[row], negatives[row], self._pipeline)
             for row, one in enumerate(settings)
         ]
+
+    def _watcher(self, request: Any, images: list[Denoising]) -> progress.Writer | None:
+        """Has the image tell how far it is, if its request comes from a stream."""
+        if len(images) != 1:
+            return None
+        watcher = progress.writer(request.request_id(), self._preview)
+        images[0].watcher = watcher
+        return watcher
 
     def _response(self, latents: list[np.ndarray] | Exception) -> Any:
         if isinstance(latents, Exception):

@@ -54,7 +54,10 @@ class Preview:
 
 
 def fit(
-    decode: Callable[[np.ndarray], np.ndarray], pipeline: Pipeline, size: int = 32, count: int = 8
+    decode: Callable[[np.ndarray], np.ndarray],
+    pipeline: Pipeline,
+    size: tuple[int, int] = (32, 32),
+    count: int = 8,
 ) -> list[list[float]]:
     """`latent_rgb` of a VAE: a row of three colours a latent channel, and one to add.
 
@@ -65,35 +68,41 @@ def fit(
     random = np.random.RandomState(0)
     channels, factor = pipeline.latent_channels, pipeline.vae_scale_factor
     patches = random.standard_normal((count, channels, 4, 4)).astype(np.float32)
-    latents = patches.repeat(size // 4, axis=2).repeat(size // 4, axis=3)
+    down, across = (np.arange(side) * 4 // side for side in size)
     rows, colours = [], []
-    for one in latents:
+    for one in patches[:, :, down][:, :, :, across]:
         scaled = one[None] / np.float32(pipeline.scaling_factor) + np.float32(pipeline.shift_factor)
         picture = np.clip(decode(scaled)[0], -1, 1)
-        pixels = picture.reshape(3, size, factor, size, factor).mean(axis=(2, 4))
-        rows.append(np.vstack([one.reshape(channels, -1), np.ones((1, size * size))]).T)
+        pixels = picture.reshape(3, size[0], factor, size[1], factor).mean(axis=(2, 4))
+        rows.append(np.vstack([one.reshape(channels, -1), np.ones((1, size[0] * size[1]))]).T)
         colours.append(pixels.reshape(3, -1).T)
     solution = np.linalg.lstsq(np.concatenate(rows), np.concatenate(colours), rcond=None)[0]
     return [[round(float(value), 5) for value in row] for row in solution]
 
 
-def fit_repository(repository: Path) -> list[list[float]]:
-    """`fit` for the repository's vae_decoder, written to the pipeline.json of unet_loop."""
+def fit_network(
+    path: Path, pipeline: Pipeline, size: tuple[int, int] = (32, 32)
+) -> list[list[float]]:
+    """`fit` for a vae_decoder's model.onnx."""
     import onnxruntime
 
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+
+    def decode(latents: np.ndarray) -> np.ndarray:
+        return session.run(["sample"], {"latent_sample": latents})[0]
+
+    return fit(decode, pipeline, size)
+
+
+def main(repository: Path) -> None:
+    """Write `latent_rgb` into the pipeline.json of the repository's unet_loop."""
     folder = repository / "unet_loop" / "1"
-    network = str(repository / "vae_decoder" / "1" / "model.onnx")
-    session = onnxruntime.InferenceSession(network, providers=["CPUExecutionProvider"])
-    found = fit(
-        lambda latents: session.run(["sample"], {"latent_sample": latents})[0],
-        Pipeline.load(folder),
-    )
+    pipeline = Pipeline.load(folder)
+    found = fit_network(repository / "vae_decoder" / "1" / "model.onnx", pipeline)
     path = folder / "pipeline.json"
     numbers = {**json.loads(path.read_text(encoding="utf-8")), "latent_rgb": found}
     path.write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
-    return found
 
 
 if __name__ == "__main__":
-    for row in fit_repository(Path(sys.argv[1])):
-        print(row)
+    main(Path(sys.argv[1]))

@@ -19,10 +19,7 @@ import numpy as np
 from triptych.denoising import Denoising
 from triptych.errors import NotFinite
 from triptych.preview import Preview
-
-FOLDER = Path("/dev/shm")
-PREFIX_VARIABLE = "TRIPTYCH_SHARED_MEMORY_PREFIX"
-"""In the environment: how the names begin that the launcher clears away after a server's end."""
+from triptych.server.shared_memory import FOLDER, PREFIX_VARIABLE
 
 _OWNER = struct.Struct("<HH")  # whether to stop, preview_every
 _STEP = struct.Struct("<II")  # calls made, calls in all

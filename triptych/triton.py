@@ -124,7 +124,14 @@ _CODES = {
 }
 
 
-_INVALID = re.compile(r"\w+: [\w.]+: got .*; allowed: ")
+_SAID_OF = {
+    "INVALID_ARG": re.compile(r"\w+: [\w.]+: got .*; allowed: "),
+    "CANCELLED": re.compile(r"\w+: (timeout|cancelled)\b"),
+    "UNAVAILABLE": re.compile(
+        r"\w+: the (queue is full|server is ending|denoising loop (is|was) closed)"
+        r"|Exceeds maximum queue size"
+    ),
+}
 
 
 class StageFailed(RuntimeError):
@@ -133,15 +140,19 @@ class StageFailed(RuntimeError):
     def __init__(self, error: Any) -> None:
         super().__init__(error.message())
         # The error's own code does not come through such calls, up to Triton 24.10 at least.
-        self.code = "INVALID_ARG" if _INVALID.search(error.message()) else "INTERNAL"
+        found = [code for code, said in _SAID_OF.items() if said.search(error.message())]
+        self.code = found[0] if found else "INTERNAL"
 
 
-def call(model: str, inputs: dict[str, np.ndarray], output: str) -> np.ndarray:
+def call(
+    model: str, inputs: dict[str, np.ndarray], output: str, request_id: str = ""
+) -> np.ndarray:
     """One output of another served model; StageFailed with that model's error."""
     request = pb_utils.InferenceRequest(
         model_name=model,
         requested_output_names=[output],
         inputs=[pb_utils.Tensor(name, array) for name, array in inputs.items()],
+        **({"request_id": request_id} if request_id else {}),
     )
     response = request.exec()
     if response.has_error():
@@ -177,6 +188,12 @@ class Reply:
                 self.sent = True
                 self._sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 
+    def send_part(self, response: Any) -> None:
+        """A response before the last one, of a decoupled model; none after the last one."""
+        with self._lock:
+            if not self.sent:
+                self._sender.send(response)
+
     def cancelled(self) -> bool:
         """Whether the client has given the request up, where this Triton can tell (23.10).
 
@@ -185,6 +202,11 @@ class Reply:
         with self._lock:
             can_tell = not self.sent and hasattr(self._sender, "is_cancelled")
             return can_tell and self._sender.is_cancelled()
+
+
+def parameters(request: Any) -> dict[str, Any]:
+    """The request's own parameters, where this Triton tells them."""
+    return json.loads(request.parameters()) if hasattr(request, "parameters") else {}
 
 
 def deadline(request: Any) -> float | None:

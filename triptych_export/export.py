@@ -7,6 +7,8 @@ from pathlib import Path
 
 import onnxruntime
 
+from triptych.pipeline import Pipeline
+from triptych.preview import fit_network
 from triptych_export import check, engines, fuse_cuda, onnx_files
 from triptych_export.check import Wanted
 from triptych_export.progress import Progress
@@ -46,6 +48,11 @@ def export(options: argparse.Namespace, template: Path, scratch: Path) -> None:
             road.export_stage(stages(source)[name], source, folder, wanted, progress)
             progress.stage_done()
         numbers = pipeline_numbers(source, options.num_inference_steps, options.guidance_scale)
+        with progress.step("the colours of previews"):
+            pipeline = Pipeline(scheduler_config={}, **numbers)
+            size = source.sample_size if source.fixed_size else (32, 32)
+            decoder = folders["vae_decoder"] / "model.onnx"
+            numbers["latent_rgb"] = fit_network(decoder, pipeline, size)
         write_service_files(source, numbers, new)
         fit_configs(source, new, SERVED if tensorrt else ())
         if wanted.cuda:

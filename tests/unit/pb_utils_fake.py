@@ -67,9 +67,13 @@ class OldRequest:
 
     def __init__(self, **arrays):
         self._inputs = [Tensor(name, array) for name, array in arrays.items()]
+        self.id = ""
 
     def inputs(self):
         return self._inputs
+
+    def request_id(self):
+        return self.id
 
 
 class DecoupledOnlyRequest(OldRequest):
@@ -86,6 +90,10 @@ class Request(OldRequest):
         super().__init__(**arrays)
         self.sender = Sender()
         self.microseconds = 0
+        self.own_parameters = {}
+
+    def parameters(self):
+        return json.dumps(self.own_parameters)
 
     def timeout(self):
         return self.microseconds
@@ -97,11 +105,12 @@ class Request(OldRequest):
 class Sender:
     def __init__(self):
         self.sent = []
+        self.parts = []
         self.given_up = False
 
-    def send(self, response, flags):
-        assert flags == 1
-        self.sent.append(response)
+    def send(self, response, flags=0):
+        assert not self.sent, "sent after the answer"
+        (self.sent if flags == 1 else self.parts).append(response)
 
     def is_cancelled(self):
         assert not self.sent, "asked after the answer"
@@ -166,10 +175,12 @@ def _named(tensors, name):
     return found[0] if found else None
 
 
-def initialize_args(folder, name="unet_loop", **parameters):
-    """What Triton gives a model's `initialize`; `folder` is the model's."""
+LOOP_INPUTS = ("prompt_embeds", "negative_prompt_embeds", "settings")
+
+
+def initialize_args(folder, name="unet_loop", names=LOOP_INPUTS, **parameters):
+    """What Triton gives a model's `initialize`; `folder` is the model's, `names` its inputs."""
     entries = {key: {"string_value": value} for key, value in parameters.items()}
-    names = ("prompt_embeds", "negative_prompt_embeds", "settings")
     config = {"input": [{"name": name} for name in names], "parameters": entries}
     return {
         "model_name": name,

@@ -14,7 +14,7 @@ from triptych.settings import Limits
 CHECKOUT = Path(__file__).resolve().parents[2]
 MODELS = (
     *("tokenizer", "text_encoder", "unet", "unet_loop"),
-    *("vae_decoder", "image_encoder", "sd_ensemble"),
+    *("vae_decoder", "image_encoder", "sd_ensemble", "sd_ensemble_stream"),
 )
 # What Triton 21.10 reads: fields of each message in its model_config.proto.
 FIELDS_OF_21_10 = json.loads(
@@ -93,6 +93,14 @@ def test_interface_of_the_service():
     text = (model_config_pb2.TYPE_STRING, [1])
     assert tensors(ensemble.input) == {"INPUT_0": text}
     assert tensors(ensemble.output) == {"OUTPUT_0": text}
+
+
+def test_only_the_stream_is_decoupled_and_takes_what_the_ensemble_takes():
+    decoupled = [name for name in MODELS if config(name).model_transaction_policy.decoupled]
+    assert decoupled == ["sd_ensemble_stream"]
+    stream, ensemble = tensors(config(*decoupled).output), tensors(config("sd_ensemble").output)
+    assert tensors(config(*decoupled).input) == tensors(config("sd_ensemble").input)
+    assert stream["OUTPUT_0"] == ensemble["OUTPUT_0"]
 
 
 def test_the_loop_fills_the_unets_batch():

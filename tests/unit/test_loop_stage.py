@@ -1,8 +1,10 @@
 """The loop as a served model, on stand-ins for Triton's releases."""
 
 import dataclasses
+import glob
 import importlib
 import json
+import os
 import re
 import sys
 import threading
@@ -12,6 +14,7 @@ import numpy as np
 import pb_utils_fake as fake
 import pytest
 
+from triptych.progress import Record
 from triptych.settings import Settings
 
 SCHEDULER = {"_class_name": "DDIMScheduler", "beta_schedule": "scaled_linear"}
@@ -23,11 +26,11 @@ USUAL = Settings("a prompt", "", 4, 5.0, 1, 64, 64, "ddim", "png")
 def stage(tmp_path, monkeypatch):
     """`stage(release)`: the model unet_loop on that release; its UNet can be given."""
     (tmp_path / "1").mkdir()
-    (tmp_path / "1" / "pipeline.json").write_text(json.dumps(PIPELINE))
     (tmp_path / "1" / "scheduler_config.json").write_text(json.dumps(SCHEDULER))
     made = []
 
-    def make(release="24.10", unet=fake.no_noise):
+    def make(release="24.10", unet=fake.no_noise, pipeline=PIPELINE):
+        (tmp_path / "1" / "pipeline.json").write_text(json.dumps(pipeline))
         name = "triton_python_backend_utils"
         monkeypatch.setitem(sys.modules, name, fake.module(release, unet))
         for module in ("triptych.triton", "triptych.loop_metrics", "triptych.loop_stage"):
@@ -267,3 +270,64 @@ def test_metrics(stage):
     assert 4 <= value("unet_calls_total") <= 5
     assert value("queue_seconds_total") > 0
     assert value("images_in_flight", gauge) == 0
+
+
+@pytest.fixture
+def record():
+    made = Record(preview_every=2)
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("release", ["21.10", "24.10"])
+def test_a_streamed_image_tells_how_far_it_is_and_is_the_same(stage, record, release):
+    kind = fake.OldRequest if release == "21.10" else fake.Request
+    watched, usual = request({}, kind=kind), request({}, kind=kind)
+    watched.id = record.token
+    responses = stage(release).execute([watched, usual])
+    if kind is fake.Request:
+        responses = [answer(watched), answer(usual)]
+    told = record.read()
+    assert (told.step, told.total) == (4, 4)
+    np.testing.assert_array_equal(*(response.tensors["latents"] for response in responses))
+
+
+def test_previews_come_where_the_model_has_colours(stage, record):
+    numbers = {**PIPELINE, "latent_rgb": [[0.1, 0, 0]] * 5}
+    one, watched = stage(pipeline=numbers), request({})
+    watched.id = record.token
+    one.execute([watched])
+    answer(watched)
+    assert record.read().preview.shape == (8, 8, 3)
+
+
+def test_a_streamed_image_that_is_stopped_leaves_the_loop(stage, record):
+    started = threading.Event()
+
+    def slow(**inputs):
+        started.set()
+        time.sleep(0.01)
+        return fake.no_noise(**inputs)
+
+    watched = request({"num_inference_steps": 200})
+    watched.id = record.token
+    stage(unet=slow).execute([watched])
+    assert started.wait(5)
+    record.stop()
+    response = answer(watched)
+    assert response.error().code() == fake.Error.CANCELLED
+    assert record.read().step < 100
+
+
+def test_no_file_stays_open(stage, record):
+    def links():
+        return [os.readlink(path) for path in glob.glob("/proc/self/fd/*") if os.path.islink(path)]
+
+    one = stage()
+    for images in (({},), ({}, {"seed": 2}), ({"height": 65},)):
+        watched = request(*images)
+        watched.id = record.token
+        one.execute([watched])
+        answer(watched)
+    one.close()
+    assert sum(record.token in link for link in links()) == 1

@@ -99,7 +99,7 @@ def test_the_fit_finds_the_colours_of_a_linear_vae():
     def faint(latents):
         return 0.2 * blocks(latents)  # so that nothing is clipped
 
-    found = fit(faint, tame, size=16, count=4)
+    found = fit(faint, tame, size=(16, 12), count=4)
     np.testing.assert_allclose(found, 0.2 * np.array(COLOURS), atol=1e-4)
 
 
@@ -120,7 +120,7 @@ def test_a_repository_gets_its_colours(tmp_path, monkeypatch):
     numbers = {"height": 64, "width": 64, "scaling_factor": 0.5, "shift_factor": 0.25}
     (folder / "pipeline.json").write_text(json.dumps(numbers))
     (folder / "scheduler_config.json").write_text(json.dumps(CONFIG))
-    preview.fit_repository(tmp_path)
+    preview.main(tmp_path)
     loaded = Pipeline.load(folder)
     np.testing.assert_allclose(loaded.latent_rgb, 0.2 * np.array(COLOURS), atol=1e-4)
     assert loaded.scaling_factor == 0.5

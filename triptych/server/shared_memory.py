@@ -10,6 +10,8 @@ import tempfile
 from pathlib import Path
 
 FOLDER = Path("/dev/shm")
+PREFIX_VARIABLE = "TRIPTYCH_SHARED_MEMORY_PREFIX"
+"""In the environment of the models: how the names begin that go with the run."""
 _LOCK = "lock"
 
 

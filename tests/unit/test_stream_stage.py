@@ -1,0 +1,215 @@
+"""The stream as a served model, on stand-ins for Triton and for sd_ensemble."""
+
+import base64
+import importlib
+import io
+import sys
+import threading
+import time
+
+import numpy as np
+import pb_utils_fake as fake
+import pytest
+from PIL import Image
+
+from triptych import progress
+
+ANSWER = np.array([[b"the picture"]], dtype=object)
+PREVIEW = np.random.RandomState(0).randint(0, 256, (8, 8, 3), np.uint8)
+
+
+class Ensemble:
+    """sd_ensemble with a loop of 6 calls, each of which waits for `go`."""
+
+    calls = 6
+    timestep = 1.0
+
+    def __init__(self):
+        self.go = threading.Event()
+        self.begun = threading.Event()
+        self.asked = []
+        self.call = 0
+
+    def model_input(self):
+        return None
+
+    def pixels(self, model_input, timestep, model_output):
+        return PREVIEW
+
+    def __call__(self, request_id, inputs):
+        self.asked.append((request_id, inputs))
+        if inputs["INPUT_0"][0, 0] == b"bad":
+            words = "in ensemble 'sd_ensemble', tokenizer: prompt: got 'bad'; allowed: others"
+            raise RuntimeError(words)
+        watcher = progress.writer(request_id, self)
+        for call in range(self.calls):
+            self.call = call
+            self.begun.set()
+            while not self.go.is_set():
+                time.sleep(0.002)
+                if watcher and watcher.stopped():
+                    watcher.close()
+                    raise RuntimeError("in ensemble 'sd_ensemble', unet_loop: cancelled before it")
+            if watcher:
+                watcher(self, None)
+            time.sleep(0.05)
+        if watcher:
+            watcher.close()
+        return ANSWER
+
+
+@pytest.fixture
+def ensemble():
+    return Ensemble()
+
+
+@pytest.fixture
+def stage(tmp_path, monkeypatch, ensemble):
+    """`stage(release, **parameters)`: the model sd_ensemble_stream."""
+    monkeypatch.setenv(progress.PREFIX_VARIABLE, f"triptych_{tmp_path.name}_")
+    made = []
+
+    def make(release="24.10", **parameters):
+        module = fake.module(release, None)
+        module.InferenceRequest = inference_request(module, ensemble)
+        monkeypatch.setitem(sys.modules, "triton_python_backend_utils", module)
+        for name in ("triptych.triton", "triptych.stream_stage"):
+            monkeypatch.delitem(sys.modules, name, raising=False)
+        triton = importlib.import_module("triptych.triton")
+        stream_stage = importlib.import_module("triptych.stream_stage")
+        names = ("INPUT_0",)
+        arguments = fake.initialize_args(tmp_path, "sd_ensemble_stream", names, **parameters)
+        made.append(stream_stage.StreamStage(triton.Model(arguments)))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+    assert list(progress.FOLDER.glob(f"triptych_{tmp_path.name}_*")) == []
+
+
+def inference_request(module, ensemble):
+    class InferenceRequest:
+        def __init__(self, model_name, requested_output_names, inputs, request_id=""):
+            assert (model_name, requested_output_names) == ("sd_ensemble", ["OUTPUT_0"])
+            self._id = request_id
+            self._inputs = {tensor.name(): tensor.as_numpy() for tensor in inputs}
+
+        def exec(self):
+            try:
+                answer = ensemble(self._id, self._inputs)
+            except RuntimeError as error:
+                return fake.InferenceResponse(error=module.TritonError(str(error)))
+            return fake.InferenceResponse([fake.Tensor("OUTPUT_0", answer)])
+
+    return InferenceRequest
+
+
+def request(text=b"a prompt", kind=fake.Request, **parameters):
+    made = kind(INPUT_0=np.array([[text]], dtype=object))
+    made.own_parameters = parameters
+    return made
+
+
+def answer(sent, seconds=10):
+    deadline = time.monotonic() + seconds
+    while not sent.sender.sent:
+        assert time.monotonic() < deadline, "no answer"
+        time.sleep(0.005)
+    (response,) = sent.sender.sent
+    return response
+
+
+def steps(sent):
+    return [(p.tensors["step"].item(), p.tensors["total"].item()) for p in sent.sender.parts]
+
+
+def test_every_step_comes_then_the_answer_of_the_ensemble(stage, ensemble):
+    ensemble.go.set()
+    sent = request(preview_every=2)
+    assert stage().execute([sent]) is None
+    assert answer(sent).tensors == {"OUTPUT_0": ANSWER}
+    assert steps(sent) == [(step, 6) for step in range(1, 7)]
+    shown = [p.tensors["step"].item() for p in sent.sender.parts if "preview" in p.tensors]
+    assert shown == [2, 4]
+    file = base64.b64decode(sent.sender.parts[1].tensors["preview"][0, 0])
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(file))), PREVIEW)
+    ((token, inputs),) = ensemble.asked
+    assert len(token) == 32
+    assert inputs["INPUT_0"] == b"a prompt"
+
+
+@pytest.mark.parametrize(("given", "shown"), [({}, [3]), ({"preview_every": 0}, [])])
+def test_the_model_says_how_often_where_the_request_does_not(stage, ensemble, given, shown):
+    ensemble.go.set()
+    sent = request(**given)
+    stage(preview_every="3").execute([sent])
+    answer(sent)
+    assert [p.tensors["step"].item() for p in sent.sender.parts if "preview" in p.tensors] == shown
+
+
+@pytest.mark.parametrize("value", [-1, 1001, 1.5, True, "x", "-1"])
+def test_a_preview_every_that_is_none_is_refused_by_name(stage, value):
+    sent = request(preview_every=value)
+    stage().execute([sent])
+    error = answer(sent).error()
+    assert error.message().startswith("sd_ensemble_stream: preview_every: got ")
+    assert error.code() == fake.Error.INVALID_ARG
+
+
+def test_what_the_ensemble_refuses_is_the_clients_error(stage):
+    sent = request(b"bad")
+    stage().execute([sent])
+    error = answer(sent).error()
+    assert "tokenizer: prompt: got 'bad'; allowed: " in error.message()
+    assert error.code() == fake.Error.INVALID_ARG
+
+
+def test_a_client_that_leaves_stops_its_image(stage, ensemble):
+    sent = request()
+    stage().execute([sent])
+    assert ensemble.begun.wait(5)
+    sent.sender.given_up = True
+    assert answer(sent).error().code() == fake.Error.CANCELLED
+    assert steps(sent) == []
+
+
+def test_streams_beyond_the_bound_are_refused_at_once_and_the_others_go_on(stage, ensemble):
+    requests = [request() for _ in range(4)]
+    stage(max_streams="3").execute(requests)
+    error = answer(requests[3]).error()
+    assert error.message() == "sd_ensemble_stream: 3 images are streamed already; try later"
+    assert error.code() == fake.Error.UNAVAILABLE
+    ensemble.go.set()
+    for sent in requests[:3]:
+        assert not answer(sent).has_error()
+
+
+def test_closing_answers_what_is_streamed(stage, ensemble):
+    one, sent = stage(), request()
+    one.execute([sent])
+    assert ensemble.begun.wait(5)
+    one.close()
+    assert answer(sent).has_error()
+
+
+def test_shared_memory_without_room_fails_the_request_with_a_reason(stage, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    one, sent = stage(), request()
+    monkeypatch.setattr(progress.os, "posix_fallocate", full)
+    one.execute([sent])
+    assert "No space left on device" in answer(sent).error().message()
+
+
+def test_a_triton_that_sends_one_response_only_gets_the_picture(stage, ensemble):
+    ensemble.go.set()
+    (response,) = stage("21.10").execute([request(kind=fake.OldRequest)])
+    assert response.tensors == {"OUTPUT_0": ANSWER}
+
+
+@pytest.mark.parametrize("value", ["-1", "x", "1001"])
+def test_a_model_parameter_that_is_none_is_a_load_error(stage, value):
+    with pytest.raises(ValueError, match="preview_every: got "):
+        stage(preview_every=value)

@@ -1,0 +1,161 @@
+"""The client's stream against a server of a few lines that speaks Triton's protocol."""
+
+import base64
+import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc
+import numpy as np
+import pytest
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+from triptych import image
+from triptych.client import Cancelled, Client, ClientError, NotReady, Picture, Refused, TimedOut
+from triptych.settings import Defaults, Limits, parse
+from triptych.streaming import Step
+
+
+class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
+    """Answers a stream with three steps, the second with a preview, and a gray picture."""
+
+    def __init__(self):
+        self.requests = []
+        self.metadata = []
+        self.stream_is_ready = True
+        self.between = lambda step, context: None
+
+    def ServerLive(self, request, context):
+        return service_pb2.ServerLiveResponse(live=True)
+
+    def ModelReady(self, request, context):
+        ready = request.name == "sd_ensemble" or self.stream_is_ready
+        return service_pb2.ModelReadyResponse(ready=ready)
+
+    def ModelStreamInfer(self, requests, context):
+        for request in requests:
+            assert request.model_name == "sd_ensemble_stream"
+            (raw,) = request.raw_input_contents
+            assert int.from_bytes(raw[:4], "little") == len(raw) - 4
+            self.requests.append((json.loads(raw[4:]), dict(request.parameters)))
+            self.metadata.append(dict(context.invocation_metadata()))
+            for step in (1, 2, 3):
+                text = self.between(step, context)
+                if text:
+                    yield service_pb2.ModelStreamInferResponse(error_message=text)
+                    return
+                preview = {"preview": b64(b"small PNG")} if step == 2 else {}
+                yield response(step=step, total=3, **preview)
+            settings = parse(raw[4:], Defaults(64, 64, 3, 5.0, "pndm"), Limits())
+            gray = np.zeros((3, 64, 64), np.float32)
+            yield response(OUTPUT_0=b64(image.encode(gray, settings)))
+
+
+def b64(data):
+    return base64.b64encode(data)
+
+
+def response(**tensors):
+    made = service_pb2.ModelStreamInferResponse()
+    for name, value in tensors.items():
+        kind = "BYTES" if isinstance(value, bytes) else "INT32"
+        made.infer_response.outputs.add(name=name, datatype=kind, shape=[1, 1])
+        raw = value if kind == "BYTES" else b""
+        length = len(raw) if kind == "BYTES" else value
+        made.infer_response.raw_output_contents.append(length.to_bytes(4, "little") + raw)
+    return made
+
+
+@pytest.fixture
+def fake():
+    server = grpc.server(ThreadPoolExecutor(4))
+    fake = FakeTriton()
+    service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(fake, server)
+    fake.url = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    server.start()
+    yield fake
+    server.stop(None).wait()
+
+
+@pytest.fixture
+def client(fake):
+    with Client(fake.url) as client:
+        yield client
+
+
+def test_steps_then_the_picture(fake, client):
+    *steps, picture = client.stream("a prompt", timeout=9, preview_every=2, seed=4)
+    assert steps == [Step(1, 3, None), Step(2, 3, b"small PNG"), Step(3, 3, None)]
+    assert isinstance(picture, Picture)
+    assert (picture.settings.seed, picture.image.size) == (4, (64, 64))
+    assert 0 < picture.seconds < 9
+    ((asked, parameters),) = fake.requests
+    assert asked == {"prompt": "a prompt", "seed": 4, "timeout": 9}
+    assert parameters["preview_every"].int64_param == 2
+    assert fake.metadata[0]["triton_grpc_error"] == "true"
+
+
+def test_the_server_says_how_often_where_the_caller_does_not(fake, client):
+    list(client.stream("x"))
+    assert fake.requests == [({"prompt": "x"}, {})]
+
+
+def test_cancelling_reaches_the_server_and_ends_the_iteration(fake, client):
+    left = threading.Event()
+
+    def wait(step, context):
+        if step == 2:
+            context.add_callback(left.set)
+            left.wait(10)
+
+    fake.between = wait
+    stream = client.stream("x")
+    told = iter(stream)
+    assert next(told).step == 1
+    threading.Timer(0.1, stream.cancel).start()
+    with pytest.raises(Cancelled):
+        next(told)
+    assert left.wait(5)
+
+
+def test_the_timeout_ends_the_iteration(fake, client):
+    fake.between = lambda step, context: threading.Event().wait(1)
+    with pytest.raises(TimedOut, match=r"within 0\.3 s"):
+        list(client.stream("x", timeout=0.3))
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [(grpc.StatusCode.INVALID_ARGUMENT, Refused), (grpc.StatusCode.INTERNAL, ClientError)],
+)
+def test_an_error_by_status(fake, client, code, kind):
+    fake.between = lambda step, context: context.abort(code, "the words of it")
+    with pytest.raises(ClientError, match="the words of it") as caught:
+        list(client.stream("x"))
+    assert type(caught.value) is kind
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [("seed: got -1; allowed: more", Refused), ("it broke", ClientError)],
+)
+def test_an_error_by_its_text_alone_as_older_servers_have_it(fake, client, text, kind):
+    fake.between = lambda step, context: text if step == 2 else None
+    told = iter(client.stream("x"))
+    assert next(told).step == 1
+    with pytest.raises(ClientError, match=text) as caught:
+        next(told)
+    assert type(caught.value) is kind
+
+
+def test_a_server_without_the_model_is_not_ready(fake, client):
+    fake.stream_is_ready = False
+    fake.between = lambda step, context: "Request for unknown model: it is not found"
+    with pytest.raises(NotReady, match="sd_ensemble_stream is not loaded"):
+        list(client.stream("x"))
+
+
+def test_a_stream_that_ends_without_a_picture_is_an_error(client, monkeypatch):
+    monkeypatch.setattr(client._streams, "start", lambda *_: [Step(1, 3, None)])
+    with pytest.raises(ClientError, match="the stream ended"):
+        list(client.stream("x"))

@@ -1,0 +1,150 @@
+"""The model sd_ensemble_stream: sd_ensemble, and on the way to its answer what there is to see."""
+
+from __future__ import annotations
+
+import base64
+import io
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from triptych import progress, triton
+from triptych.errors import InvalidRequest, Unavailable
+from triptych.progress import Progress, Record
+
+MODEL = "sd_ensemble"
+MOST_STEPS = 1000
+"""The largest preview_every that makes sense."""
+
+
+class StreamStage:
+    """Answers a request with as many responses as there are steps seen, and then the image.
+
+    The life of a request:
+    1. Started: it gets a Record, and a thread that calls sd_ensemble under the record's token.
+    2. Watched: one thread for all requests reads the records and sends what is new; a request given
+       up by its client stops its image.
+    3. Answered: when the call is back, with its image or its error.
+    """
+
+    def __init__(self, model: triton.Model) -> None:
+        progress.clear()
+        self._model = model
+        self._preview_every = _preview_every(model.parameters.get("preview_every", "5"))
+        self._most = model.count("max_streams", 32)
+        self._pool = ThreadPoolExecutor(self._most)
+        self._condition = threading.Condition()
+        self._streams: list[_Stream] = []
+        self._closed = False
+        threading.Thread(target=self._watch, name="watch", daemon=True).start()
+
+    def execute(self, requests: Sequence[Any]) -> list[Any] | None:
+        """What Triton's `execute` returns: None, since all answers come later.
+
+        A Triton whose Python models send one response only (21.10) gets the image alone.
+        """
+        replies = triton.replies(requests)
+        if replies is None:
+            return self._model.answer(requests, lambda inputs: _image(inputs, ""))
+        for request, reply in zip(requests, replies):
+            try:
+                self._start(request, reply)
+            except Exception as error:
+                reply.send(self._model.response(error))
+        return None
+
+    def close(self) -> None:
+        """Stop every image and end the threads when all are answered."""
+        with self._condition:
+            self._closed = True
+            for stream in self._streams:
+                stream.record.stop()
+            self._condition.notify()
+        self._pool.shutdown()
+
+    def _start(self, request: Any, reply: triton.Reply) -> None:
+        inputs = self._model.inputs(request)
+        every = triton.parameters(request).get("preview_every")
+        every = self._preview_every if every is None else _preview_every(every)
+        with self._condition:
+            if len(self._streams) >= self._most:
+                raise Unavailable(f"{self._most} images are streamed already; try later")
+            stream = _Stream(reply, Record(every))
+            self._streams.append(stream)
+            self._model.activity.set(len(self._streams))
+            self._condition.notify()
+        self._pool.submit(self._run, stream, inputs)
+
+    def _run(self, stream: _Stream, inputs: dict[str, np.ndarray]) -> None:
+        try:
+            result: Any = _image(inputs, stream.record.token)
+        except Exception as error:
+            result = error
+        with self._condition:
+            self._streams.remove(stream)
+            stream.tell(self._model)
+            stream.record.close()
+            stream.reply.send(self._model.response(result))
+            self._model.activity.set(len(self._streams))
+
+    def _watch(self) -> None:
+        while True:
+            with self._condition:
+                self._condition.wait_for(lambda: self._streams or self._closed)
+                if self._closed:
+                    return
+                for stream in self._streams:
+                    if stream.reply.cancelled():
+                        stream.record.stop()
+                    else:
+                        stream.tell(self._model)
+            time.sleep(INTERVAL)
+
+
+INTERVAL = 0.02
+"""Seconds from one look at all records to the next."""
+
+
+class _Stream:
+    """One image: what is known of it, and whom to tell."""
+
+    def __init__(self, reply: triton.Reply, record: Record) -> None:
+        self.reply = reply
+        self.record = record
+
+    def tell(self, model: triton.Model) -> None:
+        """Send what is new, if anything is."""
+        new = self.record.read()
+        if new is not None:
+            self.reply.send_part(model.response(_tensors(new)))
+
+
+def _image(inputs: dict[str, np.ndarray], request_id: str) -> dict[str, np.ndarray]:
+    """The answer of sd_ensemble."""
+    return {"OUTPUT_0": triton.call(MODEL, inputs, "OUTPUT_0", request_id)}
+
+
+def _tensors(new: Progress) -> dict[str, np.ndarray]:
+    tensors = {
+        "step": np.array([[new.step]], np.int32),
+        "total": np.array([[new.total]], np.int32),
+    }
+    if new.preview is not None:
+        file = io.BytesIO()
+        Image.fromarray(new.preview).save(file, "PNG")
+        tensors["preview"] = triton.strings([base64.b64encode(file.getvalue())])
+    return tensors
+
+
+def _preview_every(value: Any) -> int:
+    """A number of steps out of a parameter, which may be a text; InvalidRequest otherwise."""
+    number = int(value) if isinstance(value, str) and value.isdecimal() else value
+    if type(number) is not int or not 0 <= number <= MOST_STEPS:
+        allowed = f"a whole number of steps up to {MOST_STEPS}, or 0 for no previews"
+        raise InvalidRequest("preview_every", value, allowed)
+    return number

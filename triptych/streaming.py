@@ -1,0 +1,96 @@
+"""A picture that is being made: what a stream of Triton's gRPC tells until it is there."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import grpc
+import numpy as np
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+from tritonclient.utils import InferenceServerException, deserialize_bytes_tensor
+
+MODEL = "sd_ensemble_stream"
+
+_ERRORS_AS_STATUS = (("triton_grpc_error", "true"),)
+"""Asks Triton to end a failed stream with gRPC's status; before 24.08 it tells a text alone."""
+_ANY_LENGTH = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
+_STATUS_OF_TEXTS = {"; allowed: ": "INVALID_ARGUMENT", "unknown model": "NOT_FOUND"}
+
+
+@dataclass(frozen=True)
+class Step:
+    """`step` of `total` calls of the UNet are made; `preview` is a small PNG's bytes, or None."""
+
+    step: int
+    total: int
+    preview: bytes | None
+
+
+class Streams:
+    """A connection to a server, for any number of threads and streams."""
+
+    def __init__(self, url: str) -> None:
+        self._channel = grpc.insecure_channel(url, options=_ANY_LENGTH)
+        self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
+
+    def start(self, request: bytes, preview_every: int | None, timeout: float | None) -> Stream:
+        """Ask for the picture of `request`, an INPUT_0."""
+        asked = service_pb2.ModelInferRequest(model_name=MODEL)
+        asked.inputs.add(name="INPUT_0", datatype="BYTES", shape=[1, 1])
+        asked.raw_input_contents.append(len(request).to_bytes(4, "little") + request)
+        if preview_every is not None:
+            asked.parameters["preview_every"].int64_param = preview_every
+        call = self._stub.ModelStreamInfer(
+            iter([asked]), metadata=_ERRORS_AS_STATUS, timeout=timeout
+        )
+        return Stream(call)
+
+    def close(self) -> None:
+        """End the connection and every stream on it."""
+        self._channel.close()
+
+
+class Stream:
+    """One picture's way: iterate over it, and leave it by `cancel` from any thread."""
+
+    def __init__(self, call: grpc.Call) -> None:
+        self._call = call
+
+    def __iter__(self) -> Iterator[Step | bytes]:
+        """Each Step as it comes, then OUTPUT_0, the base64 of the picture's file.
+
+        Raises InferenceServerException, as tritonclient's other calls do.
+        """
+        try:
+            for response in self._call:
+                if response.error_message:
+                    raise _exception(response.error_message, None)
+                yield from _told(response.infer_response)
+        except grpc.RpcError as error:
+            raise _exception(error.details(), str(error.code())) from error
+
+    def cancel(self) -> None:
+        """Have the server stop; the iteration ends with CANCELLED."""
+        self._call.cancel()
+
+
+def _told(response: service_pb2.ModelInferResponse) -> Iterator[Step | bytes]:
+    tensors = {}
+    for output, raw in zip(response.outputs, response.raw_output_contents):
+        is_text = output.datatype == "BYTES"
+        array = deserialize_bytes_tensor(raw) if is_text else np.frombuffer(raw, np.int32)
+        tensors[output.name] = array.item()
+    if "step" in tensors:
+        preview = tensors.get("preview")
+        yield Step(tensors["step"], tensors["total"], preview and base64.b64decode(preview))
+    if "OUTPUT_0" in tensors:
+        yield tensors["OUTPUT_0"]
+
+
+def _exception(text: str, status: str | None) -> InferenceServerException:
+    if status is None:
+        found = [name for said, name in _STATUS_OF_TEXTS.items() if said in text]
+        status = f"StatusCode.{found[0]}" if found else "StatusCode.INTERNAL"
+    return InferenceServerException(text, status)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from triptych import onnx_weights
 from triptych.errors import ModelFileError, shorten
 from triptych.settings import Settings
 
@@ -19,6 +20,9 @@ from transformers import CLIPTokenizerFast
 
 CLIP_LENGTH = 77
 """The positions of CLIP's text encoder (Radford et al. 2021), where no file says another number."""
+
+PADDING = 127
+"""What rounding up to a multiple of 128 adds at the most."""
 
 FIX = "copy the tokenizer's files from the model that the text encoder is of"
 
@@ -32,6 +36,7 @@ class Tokenizer:
 
     def __init__(self, folder: str | Path) -> None:
         """Raises ModelFileError, naming the file, for files that are missing or damaged."""
+        self._folder = folder
         for name in ("vocab.json", "merges.txt"):
             path = Path(folder) / name
             if not path.is_file():
@@ -47,6 +52,28 @@ class Tokenizer:
                 raise ModelFileError(Path(folder) / "vocab.json", f"has no token {token}", FIX)
         length = self._tokenizer.model_max_length
         self.length = length if length <= 10**6 else CLIP_LENGTH  # transformers' "none" is 10**30
+
+    def check_fits(self, text_encoder: str | Path) -> None:
+        """ModelFileError if the network in the folder has other tokens or too few positions.
+
+        Its weights are known by CLIP's names for them; it may have up to `PADDING` tokens that are
+        never used. Nothing is said of a folder without ONNX.
+        """
+        path = Path(text_encoder) / "model.onnx"
+        if not path.is_file():
+            return
+        try:
+            weights = onnx_weights.shapes(path)
+        except (OSError, ValueError):
+            return  # which the text encoder's own loading says
+        tokens = 1 + max(self._tokenizer.get_vocab().values())
+        for name, shape in weights.items():
+            known = shape[0] if shape else 0
+            if "token_embedding.weight" in name and not tokens <= known <= tokens + PADDING:
+                raise ModelFileError(self._folder, f"{tokens} tokens, but {path} has {known}", FIX)
+            if "position_embedding.weight" in name and known < self.length:
+                problem = f"prompts of {self.length} tokens, but {path} takes {known}"
+                raise ModelFileError(self._folder, problem, FIX)
 
     def _pad_token(self) -> str:
         return self._tokenizer.pad_token or self._tokenizer.eos_token

@@ -208,3 +208,13 @@ def test_embeddings_of_another_type_or_order_are_made_fit():
     assert other.embeds[1].dtype == np.float32
     assert other.embeds[1].flags.c_contiguous
     assert np.array_equal(*denoise(image(), other))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("name", ["prompt_embeds", "negative_prompt_embeds"])
+def test_embeddings_that_are_not_finite_are_refused(name, bad):
+    spoiled = PROMPT.copy()
+    spoiled[3, 2] = bad
+    both = (spoiled, NEGATIVE) if name == "prompt_embeds" else (PROMPT, spoiled)
+    with pytest.raises(InvalidRequest, match=rf"^{name}: got NaN; allowed: finite numbers"):
+        image(*both)

@@ -3,6 +3,7 @@ import onnx
 import pytest
 from onnx import TensorProto as Types
 from onnx import helper
+from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from triptych.errors import InvalidRequest, ModelFileError
 from triptych.fastdeploy import network
@@ -109,6 +110,49 @@ def test_a_failing_run_fails_the_requests_in_it(loaded):
     loaded._session = Session()
     results = loaded.run([tensors(1), tensors(2)])
     assert [str(error) for error in results] == ["out of memory"] * 2
+
+
+def lookup(folder):
+    """model.onnx: rows [batch, tokens, 2] of a table with 5 rows, plus 3 positions."""
+    nodes = [
+        helper.make_node("Gather", ["table", "ids"], ["found"]),
+        helper.make_node("Add", ["found", "places"], ["rows"]),
+    ]
+    table = helper.make_tensor("table", Types.FLOAT, [5, 2], range(10))
+    places = helper.make_tensor("places", Types.FLOAT, [1, 3, 2], [0] * 6)
+    ids = helper.make_tensor_value_info("ids", Types.INT32, ["batch", "tokens"])
+    rows = helper.make_tensor_value_info("rows", Types.FLOAT, ["batch", "tokens", 2])
+    graph = helper.make_graph(nodes, "lookup", [ids], [rows], [table, places])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, folder / "model.onnx")
+    declared = {
+        "input": [{"name": "ids", "data_type": "TYPE_INT32"}],
+        "output": [{"name": "rows", "data_type": "TYPE_FP32"}],
+    }
+    return network.Network(folder, declared)
+
+
+@pytest.mark.parametrize("bad", [[0, 5, 1], [0, 2**31 - 1, 0], [0] * 4])
+def test_what_the_network_has_no_weights_for_is_the_clients_error_and_harms_no_other(tmp_path, bad):
+    loaded = lookup(tmp_path)
+    good = {"ids": np.array([[0, 1, 4]], np.int32)}
+    results = loaded.run([good, {"ids": np.array([bad], np.int32)}, good])
+    for result in (results[0], results[2]):
+        np.testing.assert_array_equal(result["rows"], [[[0, 1], [2, 3], [8, 9]]])
+    assert isinstance(results[1], InvalidRequest)
+    shape = [1, len(bad)]
+    assert str(results[1]).startswith(f"ids: got {shape}; allowed: values and sizes that the")
+
+
+@pytest.mark.parametrize("reason", ["Failed to allocate memory", "CUDA failure 700"])
+def test_a_network_without_memory_or_device_is_no_clients_error(loaded, reason):
+    class Session:
+        def run(self, names, feeds):
+            raise ort_errors.Fail(f"[ONNXRuntimeError] : 1 : FAIL : {reason}")
+
+    loaded._session = Session()
+    (error,) = loaded.run([tensors(1)])
+    assert isinstance(error, ort_errors.Fail)
 
 
 def test_missing_file(tmp_path):

@@ -2,9 +2,11 @@ import warnings
 
 import clip_tokenizer
 import numpy as np
+import onnx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from onnx import helper, numpy_helper
 
 from triptych.errors import ModelFileError
 from triptych.settings import Settings
@@ -31,6 +33,42 @@ def test_a_prompt_is_its_tokens_between_start_and_end_and_padding(tokenizer):
     assert input_ids[0, :6].tolist() == [START, VOCABULARY["a</w>"], red, circle, END, END]
     assert input_ids[1].tolist() == [START] + [END] * 76
     assert cut_off == ["", ""]
+
+
+def text_encoder(folder, tokens, positions=77):
+    """model.onnx with nothing but the weights that the tokenizer looks at."""
+    names = {"token": tokens, "position": positions}
+    weights = [
+        numpy_helper.from_array(np.zeros((rows, 2), np.float16), f"e.{kind}_embedding.weight.half")
+        for kind, rows in names.items()
+    ]
+    graph = helper.make_graph([], "graph", [], [], weights)
+    onnx.save(helper.make_model(graph), folder / "model.onnx")
+    return folder
+
+
+@pytest.mark.parametrize("more", [0, 127])
+def test_a_text_encoder_of_the_same_tokens_fits(tokenizer, tmp_path, more):
+    tokenizer.check_fits(text_encoder(tmp_path, max(VOCABULARY.values()) + 1 + more))
+
+
+@pytest.mark.parametrize("more", [-1, 128])
+def test_a_text_encoder_of_other_tokens_does_not(tokenizer, tmp_path, more):
+    tokens = max(VOCABULARY.values()) + 1
+    says = rf"{tokens} tokens, but .*model\.onnx has {tokens + more}; copy the tokenizer's files"
+    with pytest.raises(ModelFileError, match=says):
+        tokenizer.check_fits(text_encoder(tmp_path, tokens + more))
+
+
+def test_a_text_encoder_of_shorter_prompts_does_not(tokenizer, tmp_path):
+    with pytest.raises(ModelFileError, match=r"prompts of 77 tokens, but .*model\.onnx takes 64; "):
+        tokenizer.check_fits(text_encoder(tmp_path, max(VOCABULARY.values()) + 1, 64))
+
+
+def test_nothing_is_said_of_a_text_encoder_that_cannot_be_read(tokenizer, tmp_path):
+    tokenizer.check_fits(tmp_path)
+    (tmp_path / "model.onnx").write_bytes(b"damaged")
+    tokenizer.check_fits(tmp_path)
 
 
 def test_no_prompts_are_no_rows(tokenizer):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime
+from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from triptych.errors import InvalidRequest, ModelFileError
 from triptych.fastdeploy import providers
@@ -73,13 +75,33 @@ class Network:
             shape = tuple(tensors[name].shape[1:] for name in self._inputs)
             groups.setdefault(shape, []).append(position)
         for positions in groups.values():
-            try:
-                outputs = self._run_together([requests[position] for position in positions])
-            except Exception as error:
-                outputs = [error] * len(positions)
+            outputs = self._run_group([requests[position] for position in positions])
             for position, output in zip(positions, outputs):
                 results[position] = output
         return results
+
+    def _run_group(self, requests: Sequence[Mapping[str, np.ndarray]]) -> list[Any]:
+        """The results of requests of one shape; where one of several fails, each by itself."""
+        try:
+            return self._run_together(requests)
+        except Exception as error:
+            if len(requests) == 1:
+                return [self._explained(error, requests[0])]
+        return [result for request in requests for result in self._run_group([request])]
+
+    def _explained(self, error: Exception, tensors: Mapping[str, np.ndarray]) -> Exception:
+        """What ONNX Runtime says of one request, as the client's error where it is about that.
+
+        A network that is loaded and has the memory that it needs can only fail for what it gets:
+        a token out of the vocabulary, more tokens than positions.
+        """
+        reason = " ".join(str(error).split())
+        theirs = isinstance(error, (ort_errors.InvalidArgument, ort_errors.Fail))
+        if not theirs or re.search("cuda|cudnn|cublas|tensorrt|alloc", reason, re.IGNORECASE):
+            return error
+        name, shape = next((name, tensor.shape) for name, tensor in tensors.items())
+        allowed = f"values and sizes that the network has weights for ({reason[-160:]})"
+        return InvalidRequest(name, shape, allowed)
 
     def _check(self, tensors: Mapping[str, np.ndarray]) -> None:
         """InvalidRequest, naming the tensor, for what the network cannot take."""

@@ -19,6 +19,7 @@ class TritonPythonModel:
             self.limits = Limits.from_parameters(self.model.parameters)
             self.defaults = Pipeline.load(self.model.folder).defaults()
             self.tokenizer = Tokenizer(self.model.folder)
+            self.tokenizer.check_fits(self.model.beside("text_encoder"))
 
     def execute(self, requests):
         return self.model.answer(requests, self.tokenize)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import numpy as np
@@ -39,8 +38,9 @@ class Denoising:
             if embeds.ndim != 2 or embeds.shape != prompt_embeds.shape or 0 in embeds.shape:
                 allowed = "[tokens, channels], of one shape for both prompts"
                 raise InvalidRequest(name, embeds.shape, allowed)
-            if not np.isfinite(embeds).all():
-                raise InvalidRequest(name, math.nan, "finite numbers")
+            finite = np.isfinite(embeds)
+            if not finite.all():
+                raise InvalidRequest(name, float(embeds[~finite][0]), "finite numbers")
         self._settings = settings
         self._guidance_scale = np.float32(settings.guidance_scale)
         self._scaling_factor = np.float32(pipeline.scaling_factor)

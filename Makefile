@@ -4,7 +4,7 @@ VENV := .venv
 SET_UP := $(VENV)/.set-up
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run serve test test-full test-export test-old lint lock
+.PHONY: help setup run serve test test-full test-export test-old bench lint lock
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -29,6 +29,9 @@ test-full: .venv-full/.set-up ## the tests against PyTorch and diffusers, in .ve
 
 test-export: .venv-full/.set-up ## the export of a full-size model by both roads: 16 GiB, 15 minutes
 	@.venv-full/bin/python -m pytest -s tests/full_size
+
+bench: setup ## the server's speed on this processor, beside the same work without a server
+	@$(VENV)/bin/python benchmarks/cpu.py $(FLAGS)
 
 .venv-full/.set-up: requirements/full.txt | setup
 	@$(VENV)/bin/python -m venv .venv-full

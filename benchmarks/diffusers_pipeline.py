@@ -1,0 +1,40 @@
+"""diffusers' pipeline with the weights of a model repository, as a worker of benchmarks/cpu.py.
+
+`python benchmarks/diffusers_pipeline.py REPOSITORY`, in an environment with PyTorch.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import diffusers
+import torch
+
+from benchmarks.worker import serve, timed
+from triptych_export.rebuild import pipeline
+
+
+def picture(request: str) -> bytes:
+    """OUTPUT_0 for an INPUT_0: from the prompt to the base64 of a PNG, as the server does it."""
+    settings = json.loads(request)
+    generator = torch.Generator("cpu").manual_seed(settings.pop("seed"))
+    file = io.BytesIO()
+    drawer(generator=generator, **settings).images[0].save(file, "PNG", compress_level=1)
+    return base64.b64encode(file.getvalue())
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    drawer = pipeline(Path(sys.argv[1]))
+    drawer.set_progress_bar_config(disable=True)
+    serve(
+        picture=lambda request: timed(picture, request),
+        versions=lambda: f"torch {torch.__version__}, diffusers {diffusers.__version__}",
+    )

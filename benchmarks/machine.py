@@ -1,0 +1,46 @@
+"""What a measurement was made on."""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import time
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+
+
+def hardware() -> str:
+    """Processor, cores that this process may use, memory, kernel."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    names = {line.split(":")[1].strip() for line in lines if line.startswith("model name")}
+    gigabytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    cores = len(os.sched_getaffinity(0))
+    name = ", ".join(sorted(names)) or platform.machine()
+    return f"{name}, {cores} cores, {gigabytes:.0f} GiB, Linux {platform.release()}"
+
+
+def versions(*packages: str) -> str:
+    """Python's and the packages' versions, as installed here."""
+    named = [f"{package} {metadata.version(package)}" for package in packages]
+    return ", ".join([f"Python {platform.python_version()}", *named])
+
+
+def processor_seconds() -> tuple[float, float, float]:
+    """Seconds that have passed, and that all processes and ours have spent on all cores.
+
+    Ours are this one and its children, and theirs, that have ended.
+    """
+    ticks = [int(n) for n in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+    _, _, _, idle, waiting, *_ = ticks
+    everybody = (sum(ticks) - idle - waiting) / os.sysconf("SC_CLK_TCK")
+    spent = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return time.monotonic(), everybody, sum(one.ru_utime + one.ru_stime for one in spent)
+
+
+def others(before: tuple[float, float, float]) -> float:
+    """The part of the cores that other processes took since then, ours having ended."""
+    seconds, everybody, ours = np.subtract(processor_seconds(), before)
+    return (everybody - ours) / (seconds * os.cpu_count())

@@ -151,6 +151,19 @@ def test_a_model_that_the_server_ends_itself_is_no_death(one_model):
     assert [models.dead(), models.dead()] == [None, None]
 
 
+def test_a_model_is_found_and_its_death_seen_when_few_looks_search(model_py, monkeypatch):
+    monkeypatch.setattr(ModelProcesses, "SEARCHES", 1)
+    models = ModelProcesses(os.getpid())
+    assert models.dead() is None
+    command = ["/b/triton_python_backend_stub", str(model_py)]
+    with subprocess.Popen(command, executable=sys.executable) as process:
+        time.sleep(0.1)
+        assert not any(models.dead() for _ in range(ModelProcesses.BETWEEN))
+        process.kill()
+        time.sleep(0.1)
+        assert [models.dead(), models.dead()] == [None, "unet_loop (SIGKILL)"]
+
+
 def test_no_other_process_than_a_models_counts():
     models = ModelProcesses(os.getpid())
     other = subprocess.Popen(["/bin/sleep", "60"])

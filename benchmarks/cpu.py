@@ -5,7 +5,7 @@
 One table: the server at 1 to 16 clients, a burst, Poisson arrivals of mixed step counts; the same
 one at a time in one process on the same ONNX Runtime, and in batches of 8; diffusers with the same
 weights, where .venv-full is installed. What is compared alternates, round by round. Prompts are all
-different: the text encoder's cache helps with the negative prompt alone.
+different.
 """
 
 from __future__ import annotations

@@ -13,4 +13,4 @@ USER 1000
 EXPOSE 8000 8001 8002
 HEALTHCHECK --interval=10s --timeout=5s --start-period=900s \
     CMD ["python3", "-c", "from urllib.request import urlopen; urlopen('http://localhost:8000/v2/health/ready', timeout=4)"]
-ENTRYPOINT ["fastdeployserver", "--model-repository=/models", "--response-cache-byte-size=67108864"]
+ENTRYPOINT ["fastdeployserver", "--model-repository=/models"]

@@ -20,8 +20,8 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "full")]
 
-from diffusers_reference import CLASSES, trajectory  # noqa: E402
-from scheduler_run import DEMO, SD15, SD21  # noqa: E402
+from diffusers_reference import CLASSES, trajectory
+from scheduler_run import DEMO, SD15, SD21
 
 SHAPE, SEED = (2, 3, 4), 7
 NOISE_SEEDS = (0, 42, 2**63 + 11, -5)

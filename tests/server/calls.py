@@ -135,3 +135,11 @@ def metrics(url: str) -> dict[tuple[str, str], float]:
         if match:
             found[match.group(1), match.group(2)] = float(match.group(3))
     return found
+
+
+def metrics_when(url: str, holds, seconds: float = 5.0) -> dict[tuple[str, str], float]:
+    """The metrics once `holds(them)`, or after `seconds`: Triton counts after it has answered."""
+    deadline = time.monotonic() + seconds
+    while not holds(found := metrics(url)) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return found

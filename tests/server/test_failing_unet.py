@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.server.calls import Calls, metrics, texts
+from tests.server.calls import Calls, metrics, metrics_when, texts
 from triptych.server.running import RunningServer
 from triptych.settings import Settings
 
@@ -95,10 +95,11 @@ def test_the_loop_lives_on(failing):
     assert calls.start("unet_loop", image(5, fails=True)).wait().error is not None
     good = calls.start("unet_loop", image(5)).wait()
     assert good.error is None and np.isfinite(good.result.as_numpy("latents")).all()
-    after = metrics(server.metrics)
-    grown = {
-        name: after[f"triptych_{name}", "unet_loop"] - before[f"triptych_{name}", "unet_loop"]
-        for name in ("images_total", "steps_total", "unet_calls_total", "images_in_flight")
-    }
     expected = {"images_total": 1, "steps_total": 5, "unet_calls_total": 6, "images_in_flight": 0}
-    assert grown == expected
+
+    def grown(after):
+        keys = {name: (f"triptych_{name}", "unet_loop") for name in expected}
+        return {name: after[key] - before[key] for name, key in keys.items()}
+
+    after = metrics_when(server.metrics, lambda found: grown(found) == expected)
+    assert grown(after) == expected

@@ -361,7 +361,13 @@ def test_an_image_past_its_deadline_is_in_no_further_call():
     results = DenoisingLoop(unet, 32).run_to_end([late, in_time])
     assert str(results[0]) == "2 calls were made"
     assert isinstance(results[1], np.ndarray)
-    assert [late.number in numbers for numbers in unet.served()] == [True, True, False, False, False]
+    assert [late.number in numbers for numbers in unet.served()] == [
+        True,
+        True,
+        False,
+        False,
+        False,
+    ]
 
 
 def test_an_image_cancelled_before_its_first_call_is_in_none(start):

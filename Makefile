@@ -4,7 +4,7 @@ VENV := .venv
 SET_UP := $(VENV)/.set-up
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run serve test test-full test-export test-old bench lint lock
+.PHONY: help setup run serve web test test-full test-export test-old bench lint lock
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -20,6 +20,9 @@ run: setup ## start the server, draw PROMPT="..." into OUTPUT=out.png, stop the 
 
 serve: setup ## the server in the foreground, until Ctrl-C; Triton's flags in FLAGS="..."
 	@exec $(VENV)/bin/fastdeployserver --model-repository=model_repository $(FLAGS)
+
+web: setup ## the server, and in front of it the gateway with the page to draw on
+	@exec $(VENV)/bin/python scripts/web.py $(FLAGS)
 
 test: setup ## every test that needs no PyTorch
 	@$(VENV)/bin/python -m pytest
@@ -46,16 +49,17 @@ test-old: setup .venv-old/.set-up ## the tests on Triton 23.10, in .venv-old (Py
 	@.venv-old/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/old.txt
 	@touch $@
 
-lint: setup ## style, and syntax of Python 3.8 where FastDeploy's image runs the code
+lint: setup ## style, and syntax of Python 3.8 where FastDeploy's image may run the code
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
-	@$(VENV)/bin/vermin --quiet --no-tips --violations -t=3.8- triptych model_repository
+	@$(VENV)/bin/vermin --quiet --no-tips --violations -t=3.8- model_repository \
+	    $$(find triptych -name '*.py' -not -path 'triptych/gateway/*')
 
 lock: ## requirements/lock.txt anew, one for Python 3.11 and 3.12 (needs uv)
 	@for version in 3.12 3.11; do \
 	    uv pip compile --quiet --upgrade --python-version $$version --python-platform x86_64-manylinux_2_35 \
 	        --generate-hashes --no-header --no-annotate --no-emit-index-url \
-	        --extra serve --extra client --extra test \
+	        --extra serve --extra client --extra gateway --extra test \
 	        --output-file $(VENV)/lock-$$version.txt pyproject.toml requirements/build.in || exit; \
 	done
 	@cmp $(VENV)/lock-3.11.txt $(VENV)/lock-3.12.txt

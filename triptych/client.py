@@ -120,14 +120,8 @@ class Client:
         those not given. `timeout` in seconds, after which the server ends its work too; none waits
         for ever. Raises a ClientError.
         """
-        request = _request(prompt, timeout, settings)
-        tensor = triton.InferInput("INPUT_0", [1, 1], "BYTES")
-        tensor.set_data_from_numpy(np.array([[request]], dtype=object))
         started = time.monotonic()
-        try:
-            answer = self._server.infer(MODEL, [tensor], client_timeout=timeout)
-        except InferenceServerException as error:
-            raise self._explained(error, timeout) from error
+        answer = self._infer(MODEL, _request(prompt, timeout, settings), timeout)
         try:
             return self._picture(answer.as_numpy("OUTPUT_0").item(), started)
         except (AttributeError, ValueError) as error:
@@ -173,20 +167,41 @@ class Client:
             return self._unavailable(message, model)
         return ClientError(f"{self._url} failed: {message}")
 
-    def _unavailable(self, message: str, model: str) -> ClientError:
+    def check(self, model: str = MODEL) -> None:
+        """Raise NotThere or NotReady unless the server serves `model`."""
         try:
             self._server.is_server_live(client_timeout=5)
-        except InferenceServerException:
-            return NotThere(
+        except InferenceServerException as error:
+            raise NotThere(
                 f"no server at {self._url}: start one with"
                 " `fastdeployserver --model-repository=model_repository`, or give its --url"
-            )
+            ) from error
         try:
             ready = self._server.is_model_ready(model, client_timeout=5)
         except InferenceServerException:
             ready = False
         if not ready:
-            return NotReady(f"{self._url} is not ready: {model} is not loaded ({message})")
+            raise NotReady(f"{self._url} is not ready: {model} is not loaded")
+
+    def defaults(self) -> Settings:
+        """What a request gets that names nothing but its prompt, out of the tokenizer stage."""
+        answer = self._infer("tokenizer", b"x", 30)
+        return Settings.from_json(answer.as_numpy("settings").item())
+
+    def _infer(self, model: str, request: bytes, timeout: float | None) -> triton.InferResult:
+        """The model's answer to an INPUT_0."""
+        tensor = triton.InferInput("INPUT_0", [1, 1], "BYTES")
+        tensor.set_data_from_numpy(np.array([[request]], dtype=object))
+        try:
+            return self._server.infer(model, [tensor], client_timeout=timeout)
+        except InferenceServerException as error:
+            raise self._explained(error, timeout, model) from error
+
+    def _unavailable(self, message: str, model: str) -> ClientError:
+        try:
+            self.check(model)
+        except ClientError as error:
+            return error
         return Overloaded(f"{self._url} takes no more requests now: {message}")
 
 

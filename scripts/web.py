@@ -1,0 +1,59 @@
+"""The page to draw on: start the server and the gateway, open the page, stop both on Ctrl-C.
+
+Takes the arguments of `triptych gateway`, and adds the server's address.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+import webbrowser
+from pathlib import Path
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(CHECKOUT))
+
+from triptych import cli
+from triptych.server import Unfit, flags
+from triptych.server.running import RunningServer
+
+
+def main(arguments: list[str]) -> int:
+    """The gateway's exit code, 1 if the server cannot start."""
+    port = flags.value(arguments, "--port", "7860")
+    with tempfile.TemporaryDirectory() as folder:
+        server = RunningServer(CHECKOUT / "model_repository", Path(folder) / "server.log")
+        begun = time.monotonic()
+        try:
+            with server:
+                print(f"server: ready after {time.monotonic() - begun:.1f} s", flush=True)
+                page = f"http://127.0.0.1:{port}/"
+                threading.Thread(target=_open, args=(page,), daemon=True).start()
+                return cli.main(["gateway", *arguments, "--url", server.grpc])
+        except Unfit as reason:
+            print(reason, file=sys.stderr)
+            return 1
+
+
+def _open(page: str) -> None:
+    """Show the page where there is a screen, as soon as it is there."""
+    if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        return
+    while True:
+        try:
+            urllib.request.urlopen(page, timeout=5).close()
+        except OSError:
+            time.sleep(0.1)
+        else:
+            webbrowser.open(page)
+            return
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    sys.exit(main(sys.argv[1:]))

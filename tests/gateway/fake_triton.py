@@ -1,0 +1,108 @@
+"""A server of a few lines that speaks Triton's gRPC: it draws gray pictures, or does as told."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc
+import numpy as np
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+from triptych import image
+from triptych.errors import InvalidRequest
+from triptych.settings import Defaults, Limits, parse
+
+PREVIEW = b"\x89PNG small"
+TOTAL = 4
+
+
+class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
+    """`requests`: what came. `hold`: streams wait while it is clear, before step `held_from`.
+
+    `abort`, `abort_after`: (code, text) to say before the first step, or after the last one.
+    `left`: how many streams were given up by whoever asked.
+    """
+
+    def __init__(self) -> None:
+        self.hold = threading.Event()
+        self.forget()
+
+    def forget(self) -> None:
+        """Be as at first, for another test."""
+        self.hold.set()
+        self.requests: list[dict] = []
+        self.held_from = 1
+        self.abort: tuple | None = None
+        self.abort_after: tuple | None = None
+        self.ready = True
+        self.left = 0
+        self.warnings: tuple[str, ...] = ()
+
+    def __enter__(self) -> FakeTriton:
+        self._server = grpc.server(ThreadPoolExecutor(40))
+        service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(self, self._server)
+        self.url = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
+        self._server.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.hold.set()
+        self._server.stop(None).wait()
+
+    def ServerLive(self, request, context):
+        return service_pb2.ServerLiveResponse(live=True)
+
+    def ModelReady(self, request, context):
+        return service_pb2.ModelReadyResponse(ready=self.ready)
+
+    def ModelInfer(self, request, context):
+        assert request.model_name == "tokenizer"
+        return _response(settings=self._settings(request, context).to_json().encode())
+
+    def ModelStreamInfer(self, requests, context):
+        (request,) = requests
+        assert request.model_name == "sd_ensemble_stream"
+        settings = self._settings(request, context)
+        self.requests.append(json.loads(request.raw_input_contents[0][4:]))
+        if self.abort:
+            context.abort(*self.abort)
+        every = request.parameters["preview_every"].int64_param
+        for step in range(1, TOTAL + 1):
+            while step >= self.held_from and not self.hold.wait(0.01):
+                if not context.is_active():
+                    self.left += 1
+                    return
+            preview = every and step % every == 0 and step < TOTAL
+            shown = {"preview": base64.b64encode(PREVIEW)} if preview else {}
+            yield _streamed(step=step, total=TOTAL, **shown)
+        if self.abort_after:
+            context.abort(*self.abort_after)
+        gray = np.zeros((3, settings.height, settings.width), np.float32)
+        settings = dataclasses.replace(settings, warnings=self.warnings)
+        yield _streamed(OUTPUT_0=base64.b64encode(image.encode(gray, settings)))
+
+    def _settings(self, request, context):
+        try:
+            raw = request.raw_input_contents[0][4:]
+            return parse(raw, Defaults(64, 64, 20, 5.0, "pndm"), Limits())
+        except InvalidRequest as error:
+            text = f"sd_ensemble_stream: in ensemble 'sd_ensemble', tokenizer: {error}"
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, text)
+
+
+def _response(**tensors) -> service_pb2.ModelInferResponse:
+    made = service_pb2.ModelInferResponse(model_name="x")
+    for name, value in tensors.items():
+        is_text = isinstance(value, bytes)
+        made.outputs.add(name=name, datatype="BYTES" if is_text else "INT32", shape=[1, 1])
+        raw = len(value).to_bytes(4, "little") + value if is_text else value.to_bytes(4, "little")
+        made.raw_output_contents.append(raw)
+    return made
+
+
+def _streamed(**tensors) -> service_pb2.ModelStreamInferResponse:
+    return service_pb2.ModelStreamInferResponse(infer_response=_response(**tensors))

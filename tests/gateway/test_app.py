@@ -1,0 +1,86 @@
+"""What holds for the whole gateway."""
+
+import json
+import re
+import socket
+
+import httpx
+import pytest
+
+from triptych.gateway.access import MAX_BODY
+from triptych.gateway.app import LOOPBACK
+
+
+def test_health(gateway, triton):
+    answer = httpx.get(f"{gateway.url}/healthz")
+    assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
+    triton.ready = False
+    answer = httpx.get(f"{gateway.url}/healthz")
+    assert answer.status_code == 503
+    assert answer.headers["retry-after"] == "5"
+    assert "not loaded" in answer.json()["status"]
+
+
+def test_without_a_server_everything_says_so(triton):
+    from tests.gateway.conftest import Gateway
+
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        with Gateway(f"127.0.0.1:{nobody.getsockname()[1]}") as gateway:
+            health = httpx.get(f"{gateway.url}/healthz", timeout=30)
+            assert (health.status_code, health.headers["retry-after"]) == (503, "5")
+            for path, asked in (
+                ("/v1/images/generations", {"prompt": "x"}),
+                ("/sdapi/v1/txt2img", {"prompt": "x"}),
+                ("/api/picture", {"prompt": "x"}),
+            ):
+                answer = httpx.post(gateway.url + path, json=asked, timeout=60)
+                assert answer.status_code == 503
+                assert "no server at" in answer.text
+
+
+@pytest.mark.parametrize("path", ["/v1/nothing", "/sdapi/v1/nothing", "/api/nothing", "/nothing"])
+def test_what_is_not_there_is_said_in_the_shape_of_the_api(gateway, path):
+    answer = httpx.get(gateway.url + path)
+    assert answer.status_code == 404
+    shape = {"/v1": {"error"}, "/sd": {"error", "detail", "body", "errors"}}
+    assert set(answer.json()) == shape.get(path[:3], {"message", "field"})
+
+
+@pytest.mark.parametrize("path", ["/v1/images/generations", "/sdapi/v1/txt2img", "/api/picture"])
+def test_a_body_that_is_no_json_or_too_long(gateway, path):
+    url = gateway.url + path
+    for body in (b"", b"{", b"[]", b"\xff", b'{"prompt": "\\ud800"}'):
+        headers = {"Content-Type": "application/json"}
+        assert httpx.post(url, content=body, headers=headers).status_code in (400, 422)
+    assert httpx.post(url, content=b" " * (MAX_BODY + 1)).status_code == 413
+
+    def chunks():
+        for _ in range(MAX_BODY // 10_000 + 2):
+            yield b" " * 10_000
+
+    assert httpx.post(url, content=chunks()).status_code == 413
+
+
+def test_a_page_elsewhere_cannot_have_a_browser_draw_here(start):
+    """Neither by a form or a fetch that needs no leave, nor by a name that leads here."""
+    gateway = start(hosts=LOOPBACK)
+    url = f"{gateway.url}/v1/images/generations"
+    body = json.dumps({"prompt": "x"})
+    simple = httpx.post(url, content=body, headers={"Content-Type": "text/plain"})
+    assert simple.status_code == 400
+    assert httpx.get(gateway.url, headers={"Host": "evil.example"}).status_code == 400
+    for name in LOOPBACK:
+        assert httpx.get(gateway.url, headers={"Host": f"{name}:7860"}).status_code == 200
+    asked = {"Origin": "http://evil.example", "Access-Control-Request-Method": "POST"}
+    answer = httpx.options(url, headers=asked)
+    assert "access-control-allow-origin" not in answer.headers
+
+
+def test_the_page_of_the_api_shows_every_operation_and_needs_nothing_from_elsewhere(gateway):
+    described = httpx.get(f"{gateway.url}/openapi.json").json()
+    page = httpx.get(f"{gateway.url}/docs").text
+    for path in described["paths"]:
+        assert path in page
+    assert "num_inference_steps" in page and "from 1 to 1000" in page
+    assert not re.search(r"https?://(?!platform\.openai\.com)|<script", page)

@@ -1,0 +1,198 @@
+"""OpenAI's images API, by OpenAI's own client."""
+
+import base64
+import io
+import threading
+
+import grpc
+import httpx
+import openai
+import pytest
+from PIL import Image
+
+from tests.gateway.conftest import wait_for
+from triptych.image import read_settings
+
+
+@pytest.fixture
+def client(gateway):
+    return openai.OpenAI(base_url=f"{gateway.url}/v1", api_key="none", max_retries=0)
+
+
+def picture(item):
+    return Image.open(io.BytesIO(base64.b64decode(item.b64_json)))
+
+
+def test_a_prompt_becomes_a_picture(client, triton):
+    answer = client.images.generate(prompt="a red circle", size="128x64", model="sd_ensemble")
+    (item,) = answer.data
+    assert picture(item).size == (128, 64)
+    assert answer.created > 1.7e9
+    assert item.url is None
+    assert triton.requests == [
+        {
+            "prompt": "a red circle",
+            "output_format": "png",
+            "width": 128,
+            "height": 64,
+            "timeout": 300,
+        }
+    ]
+
+
+def test_our_settings_go_beside_and_come_back(client, triton):
+    own = {"negative_prompt": "blue", "num_inference_steps": 3, "guidance_scale": 2, "seed": 7}
+    answer = client.images.generate(
+        prompt="x", n=3, output_format="webp", extra_body={**own, "scheduler": "DDIMScheduler"}
+    )
+    assert [request["seed"] for request in triton.requests] == [7, 8, 9] or sorted(
+        request["seed"] for request in triton.requests
+    ) == [7, 8, 9]
+    assert [item.settings["seed"] for item in answer.data] == [7, 8, 9]
+    for item in answer.data:
+        settings = read_settings(base64.b64decode(item.b64_json))
+        assert (settings.negative_prompt, settings.num_inference_steps) == ("blue", 3)
+        assert (settings.scheduler, settings.output_format) == ("ddim", "webp")
+    assert answer.output_format == "webp"
+
+
+def test_a_picture_by_url_is_the_same_file_and_can_be_fetched_again(client, gateway):
+    answer = client.images.generate(
+        prompt="x", response_format="url", output_format="jpeg", extra_body={"seed": 1}
+    )
+    (item,) = answer.data
+    assert item.url.startswith(f"{gateway.url}/images/") and item.url.endswith(".jpeg")
+    first, second = httpx.get(item.url), httpx.get(item.url)
+    assert first.headers["content-type"] == "image/jpeg"
+    assert first.content == second.content
+    assert read_settings(first.content).seed == 1
+    assert httpx.get(item.url[:-9] + "AAAA.jpeg").status_code == 404
+
+
+def test_models(client):
+    (model,) = client.models.list().data
+    assert (model.id, model.owned_by) == ("sd_ensemble", "triptych")
+    assert client.models.retrieve(model.id) == model
+    with pytest.raises(openai.NotFoundError, match="there is no model 'dall-e-9'"):
+        client.models.retrieve("dall-e-9")
+    with pytest.raises(openai.NotFoundError):
+        client.images.generate(prompt="x", model="dall-e-9")
+
+
+@pytest.mark.parametrize(
+    ("asked", "param"),
+    [
+        ({"size": "100x64"}, "width"),
+        ({"size": "big"}, "size"),
+        ({"n": 11}, "n"),
+        ({"n": 0}, "n"),
+        ({"prompt": ""}, "prompt"),
+        ({"prompt": "  "}, "prompt"),
+        ({"output_format": "gif"}, "output_format"),
+        ({"extra_body": {"steps": 3}}, "steps"),
+        ({"extra_body": {"num_inference_steps": 1001}}, "num_inference_steps"),
+        ({"extra_body": {"num_inference_steps": 500}}, "num_inference_steps"),
+        ({"extra_body": {"num_inference_steps": True}}, "num_inference_steps"),
+        ({"extra_body": {"guidance_scale": -1}}, "guidance_scale"),
+        ({"extra_body": {"scheduler": "magic"}}, "scheduler"),
+        ({"extra_body": {"seed": -1}}, "seed"),
+        ({"extra_body": {"seed": 2**64}}, "seed"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_openais_shape(client, asked, param):
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.images.generate(**{"prompt": "x", **asked})
+    error = caught.value
+    assert error.param == param
+    assert error.type == "invalid_request_error"
+    assert error.body["message"].startswith(f"{param}: ")
+
+
+@pytest.mark.parametrize(
+    ("code", "kind", "status"),
+    [
+        (grpc.StatusCode.UNAVAILABLE, openai.RateLimitError, 429),
+        (grpc.StatusCode.INTERNAL, openai.InternalServerError, 500),
+        (grpc.StatusCode.CANCELLED, openai.InternalServerError, 504),
+    ],
+)
+def test_a_server_that_cannot_now(client, triton, code, kind, status):
+    triton.abort = (code, "unet_loop: timeout: x")
+    with pytest.raises(kind) as caught:
+        client.images.generate(prompt="x")
+    assert caught.value.status_code == status
+    retry = caught.value.response.headers.get("retry-after")
+    assert (retry is not None) == (status == 429)
+
+
+def test_a_server_that_is_not_ready(client, triton):
+    triton.ready = False
+    triton.abort = (grpc.StatusCode.UNAVAILABLE, "no model")
+    with pytest.raises(openai.InternalServerError) as caught:
+        client.images.generate(prompt="x")
+    assert caught.value.status_code == 503
+    assert caught.value.response.headers["retry-after"] == "5"
+    assert "sd_ensemble_stream is not loaded" in str(caught.value)
+
+
+def test_the_openai_client_tries_again_by_itself(gateway, triton):
+    client = openai.OpenAI(base_url=f"{gateway.url}/v1", api_key="none", max_retries=2)
+    triton.abort = (grpc.StatusCode.UNAVAILABLE, "Exceeds maximum queue size")
+    threading.Timer(0.5, lambda: setattr(triton, "abort", None)).start()
+    assert client.images.generate(prompt="x").data
+
+
+def test_more_pictures_than_the_gateway_draws_at_a_time_are_refused(start, triton):
+    gateway = start(max_pictures=3)
+    client = openai.OpenAI(base_url=f"{gateway.url}/v1", api_key="none", max_retries=0)
+    with pytest.raises(openai.RateLimitError, match="0 of 3 pictures are being drawn"):
+        client.images.generate(prompt="x", n=4)
+    triton.hold.clear()
+    answers = []
+    drawing = threading.Thread(
+        target=lambda: answers.append(client.images.generate(prompt="x", n=3))
+    )
+    drawing.start()
+    wait_for(lambda: len(triton.requests) == 3)
+    with pytest.raises(openai.RateLimitError):
+        client.images.generate(prompt="x")
+    triton.hold.set()
+    drawing.join()
+    assert len(answers[0].data) == 3
+    assert client.images.generate(prompt="x").data
+
+
+def test_a_client_that_leaves_gives_its_pictures_up(gateway, triton):
+    triton.hold.clear()
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(
+            f"{gateway.url}/v1/images/generations", json={"prompt": "x", "n": 2}, timeout=0.5
+        )
+    wait_for(lambda: triton.left == 2)
+
+
+def test_one_that_fails_gives_the_others_up(client, triton):
+    triton.abort_after = (grpc.StatusCode.INTERNAL, "it broke")
+    with pytest.raises(openai.InternalServerError, match="it broke"):
+        client.images.generate(prompt="x", n=3)
+    triton.abort_after = None
+    assert client.images.generate(prompt="x").data
+
+
+def test_a_key_is_asked_for(start):
+    gateway = start(api_key="sésame")
+    for key in ("wrong", "s", "none"):
+        client = openai.OpenAI(base_url=f"{gateway.url}/v1", api_key=key, max_retries=0)
+        with pytest.raises(openai.AuthenticationError):
+            client.models.list()
+    answer = httpx.get(f"{gateway.url}/v1/models")
+    assert answer.status_code == 401
+    assert answer.headers["www-authenticate"] == "Bearer"
+    assert answer.json()["error"]["code"] == "invalid_api_key"
+
+
+def test_with_the_key_it_draws(start):
+    gateway = start(api_key="sesame")
+    client = openai.OpenAI(base_url=f"{gateway.url}/v1", api_key="sesame", max_retries=0)
+    answer = client.images.generate(prompt="x", response_format="url")
+    assert httpx.get(answer.data[0].url).status_code == 200

@@ -1,0 +1,90 @@
+"""What the page asks: a picture on its way, and the model's own settings."""
+
+import base64
+import json
+
+import grpc
+import httpx
+import pytest
+
+from tests.gateway.conftest import wait_for
+from tests.gateway.fake_triton import PREVIEW, TOTAL
+from triptych.image import read_settings
+
+
+@pytest.fixture
+def client(gateway):
+    with httpx.Client(base_url=gateway.url, timeout=30) as client:
+        yield client
+
+
+def events(answer):
+    """(name, data) of each event."""
+    found = []
+    for block in answer.text.split("\n\n")[:-1]:
+        name, data = block.split("\n")
+        found.append((name.removeprefix("event: "), json.loads(data.removeprefix("data: "))))
+    return found
+
+
+def test_steps_and_previews_then_the_picture(client, triton):
+    asked = {"prompt": "a red circle", "seed": str(2**64 - 1), "width": 128}
+    answer = client.post("/api/picture", json=asked)
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    *steps, (name, drawn) = events(answer)
+    shown = [(name, one["step"], one["total"], bool(one["preview"])) for name, one in steps]
+    assert shown == [("step", step, TOTAL, step == 2) for step in range(1, TOTAL + 1)]
+    assert base64.b64decode(steps[1][1]["preview"]) == PREVIEW
+    assert name == "picture"
+    assert drawn["settings"]["seed"] == str(2**64 - 1)
+    assert read_settings(base64.b64decode(drawn["file"])).width == 128
+    assert triton.requests[0]["seed"] == 2**64 - 1
+
+
+def test_the_models_own_settings(client):
+    usual = client.get("/api/usual").json()
+    assert (usual["width"], usual["height"], usual["num_inference_steps"]) == (64, 64, 20)
+    assert usual["scheduler"] == "pndm"
+    assert "dpmpp_2m_karras" in usual["schedulers"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "field"),
+    [
+        ({"width": 100}, "width"),
+        ({"seed": "x"}, "seed"),
+        ({"prompt": " "}, "prompt"),
+        ({"n": 1}, "n"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_any_event(client, asked, field):
+    answer = client.post("/api/picture", json={"prompt": "x", **asked})
+    assert answer.status_code == 400
+    assert answer.json()["field"].split(".")[0] == field
+
+
+def test_what_fails_on_the_way_is_an_event(client, triton):
+    triton.abort_after = (grpc.StatusCode.INTERNAL, "it broke")
+    name, data = events(client.post("/api/picture", json={"prompt": "x"}))[-1]
+    assert name == "error"
+    assert "it broke" in data["message"]
+
+
+@pytest.mark.parametrize("held_from", [1, 3])
+def test_leaving_gives_the_picture_up(client, triton, held_from):
+    triton.held_from = held_from
+    triton.hold.clear()
+    with pytest.raises(httpx.ReadTimeout):
+        client.post("/api/picture", json={"prompt": "x"}, timeout=0.5)
+    wait_for(lambda: triton.left == 1)
+
+
+def test_the_page_and_its_files(client):
+    page = client.get("/")
+    assert page.headers["content-type"].startswith("text/html")
+    assert "script-src 'self'" in page.headers["content-security-policy"]
+    for name in ("page.js", "page.css", "icon.svg"):
+        assert f"web/{name}" in page.text
+        assert client.get(f"/web/{name}").status_code == 200
+    assert client.get("/web/../page.py").status_code == 404
+    assert client.get("/web/page.html").status_code == 404

@@ -1,0 +1,187 @@
+"""The API of the Stable Diffusion WebUI, as its clients use it."""
+
+import base64
+import io
+import json
+import threading
+
+import grpc
+import httpx
+import pytest
+from PIL import Image
+
+from tests.gateway.conftest import wait_for
+from tests.gateway.fake_triton import PREVIEW
+
+
+@pytest.fixture
+def client(gateway):
+    with httpx.Client(base_url=f"{gateway.url}/sdapi/v1", timeout=30) as client:
+        yield client
+
+
+def test_a_prompt_becomes_pictures(client, triton):
+    asked = {
+        "prompt": "a red circle",
+        "negative_prompt": "blue",
+        "steps": 3,
+        "cfg_scale": 6.5,
+        "width": 128,
+        "height": 64,
+        "sampler_name": "Euler a",
+        "seed": 5,
+        "batch_size": 2,
+        "n_iter": 2,
+        "override_settings": {"CLIP_stop_at_last_layers": 1},
+        "eta": None,
+    }
+    answer = client.post("/txt2img", json=asked)
+    assert answer.status_code == 200
+    drawn = answer.json()
+    images = [Image.open(io.BytesIO(base64.b64decode(text))) for text in drawn["images"]]
+    assert [image.size for image in images] == [(128, 64)] * 4
+    info = json.loads(drawn["info"])
+    assert info["all_seeds"] == [5, 6, 7, 8]
+    assert (info["sampler_name"], info["steps"], info["cfg_scale"]) == ("Euler a", 3, 6.5)
+    assert drawn["parameters"]["cfg_scale"] == 6.5
+    sent = {**triton.requests[0], "seed": None}
+    assert sent == {
+        "prompt": "a red circle",
+        "negative_prompt": "blue",
+        "num_inference_steps": 3,
+        "guidance_scale": 6.5,
+        "width": 128,
+        "height": 64,
+        "scheduler": "euler_ancestral",
+        "seed": None,
+        "timeout": 300,
+    }
+
+
+def test_what_is_left_out_is_the_models_own_and_the_seed_is_told(client):
+    info = json.loads(client.post("/txt2img", json={"prompt": "x", "seed": -1}).json()["info"])
+    assert (info["width"], info["steps"], info["sampler_name"]) == (64, 20, "PLMS")
+    assert 0 <= info["seed"] < 2**32
+
+
+@pytest.mark.parametrize(
+    ("asked", "sent"),
+    [
+        ({"sampler_name": "DPM++ 2M", "scheduler": "Karras"}, "dpmpp_2m_karras"),
+        ({"sampler_name": "dpm++ 2m karras", "scheduler": "Automatic"}, "dpmpp_2m_karras"),
+        ({"sampler_index": "LMS"}, "lms"),
+        ({"sampler_name": "lcm"}, "lcm"),
+    ],
+)
+def test_samplers_by_their_names_there(client, triton, asked, sent):
+    assert client.post("/txt2img", json={"prompt": "x", **asked}).status_code == 200
+    assert triton.requests[0]["scheduler"] == sent
+
+
+def test_every_sampler_that_is_listed_draws(client):
+    for sampler in client.get("/samplers").json():
+        asked = {"prompt": "x", "sampler_name": sampler["name"]}
+        assert client.post("/txt2img", json=asked).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"enable_hr": True},
+        {"restore_faces": True},
+        {"tiling": True},
+        {"styles": ["noir"]},
+        {"script_name": "x/y/z plot"},
+        {"alwayson_scripts": {"controlnet": {}}},
+        {"subseed_strength": 0.5},
+        {"steps": "many"},
+        {"steps": True},
+    ],
+)
+def test_what_would_change_the_picture_and_cannot_be_is_refused_as_there(client, asked):
+    answer = client.post("/txt2img", json={"prompt": "x", **asked})
+    assert answer.status_code == 422
+    assert answer.json()["detail"][0]["loc"][:2] == ["body", *asked]
+
+
+def test_what_means_nothing_may_be_said(client):
+    asked = {"enable_hr": False, "styles": [], "script_name": "", "alwayson_scripts": {}}
+    more = {"subseed_strength": 0, "tiling": None, "steps": 3.0, "sampler_name": None}
+    assert client.post("/txt2img", json={"prompt": "x", **asked, **more}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"sampler_name": "Heun"},
+        {"sampler_name": "Euler", "scheduler": "Karras"},
+        {"scheduler": "Exponential"},
+        {"width": 100},
+    ],
+)
+def test_a_setting_that_cannot_be_is_refused_by_name(client, asked):
+    answer = client.post("/txt2img", json={"prompt": "x", **asked})
+    assert answer.status_code == 400
+    assert set(answer.json()) == {"error", "detail", "body", "errors"}
+    assert any(answer.json()["detail"].startswith(f"{field}: got ") for field in asked)
+
+
+def test_progress_of_what_is_drawn(client, triton):
+    idle = client.get("/progress").json()
+    assert (idle["progress"], idle["current_image"]) == (0, None)
+    assert idle["state"]["job_count"] == 0
+    triton.held_from = 4
+    triton.hold.clear()
+    drawing = threading.Thread(
+        target=client.post, args=("/txt2img",), kwargs={"json": {"prompt": "x", "batch_size": 2}}
+    )
+    drawing.start()
+    wait_for(lambda: client.get("/progress").json()["state"]["sampling_step"] == 6)
+    now = client.get("/progress").json()
+    assert now["progress"] == 0.75
+    assert now["eta_relative"] > 0
+    assert now["state"]["job_count"] == 2
+    assert now["state"]["sampling_steps"] == 8
+    assert base64.b64decode(now["current_image"]) == PREVIEW
+    unseen = client.get("/progress", params={"skip_current_image": True}).json()
+    assert unseen["current_image"] is None
+    triton.hold.set()
+    drawing.join()
+    assert client.get("/progress").json()["state"]["job_count"] == 0
+
+
+def test_interrupt_gives_everything_up(client, triton):
+    triton.hold.clear()
+    answers = []
+    drawing = threading.Thread(
+        target=lambda: answers.append(client.post("/txt2img", json={"prompt": "x", "n_iter": 3}))
+    )
+    drawing.start()
+    wait_for(lambda: len(triton.requests) == 3)
+    assert client.post("/interrupt").status_code == 200
+    drawing.join(10)
+    assert answers[0].status_code == 200
+    assert answers[0].json()["images"] == []
+    wait_for(lambda: triton.left == 3)
+
+
+def test_what_clients_ask_before_they_draw(client):
+    assert client.get("/options").json() == {"sd_model_checkpoint": "sd_ensemble"}
+    assert client.get("/sd-models").json()[0]["title"] == "sd_ensemble"
+    assert [one["label"] for one in client.get("/schedulers").json()] == ["Automatic", "Karras"]
+
+
+def test_overload_says_when_to_come_back(client, triton):
+    triton.abort = (grpc.StatusCode.UNAVAILABLE, "Exceeds maximum queue size")
+    answer = client.post("/txt2img", json={"prompt": "x"})
+    assert (answer.status_code, answer.headers["retry-after"]) == (429, "2")
+    assert "Exceeds maximum queue size" in answer.json()["detail"]
+
+
+def test_the_key_may_be_basics_password(start):
+    gateway = start(api_key="sesame")
+    url = f"{gateway.url}/sdapi/v1/samplers"
+    assert httpx.get(url).status_code == 401
+    assert httpx.get(url, auth=("anybody", "wrong")).status_code == 401
+    assert httpx.get(url, headers={"Authorization": "Basic %%%"}).status_code == 401
+    assert httpx.get(url, auth=("anybody", "sesame")).status_code == 200

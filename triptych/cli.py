@@ -1,0 +1,45 @@
+"""The commands beside the server and its client."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+
+import triptych
+
+COMMANDS = {
+    "gateway": "OpenAI's images API, the WebUI's, and a page to draw on, in front of a server",
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; its exit code, 2 for arguments that make no sense."""
+    parser = argparse.ArgumentParser(prog="triptych", description=__doc__)
+    parser.add_argument("--version", action="version", version=triptych.__version__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    asked = sys.argv[1:] if arguments is None else arguments
+    for name, what in COMMANDS.items():
+        # Each has packages of its own, which only who asks for it must have.
+        if name in asked[:1]:
+            module = importlib.import_module(f"triptych.commands.{name}")
+            command = commands.add_parser(
+                name,
+                help=what,
+                description=module.__doc__,
+                epilog=module.EXAMPLES,
+                formatter_class=argparse.RawDescriptionHelpFormatter,
+            )
+            module.add_arguments(command)
+            command.set_defaults(run=module.run)
+        else:
+            commands.add_parser(name, help=what)
+    options = parser.parse_args(asked)
+    try:
+        return options.run(options)
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

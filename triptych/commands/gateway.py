@@ -1,0 +1,84 @@
+"""Serve OpenAI's images API, the Stable Diffusion WebUI's, and a page to draw on.
+
+In front of a running server, whose gRPC is at --url. The page is at /, what the APIs take at /docs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import socket
+import sys
+from pathlib import Path
+
+KEY = "TRIPTYCH_API_KEY"
+EXAMPLES = """\
+example:
+  triptych gateway --port 7860 &
+  curl localhost:7860/v1/images/generations -H 'Content-Type: application/json' \\
+      -d '{"prompt": "a red circle on a blue background", "size": "256x256"}'
+
+exit codes:
+  0 ended, 1 the address cannot be listened on, 2 an argument or a package is missing or wrong
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--url", default="localhost:8001", help="the server's gRPC (default: %(default)s)")
+    add("--host", default="127.0.0.1", help="where to listen (default: %(default)s)")
+    add("--port", type=int, default=7860, help="(default: %(default)s)")
+    add(
+        "--api-key-file", metavar="FILE", help=f"holds the key to ask for (default: ${KEY}, if set)"
+    )
+    add("--timeout", type=float, default=300, metavar="SECONDS", help="for a picture (%(default)s)")
+    add("--max-pictures", type=int, default=32, metavar="N", help="drawn at a time (%(default)s)")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Serve until SIGTERM or Ctrl-C; the exit code."""
+    try:
+        import uvicorn
+
+        from triptych.gateway.app import LOOPBACK, create_app
+    except ModuleNotFoundError as error:
+        print(f"triptych gateway: {error}: pip install 'triptych[gateway]'", file=sys.stderr)
+        return 2
+    try:
+        key = _key(options.api_key_file)
+        listening = socket.create_server((options.host, options.port))
+    except ValueError as error:
+        print(f"triptych gateway: {error}", file=sys.stderr)
+        return 2
+    except (OSError, OverflowError) as error:
+        where = f"{options.host}:{options.port}"
+        print(f"triptych gateway: cannot listen on {where}: {error}", file=sys.stderr)
+        return 1
+    on_loopback = options.host in ("127.0.0.1", "localhost")
+    if not on_loopback and key is None:
+        print("triptych gateway: warning: anybody may draw here; see --api-key-file", flush=True)
+    app = create_app(
+        options.url,
+        key,
+        options.timeout,
+        options.max_pictures,
+        hosts=LOOPBACK if on_loopback else None,
+    )
+    port = listening.getsockname()[1]
+    print(f"triptych gateway: http://{options.host}:{port}/", flush=True)
+    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=30)
+    uvicorn.Server(config).run(sockets=[listening])
+    return 0
+
+
+def _key(file: str | None) -> str | None:
+    """The key to ask for, None for no key."""
+    if file is None:
+        return os.environ.get(KEY) or None
+    try:
+        key = Path(file).read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"--api-key-file: {error}") from error
+    if not key:
+        raise ValueError(f"--api-key-file: {file} is empty")
+    return key

@@ -1,0 +1,66 @@
+"""Who may ask, and how much at once: a key, a bound on a request's length, known host names."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import secrets
+from typing import Annotated
+
+from fastapi import Depends, Request
+from fastapi.security import HTTPBearer
+
+from triptych.gateway.errors import Problem
+
+MAX_BODY = 1024 * 1024
+"""Bytes of a request's body."""
+
+
+_bearer = HTTPBearer(auto_error=False, description="The gateway's key, if it has one")
+
+
+def require_key(request: Request, _: Annotated[object, Depends(_bearer)] = None) -> None:
+    """A dependency: Problem 401 unless the request brings the gateway's key, if it has one.
+
+    As `Authorization: Bearer KEY`, or, as clients of the WebUI do, as the password of Basic.
+    """
+    key = request.app.state.api_key
+    if key is None:
+        return
+    scheme, _, given = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "basic":
+        given = _password(given)
+    elif scheme.lower() != "bearer":
+        given = ""
+    if not secrets.compare_digest(given.encode(), key.encode()):
+        raise Problem(401, "a key is needed: Authorization: Bearer KEY")
+
+
+def _password(text: str) -> str:
+    try:
+        return base64.b64decode(text, validate=True).decode().partition(":")[2]
+    except (binascii.Error, UnicodeDecodeError):
+        return ""
+
+
+class BoundedBody:
+    """ASGI middleware: 413 for a body of more than MAX_BODY bytes, however it is sent."""
+
+    def __init__(self, app) -> None:
+        self._app = app
+
+    async def __call__(self, scope, receive, send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        received = 0
+
+        async def bounded():
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > MAX_BODY:
+                raise Problem(413, f"the request's body has more than {MAX_BODY} bytes")
+            return message
+
+        await self._app(scope, bounded, send)

@@ -1,0 +1,128 @@
+"""The gateway as an application: the APIs, the page, and how each of them says what went wrong."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+import triptych
+from triptych.client import Client, ClientError
+from triptych.gateway import openai, page, webui
+from triptych.gateway.access import BoundedBody
+from triptych.gateway.docs import describe
+from triptych.gateway.errors import invalid, problem
+from triptych.gateway.jobs import Jobs
+from triptych.gateway.kept import Kept
+from triptych.gateway.studio import Studio
+
+LOOPBACK = ["localhost", "127.0.0.1", "[::1]"]
+
+
+class Health(BaseModel):
+    """`ok`, or why there will be no picture now."""
+
+    status: str
+
+
+def create_app(
+    url: str,
+    api_key: str | None = None,
+    timeout: float = 300,
+    max_pictures: int = 32,
+    hosts: list[str] | None = None,
+) -> FastAPI:
+    """The application in front of the Triton whose gRPC is at `url`.
+
+    `api_key`: what a request must bring, None for no key. `timeout`: seconds for a picture.
+    `max_pictures`: how many are drawn at a time, more are refused. `hosts`: names by which a
+    request may call this server, any with None; a page elsewhere cannot forge them.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        app.state.studio = Studio(Client(url), max_pictures, timeout)
+        app.state.jobs = Jobs()
+        app.state.kept = Kept()
+        app.state.started = int(time.time())
+        yield
+        app.state.studio.close()
+
+    app = FastAPI(
+        title="Triptych",
+        description="Stable Diffusion: OpenAI's images API, the WebUI's, and a page at /.",
+        version=triptych.__version__,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.state.api_key = api_key
+    for router in (openai.router, openai.files, webui.router, page.router, page.files):
+        app.include_router(router)
+    app.add_middleware(BoundedBody)
+    if hosts is not None:
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)
+
+    @app.get("/docs", include_in_schema=False)
+    def docs() -> HTMLResponse:
+        return HTMLResponse(describe(app.openapi()))
+
+    @app.get("/healthz", tags=["Operation"], responses={503: {"model": Health}})
+    async def healthz(request: Request) -> Health:
+        """Whether there will be pictures."""
+        studio = request.app.state.studio
+        try:
+            await studio.ask(studio.client.check)
+        except ClientError as error:
+            reason = problem(error)
+            health = Health(status=str(error))
+            return JSONResponse(health.model_dump(), 503, {**reason.headers, "Retry-After": "5"})
+        return Health(status="ok")
+
+    @app.exception_handler(ClientError)
+    async def client_error(request: Request, error: ClientError) -> JSONResponse:
+        return respond(request, problem(error))
+
+    @app.exception_handler(HTTPException)
+    async def http_error(request: Request, error: HTTPException) -> JSONResponse:
+        return respond(request, error)
+
+    @app.exception_handler(RequestValidationError)
+    async def validation_error(request: Request, error: RequestValidationError) -> JSONResponse:
+        if request.url.path.startswith(webui.PREFIX):
+            return webui.invalid_response(error.errors())
+        return respond(request, invalid(error.errors()))
+
+    @app.exception_handler(Exception)
+    async def failure(request: Request, error: Exception) -> JSONResponse:
+        return respond(request, HTTPException(500, "the gateway failed; its log says why"))
+
+    app.openapi = functools.partial(_openapi, app, app.openapi)
+    return app
+
+
+def _openapi(app: FastAPI, whole: Callable[[], dict]) -> dict:
+    """FastAPI's description without the 422 that only the WebUI's API gives."""
+    if app.openapi_schema is None:
+        for path, methods in whole()["paths"].items():
+            for method in methods.values():
+                if not path.startswith(webui.PREFIX):
+                    method["responses"].pop("422", None)
+    return app.openapi_schema
+
+
+def respond(request: Request, error: HTTPException) -> JSONResponse:
+    """The error in the shape of the API that was asked."""
+    path = request.url.path
+    for api, prefix in ((openai, openai.PREFIX), (openai, "/images/"), (webui, webui.PREFIX)):
+        if path.startswith(prefix):
+            return api.error_response(error)
+    return page.error_response(error)

@@ -1,0 +1,97 @@
+"""The OpenAPI description as a page, without a script and without anything from elsewhere."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import Any
+
+_STYLE = """
+:root { color-scheme: light dark }
+body { font: 1rem/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
+code { font-size: .95em }
+details { border: 1px solid #8886; border-radius: .5rem; padding: .5rem .8rem; margin: .6rem 0 }
+summary { cursor: pointer }
+table { border-collapse: collapse; margin: .5rem 0 }
+td { padding: .2rem .8rem .2rem 0; vertical-align: top; border-top: 1px solid #8883 }
+div { overflow-x: auto }
+"""
+
+
+def describe(openapi: dict[str, Any]) -> str:
+    """HTML with every operation of `openapi`, its fields and its answers, by tags."""
+    tags: dict[str, list[str]] = {}
+    for path, methods in openapi["paths"].items():
+        for method, operation in methods.items():
+            shown = _operation(openapi, method.upper(), path, operation)
+            tags.setdefault(operation["tags"][0], []).append(shown)
+    info = openapi["info"]
+    sections = "".join(f"<h2>{escape(tag)}</h2>{''.join(shown)}" for tag, shown in tags.items())
+    return (
+        '<!doctype html><html lang="en"><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width">'
+        f"<title>{escape(info['title'])} API</title><style>{_STYLE}</style>"
+        f"<h1>{escape(info['title'])} {escape(info['version'])}</h1>"
+        f"<p>{escape(info['description'])}</p>"
+        '<p><a href="/openapi.json">openapi.json</a></p>' + sections
+    )
+
+
+def _operation(openapi: dict, method: str, path: str, operation: dict) -> str:
+    parts = [f"<p>{escape(operation.get('description', ''))}</p>"]
+    body = operation.get("requestBody")
+    if body:
+        schema = body["content"]["application/json"]["schema"]
+        parts.append(_table(_fields(openapi, schema)))
+    parameters = [(one["name"], one["schema"], "") for one in operation.get("parameters", [])]
+    parts.append(_table([_row(openapi, *parameter) for parameter in parameters]))
+    answers = [(status, answer["description"]) for status, answer in operation["responses"].items()]
+    parts.append(_table(answers))
+    title = f"<code><b>{method}</b> {escape(path)}</code>"
+    return f"<details><summary>{title}</summary>{''.join(parts)}</details>"
+
+
+def _fields(openapi: dict, schema: dict) -> list[tuple[str, ...]]:
+    schema = _resolved(openapi, schema)
+    required = schema.get("required", [])
+    return [
+        _row(openapi, name, field, "required" if name in required else "")
+        for name, field in schema.get("properties", {}).items()
+    ]
+
+
+def _row(openapi: dict, name: str, field: dict, required: str) -> tuple[str, ...]:
+    default = field.get("default")
+    note = required or ("" if default is None else f"default {default!r}")
+    parts = (field, *field.get("anyOf", ()))
+    description = next((part["description"] for part in parts if "description" in part), "")
+    return name, _kind(openapi, field), note, description
+
+
+def _kind(openapi: dict, field: dict) -> str:
+    field = _resolved(openapi, field)
+    if "anyOf" in field:
+        kinds = (_kind(openapi, one) for one in field["anyOf"] if one.get("type") != "null")
+        return " or ".join(kinds)
+    if "enum" in field:
+        return ", ".join(map(str, field["enum"]))
+    bounds = [
+        f"{word} {field[key]:g}" if key != "pattern" else f"{word} {field[key]}"
+        for key, word in (("minimum", "from"), ("maximum", "to"), ("pattern", "matching"))
+        if key in field
+    ]
+    return " ".join([field.get("type", "anything"), *bounds])
+
+
+def _resolved(openapi: dict, schema: dict) -> dict:
+    name = schema.get("$ref", "").rpartition("/")[2]
+    return openapi["components"]["schemas"][name] if name else schema
+
+
+def _table(rows: list[tuple[str, ...]]) -> str:
+    if not rows:
+        return ""
+    lines = (
+        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in (f"{row[0]}", *row[1:])) + "</tr>"
+        for row in rows
+    )
+    return f"<div><table>{''.join(lines)}</table></div>"

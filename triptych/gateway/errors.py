@@ -1,0 +1,63 @@
+"""What went wrong, as HTTP says it."""
+
+from __future__ import annotations
+
+import re
+
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+
+from triptych.client import ClientError, NotReady, NotThere, Overloaded, Refused, TimedOut
+
+RETRY_AFTER = {429: "2", 503: "5"}
+"""Seconds after which asking again makes sense, by status."""
+
+_STATUS = {Refused: 400, Overloaded: 429, NotThere: 503, NotReady: 503, TimedOut: 504}
+_NAMED = re.compile(r"(\w+): got .*; allowed: .*", re.DOTALL)
+
+
+_TEXTS = {
+    400: "The request cannot be served",
+    401: "No key, or a wrong one",
+    404: "There is no such thing",
+    405: "No such method",
+    413: "The request is too long",
+    429: "Too much to do now; Retry-After says when to ask again",
+    500: "The server failed",
+    503: "The server is not there or not ready",
+    504: "It took too long",
+}
+
+
+class Problem(HTTPException):
+    """An answer that is no picture. `field` names the setting that is at fault, if one is."""
+
+    def __init__(self, status: int, message: str, field: str | None = None) -> None:
+        headers = {}
+        if status in RETRY_AFTER:
+            headers["Retry-After"] = RETRY_AFTER[status]
+        if status == 401:
+            headers["WWW-Authenticate"] = "Bearer"
+        super().__init__(status, message, headers)
+        self.field = field
+
+
+def problem(error: ClientError) -> Problem:
+    """What a client's error is over HTTP; 500 for a failure of the server."""
+    status = _STATUS.get(type(error), 500)
+    named = _NAMED.search(str(error)) if status == 400 else None
+    if named:
+        return Problem(status, named.group(), named.group(1))
+    return Problem(status, str(error))
+
+
+def invalid(errors: list[dict]) -> Problem:
+    """The first of FastAPI's validation errors, said as the server says its own."""
+    first = errors[0]
+    path = ".".join(str(part) for part in first["loc"] if part != "body")
+    return Problem(400, f"{path or 'body'}: {first['msg']}", path or None)
+
+
+def responses(error: type[BaseModel]) -> dict[int | str, dict]:
+    """For the OpenAPI of an API that says all its problems in one shape."""
+    return {status: {"model": error, "description": text} for status, text in _TEXTS.items()}

@@ -1,0 +1,66 @@
+"""The settings of a picture as fields of a request; the server's own limits are narrower."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from triptych import schedulers
+from triptych.errors import InvalidRequest
+from triptych.settings import MAX_SEED, PICTURE_KEYS, WIDEST, Settings
+
+
+def _scheduler(name: str) -> str:
+    try:
+        return schedulers.resolve(name)
+    except InvalidRequest as error:
+        raise ValueError(str(error)) from error
+
+
+def _integer(value: Any) -> Any:
+    """JSON has one kind of number: 20.0 is an integer there."""
+    return int(value) if type(value) is float and value.is_integer() else value
+
+
+def whole(low: int, high: int, description: str | None = None) -> Any:
+    """The type of a whole number from `low` to `high`."""
+    field = Field(strict=True, ge=low, le=high, description=description)
+    return Annotated[int, field, BeforeValidator(_integer)]
+
+
+Prompt = Annotated[
+    str, Field(min_length=1, max_length=WIDEST.max_prompt_bytes, description="What to draw")
+]
+Negative = Annotated[
+    str, Field(max_length=WIDEST.max_prompt_bytes, description="What to keep out of the picture")
+]
+Steps = whole(1, WIDEST.max_num_inference_steps, "Denoising steps")
+Guidance = Annotated[
+    float,
+    Field(
+        strict=True,
+        ge=0,
+        le=WIDEST.max_guidance_scale,
+        allow_inf_nan=False,
+        description="How closely to follow the prompt",
+    ),
+]
+Scheduler = Annotated[
+    str, AfterValidator(_scheduler), Field(description=", ".join(schedulers.NAMES))
+]
+Side = whole(8, 4096, "Pixels")
+Seed = whole(0, MAX_SEED)
+
+
+def size_of(text: str | None) -> dict[str, int]:
+    """`width` and `height` out of "WIDTHxHEIGHT"; nothing, the server's own size, for "auto"."""
+    if text in (None, "auto"):
+        return {}
+    width, height = text.split("x")
+    return {"width": int(width), "height": int(height)}
+
+
+def told(settings: Settings) -> dict[str, Any]:
+    """What a picture was made with, for whoever asked for it."""
+    return {name: getattr(settings, name) for name in (*PICTURE_KEYS, "warnings")}

@@ -1,0 +1,99 @@
+"""What is being drawn for the WebUI's clients, who ask in one request how far another one is."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from triptych.client import Cancelled
+from triptych.streaming import Step
+
+
+@dataclass(frozen=True)
+class Now:
+    """All jobs together: steps made and steps in all, as far as they are known."""
+
+    pictures: int
+    step: int
+    total: int
+    begun: float
+    seconds_left: float
+    preview: bytes | None
+    interrupted: bool
+
+
+class Job:
+    """The pictures of one request."""
+
+    def __init__(self, pictures: int) -> None:
+        self.begun = time.time()
+        self.steps: list[Step | None] = [None] * pictures
+        self.preview: bytes | None = None
+        self.interrupted = False
+        self._drawing: asyncio.Future | None = None
+
+    def watch(self, number: int, step: Step) -> None:
+        """A picture has come along."""
+        self.steps[number] = step
+        self.preview = step.preview or self.preview
+
+    async def interruptible(self, drawing: Coroutine[Any, Any, Any]) -> Any:
+        """What `drawing` gives; Cancelled if the job is interrupted meanwhile."""
+        self._drawing = asyncio.ensure_future(drawing)
+        try:
+            return await self._drawing
+        except asyncio.CancelledError:
+            if not self.interrupted:
+                self._drawing.cancel()
+                raise
+            raise Cancelled("interrupted") from None
+
+    def interrupt(self) -> None:
+        """Give the pictures up."""
+        self.interrupted = True
+        if self._drawing is not None:
+            self._drawing.cancel()
+
+
+class Jobs:
+    """The jobs of one event loop."""
+
+    def __init__(self) -> None:
+        self._jobs: list[Job] = []
+
+    @contextmanager
+    def begin(self, pictures: int) -> Iterator[Job]:
+        """A job, while it is drawn."""
+        job = Job(pictures)
+        self._jobs.append(job)
+        try:
+            yield job
+        finally:
+            self._jobs.remove(job)
+
+    def interrupt(self) -> None:
+        """Give up everything."""
+        for job in self._jobs:
+            job.interrupt()
+
+    def now(self) -> Now:
+        """How far everything is."""
+        known = [step for job in self._jobs for step in job.steps if step is not None]
+        pictures = sum(len(job.steps) for job in self._jobs)
+        each = max((step.total for step in known), default=0)
+        step, total = sum(step.step for step in known), each * pictures
+        begun = min((job.begun for job in self._jobs), default=0.0)
+        previews = [job.preview for job in self._jobs if job.preview]
+        return Now(
+            pictures=pictures,
+            step=min(step, total),
+            total=total,
+            begun=begun,
+            seconds_left=(time.time() - begun) * (total - step) / step if step else 0.0,
+            preview=previews[-1] if previews else None,
+            interrupted=any(job.interrupted for job in self._jobs),
+        )

@@ -1,0 +1,190 @@
+"""OpenAI's images API: https://platform.openai.com/docs/api-reference/images/create.
+
+The model's own settings may stand beside OpenAI's fields: with the `openai` package they go into
+`extra_body`.
+"""
+
+from __future__ import annotations
+
+import base64
+import secrets
+import time
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, Request, Response
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.exceptions import HTTPException
+
+from triptych.client import MODEL, Picture
+from triptych.gateway.access import require_key
+from triptych.gateway.errors import Problem, responses
+from triptych.gateway.fields import (
+    Guidance,
+    Negative,
+    Prompt,
+    Scheduler,
+    Seed,
+    Steps,
+    size_of,
+    told,
+    whole,
+)
+from triptych.gateway.gone import unless_gone
+
+PREFIX = "/v1"
+MEDIA = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
+
+
+class Fault(BaseModel):
+    """What is inside of OpenAI's errors."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class Error(BaseModel):
+    """The shape of OpenAI's errors."""
+
+    error: Fault
+
+
+class Generation(BaseModel):
+    """A request for pictures."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    prompt: Prompt
+    model: str | None = Field(None, description=f"{MODEL}, or nothing")
+    n: whole(1, 10) | None = 1
+    size: Annotated[str, Field(pattern=r"^(auto|[1-9][0-9]{1,3}x[1-9][0-9]{1,3})$")] | None = "auto"
+    response_format: Literal["b64_json", "url"] | None = "b64_json"
+    output_format: Literal["png", "jpeg", "webp"] | None = "png"
+    user: str | None = Field(None, description="Not used")
+    quality: str | None = Field(None, description="Not used: say num_inference_steps")
+    negative_prompt: Negative | None = None
+    num_inference_steps: Steps | None = None
+    guidance_scale: Guidance | None = None
+    scheduler: Scheduler | None = None
+    seed: Seed | None = Field(None, description="The first picture's; the next ones have the next")
+
+
+class Image(BaseModel):
+    """One picture, as base64 or by its address, and what it was made with."""
+
+    b64_json: str | None = None
+    url: str | None = None
+    settings: dict[str, Any]
+
+
+class Images(BaseModel):
+    """The answer to a Generation."""
+
+    created: int
+    data: list[Image]
+    output_format: str
+
+
+class Model(BaseModel):
+    """What is drawn with."""
+
+    id: str = MODEL
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: str = "triptych"
+
+
+class Models(BaseModel):
+    """All there is to draw with: one model."""
+
+    object: Literal["list"] = "list"
+    data: list[Model]
+
+
+RESPONSES = responses(Error)
+router = APIRouter(
+    prefix=PREFIX, tags=["OpenAI"], dependencies=[Depends(require_key)], responses=RESPONSES
+)
+files = APIRouter(tags=["OpenAI"], responses={404: RESPONSES[404]})
+
+
+@router.post("/images/generations", response_model_exclude_none=True)
+async def create_images(asked: Generation, request: Request) -> Images:
+    """Draw `n` pictures of a prompt."""
+    state = request.app.state
+    _check_model(asked.model)
+    pictures = await unless_gone(request, state.studio.draw(_requests(asked)))
+    by_url = asked.response_format == "url"
+    return Images(
+        created=int(time.time()),
+        data=[_image(picture, request if by_url else None) for picture in pictures],
+        output_format=pictures[0].settings.output_format,
+    )
+
+
+@router.get("/models")
+def list_models(request: Request) -> Models:
+    """The one model that is served."""
+    return Models(data=[Model(created=request.app.state.started)])
+
+
+@router.get("/models/{model}")
+def get_model(model: str, request: Request) -> Model:
+    """The model of that name."""
+    _check_model(model)
+    return Model(created=request.app.state.started)
+
+
+@files.get("/images/{name}", response_class=Response)
+def get_image(name: str, request: Request) -> Response:
+    """A picture that was asked for by url, while it is kept; its name is its key."""
+    kept = request.app.state.kept.get(name)
+    if kept is None:
+        raise Problem(404, "no such picture, or not kept any more")
+    headers = {"Cache-Control": "private, max-age=3600"}
+    return Response(kept, media_type=MEDIA[name.rpartition(".")[2]], headers=headers)
+
+
+def error_response(problem: HTTPException) -> JSONResponse:
+    """A Problem in the shape of OpenAI's errors."""
+    kinds = {401: "authentication_error", 429: "rate_limit_error"}
+    codes = {401: "invalid_api_key", 404: "not_found", 429: "rate_limit_exceeded"}
+    status = problem.status_code
+    fault = Fault(
+        message=str(problem.detail),
+        type=kinds.get(status, "invalid_request_error" if status < 500 else "server_error"),
+        param=getattr(problem, "field", None),
+        code=codes.get(status),
+    )
+    return JSONResponse(Error(error=fault).model_dump(), status, problem.headers)
+
+
+def _check_model(name: str | None) -> None:
+    if name not in (None, MODEL):
+        raise Problem(404, f"there is no model {name!r}; there is {MODEL}", "model")
+
+
+def _requests(asked: Generation) -> list[dict[str, Any]]:
+    """What the client is to be asked for each picture."""
+    names = (
+        *("prompt", "negative_prompt", "num_inference_steps"),
+        *("guidance_scale", "scheduler", "output_format"),
+    )
+    common = {name: getattr(asked, name) for name in names}
+    common.update(size_of(asked.size))
+    common = {name: value for name, value in common.items() if value is not None}
+    count = asked.n or 1
+    if asked.seed is None:
+        return [common] * count
+    return [{**common, "seed": asked.seed + number} for number in range(count)]
+
+
+def _image(picture: Picture, by_url: Request | None) -> Image:
+    settings = told(picture.settings)
+    if by_url is None:
+        return Image(b64_json=base64.b64encode(picture.file).decode(), settings=settings)
+    name = f"{secrets.token_urlsafe(18)}.{picture.settings.output_format}"
+    by_url.app.state.kept.put(name, picture.file)
+    return Image(url=f"{by_url.base_url}images/{name}", settings=settings)

@@ -1,0 +1,173 @@
+"""The gateway's own page, and what it asks: pictures on their way, as server-sent events."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.exceptions import HTTPException
+
+from triptych import schedulers
+from triptych.client import ClientError, Picture
+from triptych.gateway.access import require_key
+from triptych.gateway.errors import Problem, problem, responses
+from triptych.gateway.fields import Guidance, Negative, Prompt, Scheduler, Seed, Side, Steps, told
+from triptych.gateway.gone import unless_gone
+from triptych.streaming import Step
+
+FOLDER = Path(__file__).with_name("web")
+PREFIX = "/api"
+FILES = {"page.js": "text/javascript", "page.css": "text/css", "icon.svg": "image/svg+xml"}
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:;"
+    " connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+PREVIEW_EVERY = 2
+
+
+class Error(BaseModel):
+    """What went wrong, and the field that is at fault, if one is."""
+
+    message: str
+    field: str | None
+
+
+class Asked(BaseModel):
+    """A request for one picture. The seed may be a text: JavaScript's numbers end at 2**53."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    prompt: Prompt
+    negative_prompt: Negative = ""
+    num_inference_steps: Steps | None = None
+    guidance_scale: Guidance | None = None
+    width: Side | None = None
+    height: Side | None = None
+    scheduler: Scheduler | None = None
+    seed: Seed | Annotated[str, Field(pattern="^[0-9]{1,20}$")] | None = None
+    output_format: Literal["png", "jpeg", "webp"] = "png"
+
+
+class Usual(BaseModel):
+    """What the page offers: the model's own settings, and what they may be."""
+
+    num_inference_steps: int
+    guidance_scale: float
+    width: int
+    height: int
+    scheduler: str
+    schedulers: list[str]
+
+
+RESPONSES = responses(Error)
+router = APIRouter(
+    prefix=PREFIX, tags=["Page"], dependencies=[Depends(require_key)], responses=RESPONSES
+)
+files = APIRouter(include_in_schema=False)
+
+
+@files.get("/")
+def page() -> FileResponse:
+    return _file("page.html", "text/html")
+
+
+@files.get("/web/{name}")
+def page_file(name: str) -> FileResponse:
+    if name not in FILES:
+        raise Problem(404, "no such file")
+    return _file(name, FILES[name])
+
+
+@router.get("/usual")
+async def usual(request: Request) -> Usual:
+    """The settings of a request that names nothing but its prompt."""
+    studio = request.app.state.studio
+    settings = await studio.ask(studio.client.defaults)
+    names = ("num_inference_steps", "guidance_scale", "width", "height", "scheduler")
+    values = {name: getattr(settings, name) for name in names}
+    return Usual(**values, schedulers=list(schedulers.NAMES))
+
+
+@router.post("/picture", response_class=StreamingResponse)
+async def picture(asked: Asked, request: Request) -> StreamingResponse:
+    """One picture, as server-sent events: `step`, many times, then `picture` or `error`."""
+    settings = {name: value for name, value in asked.model_dump().items() if value is not None}
+    if isinstance(asked.seed, str):
+        settings["seed"] = int(asked.seed)
+    news: asyncio.Queue[Step | Picture | Problem] = asyncio.Queue()
+    drawing = asyncio.ensure_future(_draw(request, settings, news))
+    try:
+        first = await unless_gone(request, news.get())
+    except Problem:
+        drawing.cancel()
+        raise
+    if isinstance(first, Problem):
+        raise first
+    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    events = _events(first, news, drawing)
+    return StreamingResponse(events, media_type="text/event-stream", headers=headers)
+
+
+def error_response(problem: HTTPException) -> JSONResponse:
+    """A Problem as the page reads it."""
+    error = Error(message=str(problem.detail), field=getattr(problem, "field", None))
+    return JSONResponse(error.model_dump(), problem.status_code, problem.headers)
+
+
+async def _draw(request: Request, settings: dict[str, Any], news: asyncio.Queue) -> None:
+    def watch(_: int, step: Step) -> None:
+        news.put_nowait(step)
+
+    try:
+        (drawn,) = await request.app.state.studio.draw([settings], watch, PREVIEW_EVERY)
+        news.put_nowait(drawn)
+    except ClientError as error:
+        news.put_nowait(problem(error))
+
+
+async def _events(
+    first: Step | Picture | Problem, news: asyncio.Queue, drawing: asyncio.Future
+) -> AsyncIterator[str]:
+    """The events in their order; the picture is given up when its reader leaves."""
+    try:
+        one = first
+        while isinstance(one, Step):
+            yield _event("step", step=one.step, total=one.total, preview=_base64(one.preview))
+            one = await news.get()
+        if isinstance(one, Problem):
+            yield _event("error", message=str(one.detail), field=one.field)
+        else:
+            settings = _told(one)
+            yield _event("picture", file=_base64(one.file), settings=settings, seconds=one.seconds)
+    finally:
+        drawing.cancel()
+
+
+def _told(picture: Picture) -> dict[str, Any]:
+    """The settings of a picture, the seed as a text."""
+    return {**told(picture.settings), "seed": str(picture.settings.seed)}
+
+
+def _event(name: str, **data: Any) -> str:
+    return f"event: {name}\ndata: {json.dumps(data)}\n\n"
+
+
+def _base64(data: bytes | None) -> str | None:
+    return base64.b64encode(data).decode() if data else None
+
+
+def _file(name: str, media_type: str) -> FileResponse:
+    headers = {
+        "Content-Security-Policy": POLICY,
+        "X-Content-Type-Options": "nosniff",
+        "Referrer-Policy": "no-referrer",
+        "Cache-Control": "no-cache",
+    }
+    return FileResponse(FOLDER / name, media_type=media_type, headers=headers)

@@ -1,0 +1,82 @@
+"""Pictures for the web: a thread each, given up when whoever asked for them is gone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+from triptych.client import Client, Overloaded, Picture, PictureStream
+from triptych.streaming import Step
+
+Watch = Callable[[int, Step], None]
+
+
+class Studio:
+    """Draws through one connection, at most `max_pictures` at a time."""
+
+    def __init__(self, client: Client, max_pictures: int, timeout: float) -> None:
+        """`timeout`: seconds that one picture may take."""
+        self.client = client
+        self._most = max_pictures
+        self._timeout = timeout
+        self._drawing = 0
+        self._threads = ThreadPoolExecutor(max_pictures)
+
+    async def draw(
+        self, asked: Sequence[dict[str, Any]], watch: Watch | None = None, preview_every: int = 0
+    ) -> list[Picture]:
+        """The pictures of some requests, keyword arguments of `Client.stream` each.
+
+        `watch(i, step)` is called in the event loop as the i-th picture comes along. If one fails,
+        or the caller is cancelled, all are given up. Raises a ClientError, Overloaded without room.
+        """
+        with self._room(len(asked)):
+            streams: list[PictureStream] = []
+            try:
+                for request in asked:
+                    streams.append(
+                        self.client.stream(
+                            **request, timeout=self._timeout, preview_every=preview_every
+                        )
+                    )
+                return await asyncio.gather(
+                    *(self._follow(i, stream, watch) for i, stream in enumerate(streams))
+                )
+            finally:
+                for stream in streams:
+                    stream.cancel()
+
+    async def ask(self, question: Callable[..., Any], *arguments: Any) -> Any:
+        """The answer of a short question to the server, asked beside the event loop."""
+        return await asyncio.to_thread(question, *arguments)
+
+    def close(self) -> None:
+        """End the connection and the threads."""
+        self.client.close()
+        self._threads.shutdown()
+
+    @contextmanager
+    def _room(self, pictures: int):
+        if self._drawing + pictures > self._most:
+            raise Overloaded(f"{self._drawing} of {self._most} pictures are being drawn; try later")
+        self._drawing += pictures
+        try:
+            yield
+        finally:
+            self._drawing -= pictures
+
+    async def _follow(self, number: int, stream: PictureStream, watch: Watch | None) -> Picture:
+        events = asyncio.get_running_loop()
+
+        def follow() -> Picture:
+            for told in stream:
+                if isinstance(told, Picture):
+                    return told
+                if watch is not None:
+                    events.call_soon_threadsafe(watch, number, told)
+            raise AssertionError("a stream ends with its picture or an error")
+
+        return await events.run_in_executor(self._threads, follow)

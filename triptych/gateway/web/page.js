@@ -1,0 +1,368 @@
+"use strict";
+
+const NUMBERS = ["num_inference_steps", "guidance_scale", "width", "height"];
+const TEXTS = ["prompt", "negative_prompt", "scheduler", "seed"];
+const LABELS = {
+  prompt: "Prompt",
+  negative_prompt: "Negative prompt",
+  num_inference_steps: "Steps",
+  guidance_scale: "Guidance",
+  seed: "Seed",
+  width: "Width",
+  height: "Height",
+  scheduler: "Scheduler",
+  warnings: "Warning",
+};
+const SCHEDULERS = {
+  ddim: "DDIM",
+  pndm: "PNDM",
+  lms: "LMS",
+  euler: "Euler",
+  euler_ancestral: "Euler ancestral",
+  dpmpp_2m: "DPM-Solver++ 2M",
+  dpmpp_2m_karras: "DPM-Solver++ 2M, Karras",
+  unipc: "UniPC",
+  lcm: "LCM",
+};
+const TRIES = 10; // while the server has too much to do
+
+const $ = (id) => document.getElementById(id);
+const drawing = new Set(); // an AbortController for each picture on its way
+
+// What the server is asked.
+
+function headers() {
+  const key = sessionStorage.getItem("key");
+  return { "Content-Type": "application/json", ...(key && { Authorization: `Bearer ${key}` }) };
+}
+
+/** The answer to a request, with the key that the server may ask for, and patience if it is busy. */
+async function ask(path, options, onBusy = () => {}) {
+  for (let tries = 1; ; tries++) {
+    const answer = await fetch(path, { ...options, headers: headers() });
+    if (answer.ok) return answer;
+    const problem = await answer.json().catch(() => ({ message: answer.statusText }));
+    if (answer.status === 401) {
+      await askForKey();
+    } else if (answer.status === 429 && tries < TRIES) {
+      const seconds = Number(answer.headers.get("Retry-After")) || 2;
+      onBusy(seconds);
+      await pause(seconds, options.signal);
+    } else {
+      throw Object.assign(new Error(problem.message), { field: problem.field });
+    }
+  }
+}
+
+function pause(seconds, signal) {
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(resolve, 1000 * seconds);
+    signal?.addEventListener("abort", () => {
+      clearTimeout(timer);
+      reject(signal.reason);
+    });
+  });
+}
+
+let askingForKey = null; // one dialog for all requests that wait
+
+function askForKey() {
+  askingForKey ??= new Promise((resolve) => {
+    $("key").showModal();
+    $("key").addEventListener(
+      "close",
+      () => {
+        sessionStorage.setItem("key", $("key-text").value);
+        askingForKey = null;
+        resolve();
+      },
+      { once: true },
+    );
+  });
+  return askingForKey;
+}
+
+/** The server-sent events of an answer: [name, data] each. */
+async function* events(answer) {
+  const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+  let text = "";
+  for (;;) {
+    const { value, done } = await reader.read();
+    if (done) return;
+    text += value;
+    const blocks = text.split("\n\n");
+    text = blocks.pop();
+    for (const block of blocks) {
+      const [name, data] = block.split("\n");
+      yield [name.slice("event: ".length), JSON.parse(data.slice("data: ".length))];
+    }
+  }
+}
+
+// The form.
+
+function settings() {
+  const asked = {};
+  for (const name of TEXTS) if ($(name).value.trim()) asked[name] = $(name).value.trim();
+  asked.prompt = $("prompt").value;
+  for (const name of NUMBERS) if ($(name).value) asked[name] = Number($(name).value);
+  return asked;
+}
+
+function fill(values) {
+  for (const name of [...TEXTS, ...NUMBERS]) {
+    if (values[name] !== undefined && values[name] !== null) $(name).value = values[name];
+  }
+  clearErrors();
+}
+
+function clearErrors() {
+  for (const field of document.querySelectorAll("[aria-invalid]")) field.removeAttribute("aria-invalid");
+  for (const error of document.querySelectorAll(".error")) error.textContent = "";
+  $("alert").textContent = "";
+}
+
+/** Show what is wrong at the field that it is about, else above the pictures. */
+function showError(message, field) {
+  const input = field && $(field.split(".")[0]);
+  if (input && $(`${input.id}-error`)) {
+    const [, said] = message.match(/; allowed: (.*)/s) ?? message.match(/^\w+: (.*)/s) ?? [null, message];
+    $(`${input.id}-error`).textContent = message.includes("; allowed: ") ? `Allowed: ${said}` : said;
+    input.setAttribute("aria-invalid", "true");
+    input.focus();
+    say(`${LABELS[input.id] ?? "Pictures"}: ${said}`);
+  } else {
+    $("alert").textContent = message;
+  }
+}
+
+function isFilledIn() {
+  clearErrors();
+  if (!$("prompt").value.trim()) return showError("prompt: Say what to draw", "prompt"), false;
+  if (!/^\d*$/.test($("seed").value.trim())) return showError("seed: A whole number, or nothing", "seed"), false;
+  for (const input of $("form").querySelectorAll("input[type=number]")) {
+    if (!input.checkValidity()) return showError(`${input.id}: ${input.validationMessage}`, input.id), false;
+  }
+  return true;
+}
+
+function rollSeed() {
+  $("seed").value = crypto.getRandomValues(new Uint32Array(1))[0];
+  say(`Seed ${$("seed").value}`);
+}
+
+function say(text) {
+  $("status").textContent = text;
+}
+
+// Pictures.
+
+function draw() {
+  if (!isFilledIn()) return;
+  const asked = settings();
+  const count = Number($("count").value);
+  say(count === 1 ? "Drawing a picture" : `Drawing ${count} pictures`);
+  const first = BigInt(asked.seed ?? crypto.getRandomValues(new Uint32Array(1))[0]);
+  const pictures = Array.from({ length: count }, (_, i) => ({ ...asked, seed: String(first + BigInt(i)) }));
+  // The first of them stands first.
+  for (const one of pictures.reverse()) follow(one);
+}
+
+async function follow(asked) {
+  const controller = new AbortController();
+  const card = coming(asked);
+  drawing.add(controller);
+  showState();
+  try {
+    const options = { method: "POST", body: JSON.stringify(asked), signal: controller.signal };
+    const busy = (seconds) => (card.querySelector(".steps").textContent = `busy, again in ${seconds} s`);
+    const answer = await ask("api/picture", options, busy);
+    for await (const [name, data] of events(answer)) {
+      if (name === "step") step(card, data);
+      else if (name === "error") throw Object.assign(new Error(data.message), { field: data.field });
+      else card.replaceWith(drawn(data));
+      if (name === "picture") say(`Drawn in ${data.seconds.toFixed(1)} seconds: ${data.settings.prompt}`);
+    }
+    if (card.isConnected) throw new Error("The connection ended before the picture was there.");
+  } catch (error) {
+    card.remove();
+    if (error.name === "AbortError") say("Cancelled");
+    else showError(error instanceof TypeError ? "The gateway cannot be reached." : error.message, error.field);
+  } finally {
+    drawing.delete(controller);
+    showState();
+  }
+}
+
+function showState() {
+  $("cancel").hidden = drawing.size === 0;
+  $("empty").hidden = $("gallery").children.length > 0;
+}
+
+function cancel() {
+  for (const controller of drawing) controller.abort();
+}
+
+function fromTemplate(id) {
+  return $(id).content.cloneNode(true).firstElementChild;
+}
+
+function coming({ width, height, prompt }) {
+  const card = fromTemplate("on-its-way");
+  card.querySelector(".frame").style.aspectRatio = `${width} / ${height}`;
+  card.querySelector("progress").setAttribute("aria-label", `Steps of: ${prompt}`);
+  $("gallery").prepend(card);
+  return card;
+}
+
+function step(card, { step, total, preview }) {
+  const bar = card.querySelector("progress");
+  bar.max = total;
+  bar.value = step;
+  card.querySelector(".steps").textContent = step < total ? `step ${step} of ${total}` : "decoding";
+  if (preview) {
+    const image = card.querySelector("img");
+    image.src = `data:image/png;base64,${preview}`;
+    image.alt = `A preview after ${step} of ${total} steps`;
+    image.hidden = false;
+  }
+}
+
+function drawn({ file, settings, seconds }) {
+  const card = fromTemplate("drawn");
+  const bytes = Uint8Array.from(atob(file), (letter) => letter.charCodeAt(0));
+  const type = `image/${settings.output_format}`;
+  const url = URL.createObjectURL(new Blob([bytes], { type }));
+  const image = card.querySelector("img");
+  image.src = url;
+  image.alt = settings.prompt;
+  const frame = card.querySelector(".frame");
+  frame.style.aspectRatio = `${settings.width} / ${settings.height}`;
+  frame.setAttribute("aria-label", `Enlarge: ${settings.prompt}`);
+  card.querySelector(".prompt").textContent = settings.prompt;
+  const list = card.querySelector("dl");
+  const shown = { ...settings, scheduler: SCHEDULERS[settings.scheduler] ?? settings.scheduler };
+  for (const [name, label] of Object.entries(LABELS)) {
+    if (name !== "prompt" && shown[name]?.toString()) describe(list, label, shown[name].toString());
+  }
+  describe(list, "Time", `${seconds.toFixed(1)} s`);
+  const download = card.querySelector("[data-does=download]");
+  download.href = url;
+  download.download = `triptych-${settings.seed}.${settings.output_format}`;
+  card.querySelector("[data-does=use]").addEventListener("click", () => use(settings));
+  frame.addEventListener("click", () => enlarge(image));
+  return card;
+}
+
+function describe(list, label, text) {
+  const name = document.createElement("dt");
+  const value = document.createElement("dd");
+  name.textContent = label;
+  value.textContent = text;
+  list.append(name, value);
+}
+
+function use(values) {
+  fill(values);
+  $("prompt").focus();
+  say("The settings are in the form");
+}
+
+function enlarge({ src, alt }) {
+  const image = $("large").querySelector("img");
+  image.src = src;
+  image.alt = alt;
+  $("large").showModal();
+}
+
+// The settings in a PNG.
+
+/** The text chunks of a PNG by keyword: tEXt and iTXt of the PNG specification, third edition. */
+async function textChunks(buffer) {
+  const bytes = new Uint8Array(buffer);
+  const view = new DataView(buffer);
+  const signature = [137, 80, 78, 71, 13, 10, 26, 10];
+  if (!signature.every((byte, i) => bytes[i] === byte)) throw new Error("This is no PNG.");
+  const found = {};
+  for (let at = 8; at + 12 <= bytes.length; ) {
+    const length = view.getUint32(at);
+    const type = String.fromCharCode(...bytes.subarray(at + 4, at + 8));
+    const data = bytes.subarray(at + 8, at + 8 + length);
+    if (type === "tEXt") {
+      const end = data.indexOf(0);
+      found[latin1(data.subarray(0, end))] = latin1(data.subarray(end + 1));
+    } else if (type === "iTXt") {
+      const end = data.indexOf(0);
+      const compressed = data[end + 1] === 1;
+      const text = data.subarray(data.indexOf(0, data.indexOf(0, end + 3) + 1) + 1);
+      const plain = compressed ? await inflate(text) : text;
+      found[latin1(data.subarray(0, end))] = new TextDecoder().decode(plain);
+    }
+    at += 12 + length;
+  }
+  return found;
+}
+
+function latin1(bytes) {
+  return Array.from(bytes, (byte) => String.fromCharCode(byte)).join("");
+}
+
+async function inflate(bytes) {
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
+  return new Uint8Array(await new Response(stream).arrayBuffer());
+}
+
+async function readFile(file) {
+  $("alert").textContent = "";
+  try {
+    const found = await textChunks(await file.arrayBuffer());
+    if (found.prompt === undefined) throw new Error("This PNG says nothing of how it was made.");
+    use({ negative_prompt: "", ...found });
+  } catch (error) {
+    showError(`${file.name}: ${error.message}`);
+  }
+}
+
+// What people do.
+
+$("form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  draw();
+});
+$("cancel").addEventListener("click", cancel);
+$("dice").addEventListener("click", rollSeed);
+$("file").addEventListener("change", () => {
+  if ($("file").files[0]) readFile($("file").files[0]);
+  $("file").value = "";
+});
+$("large").addEventListener("click", () => $("large").close());
+for (const example of document.querySelectorAll("#examples button")) {
+  example.addEventListener("click", () => use({ prompt: example.textContent }));
+}
+document.addEventListener("keydown", (event) => {
+  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) draw();
+  if (event.key === "Escape" && !document.querySelector("dialog[open]")) cancel();
+});
+document.addEventListener("dragover", (event) => {
+  event.preventDefault();
+  document.body.classList.add("dropping");
+});
+document.addEventListener("dragleave", (event) => {
+  if (event.relatedTarget === null) document.body.classList.remove("dropping");
+});
+document.addEventListener("drop", (event) => {
+  event.preventDefault();
+  document.body.classList.remove("dropping");
+  if (event.dataTransfer.files[0]) readFile(event.dataTransfer.files[0]);
+});
+
+(async () => {
+  try {
+    const usual = await (await ask("api/usual", {})).json();
+    for (const name of usual.schedulers) $("scheduler").add(new Option(SCHEDULERS[name] ?? name, name));
+    for (const name of NUMBERS) $(name).value ||= usual[name];
+    $("scheduler").value = usual.scheduler;
+  } catch (error) {
+    showError(error instanceof TypeError ? "The gateway cannot be reached." : error.message);
+  }
+})();

@@ -1,6 +1,6 @@
 """How fast the server draws on this machine's processor, beside the same work without a server.
 
-    python benchmarks/cpu.py [--quick]
+    python benchmarks/cpu.py [--rounds N] [--steps N]
 
 One table: the server at 1 to 16 clients, a burst, Poisson arrivals of mixed step counts; the same
 one at a time in one process on the same ONNX Runtime, and in batches of 8; diffusers with the same
@@ -22,6 +22,7 @@ import time
 import urllib.request
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -127,26 +128,24 @@ class Bench:
         for draw in self._draw.values():
             load.closed(draw, self._requests.take(2), 1)
 
-    def round(self, number: int, scale: int) -> None:
-        """Everything once, with `scale` pictures a client."""
-        for _ in range(4 * scale):
+    def round(self, number: int) -> None:
+        """Everything once."""
+        for _ in range(4):
             for name in self._draw:
                 self._clients(name, 1, 1)
         for clients in CLIENTS:
-            self._clients(SERVED, clients, scale * clients)
-        self._clients(ALONE, BATCH, scale * BATCH)
-        for _ in range(scale):
-            seconds = self._process.call("pictures", self._requests.take(BATCH))
-            self.table.add(f"{ALONE}, batches of {BATCH}", Run([seconds] * BATCH, seconds))
-        count = 8 * scale
-        self._arrivals(f"a burst of {count}", self._requests.take(count), [0.0] * count)
-        mixed = self._requests.take(10 * scale, MIXED_STEPS)
+            self._clients(SERVED, clients, clients)
+        self._clients(ALONE, BATCH, BATCH)
+        seconds = self._process.call("pictures", self._requests.take(BATCH))
+        self.table.add(f"{ALONE}, batches of {BATCH}", Run([seconds] * BATCH, seconds))
+        self._arrivals(f"a burst of {BATCH}", self._requests.take(BATCH), [0.0] * BATCH)
+        mixed = self._requests.take(10, MIXED_STEPS)
         seconds = self._process.call("pictures", self._requests.take(1, (round(MEAN_STEPS),)))
         rate = MIXED_LOAD / seconds
         what = f"Poisson arrivals of {', '.join(map(str, sorted(set(MIXED_STEPS))))} steps"
         self._arrivals(what, mixed, load.poisson(len(mixed), rate, seed=number))
         for rows, seconds in self.unet_seconds.items():
-            seconds += self._process.call("unet_seconds", rows, 4 * scale)
+            seconds += self._process.call("unet_seconds", rows, 4)
 
     def _clients(self, name: str, clients: int, pictures: int) -> None:
         what = f"{clients} client{'s' if clients > 1 else ''}"
@@ -190,10 +189,12 @@ def main() -> int:
     )
     parser.add_argument("--repository", type=Path, default=CHECKOUT / "model_repository")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--quick", action="store_true", help="one round of few pictures")
+    parser.add_argument("--steps", type=int, help="of each picture, instead of the model's")
     options = parser.parse_args()
     repository = options.repository.resolve()
     usual = Pipeline.load(repository / "tokenizer" / "1").defaults()
+    if options.steps:
+        usual = replace(usual, num_inference_steps=options.steps)
     size = (repository / "unet" / "1" / "model.onnx").stat().st_size
     before = machine.processor_seconds()
     with ExitStack() as stack:
@@ -214,16 +215,16 @@ def main() -> int:
             flush=True,
         )
         bench.warm_up()
-        rounds = 1 if options.quick else options.rounds
-        for number in range(rounds):
+        for number in range(options.rounds):
             begun = time.monotonic()
-            bench.round(number, scale=1 if options.quick else 2)
+            bench.round(number)
             took = time.monotonic() - begun
-            print(f"round {number + 1} of {rounds}: {took:.0f} s", file=sys.stderr, flush=True)
+            told = f"round {number + 1} of {options.rounds}: {took:.0f} s"
+            print(told, file=sys.stderr, flush=True)
     print(bench.table)
     print(*conclusions(bench), sep="\n")
     others = machine.others(before)
-    print(f"other processes took {others:.0%} of the cores{': NOT quiet' * (others > 0.03)}")
+    print(f"other processes took {others:.0%} of the cores", ": NOT quiet" if others > 0.03 else "")
     return 0
 
 

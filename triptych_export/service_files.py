@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import shutil
 
 from triptych_export.config_edits import follow_model, with_cache_file
 from triptych_export.repository import Replacement
+from triptych_export.scheduler_file import as_in_pipeline
 from triptych_export.source import Source
 from triptych_export.tokenizer_files import write_tokenizer
 
@@ -16,12 +16,12 @@ ENGINE = "tensorrt.engine"
 def write_service_files(source: Source, numbers: dict, new: Replacement) -> None:
     """Tokenizer, scheduler configuration and pipeline.json for the stages that read them."""
     write_tokenizer(source.folder / "tokenizer", new.version_folder("tokenizer"))
-    scheduler = source.folder / "scheduler" / "scheduler_config.json"
+    saved = (source.folder / "scheduler" / "scheduler_config.json").read_text(encoding="utf-8")
+    files = {"scheduler_config.json": as_in_pipeline(json.loads(saved)), "pipeline.json": numbers}
     for model in ("tokenizer", "unet_loop"):
-        folder = new.version_folder(model)
-        shutil.copyfile(scheduler, folder / "scheduler_config.json")
-        text = json.dumps(numbers, indent=2) + "\n"
-        (folder / "pipeline.json").write_text(text, encoding="utf-8")
+        for name, content in files.items():
+            text = json.dumps(content, indent=2) + "\n"
+            (new.version_folder(model) / name).write_text(text, encoding="utf-8")
 
 
 def fit_configs(source: Source, new: Replacement, with_engine: tuple[str, ...] = ()) -> None:

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from triptych_export import check, paddle_env, torch_road
 from triptych_export.cli import CHECKOUT, main
 from triptych_export.picture import draw, psnr
+from triptych_export.rebuild import rebuild
 from triptych_export.source import open_source
 from triptych_export.stages import example, stages
 
@@ -64,6 +65,24 @@ def test_a_picture_is_the_same_by_either_road(exported, model, tmp_path):
     assert paddle.shape == (128, 72, 3)
     assert diffusers.std() > 1
     assert psnr(paddle, diffusers) >= 40
+
+
+def test_the_demo_models_pictures_are_the_same_by_either_road(tmp_path):
+    """What the checkout serves came by PyTorch; the same weights again, by Paddle."""
+    served = CHECKOUT / "model_repository"
+    rebuild(served, tmp_path / "checkpoint")
+    numbers = ("--num-inference-steps", "20", "--guidance-scale", "5")
+    done = export(tmp_path / "checkpoint", "--output", tmp_path / "served", *numbers)
+    assert done.returncode == 0, done.stderr
+    roads = [
+        {name: root / name / "1" for name in ("tokenizer", *NETWORKS)}
+        for root in (tmp_path / "served", served)
+    ]
+    for prompt in ("a red circle on a blue background", "a yellow sun over green hills at sunset"):
+        request = json.dumps({"prompt": prompt, "seed": 1}).encode()
+        paddle, diffusers = (draw(folders, {}, request, check.CPU) for folders in roads)
+        assert paddle.shape == (256, 256, 3)
+        assert psnr(paddle, diffusers) >= 40
 
 
 def test_native_files_lie_beside(exported):

@@ -22,7 +22,7 @@ def test_health(gateway, triton):
 
 
 def test_without_a_server_everything_says_so(triton):
-    from tests.gateway.conftest import Gateway
+    from tests.gateway.running import Gateway
 
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))

@@ -10,7 +10,7 @@ import openai
 import pytest
 from PIL import Image
 
-from tests.gateway.conftest import wait_for
+from tests.gateway.running import wait_for
 from triptych.image import read_settings
 
 

@@ -5,8 +5,8 @@ import schemathesis
 from hypothesis import HealthCheck, given, settings
 from schemathesis import GenerationMode
 
-from tests.gateway.conftest import Gateway
 from tests.gateway.fake_triton import FakeTriton
+from tests.gateway.running import Gateway
 from triptych.gateway.app import create_app
 
 KEY = "sesame"

@@ -7,8 +7,8 @@ import grpc
 import httpx
 import pytest
 
-from tests.gateway.conftest import wait_for
 from tests.gateway.fake_triton import PREVIEW, TOTAL
+from tests.gateway.running import wait_for
 from triptych.image import read_settings
 
 

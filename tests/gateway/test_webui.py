@@ -10,8 +10,8 @@ import httpx
 import pytest
 from PIL import Image
 
-from tests.gateway.conftest import wait_for
 from tests.gateway.fake_triton import PREVIEW
+from tests.gateway.running import wait_for
 
 
 @pytest.fixture

@@ -24,6 +24,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         self.metadata = []
         self.stream_is_ready = True
         self.between = lambda step, context: None
+        self.at_end = lambda: None
 
     def ServerLive(self, request, context):
         return service_pb2.ServerLiveResponse(live=True)
@@ -49,6 +50,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
             settings = parse(raw[4:], Defaults(64, 64, 3, 5.0, "pndm"), Limits())
             gray = np.zeros((3, 64, 64), np.float32)
             yield response(OUTPUT_0=b64(image.encode(gray, settings)))
+            self.at_end()
 
 
 def b64(data):
@@ -116,6 +118,12 @@ def test_cancelling_reaches_the_server_and_ends_the_iteration(fake, client):
     with pytest.raises(Cancelled):
         next(told)
     assert left.wait(5)
+
+
+def test_the_picture_comes_after_the_streams_end(fake, client):
+    ended = []
+    fake.at_end = lambda: ended.append(threading.Event().wait(0.2))
+    assert any(isinstance(told, Picture) and ended for told in client.stream("x"))
 
 
 def test_the_timeout_ends_the_iteration(fake, client):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import socket
 import sys
 from pathlib import Path
@@ -19,7 +20,8 @@ example:
       -d '{"prompt": "a red circle on a blue background", "size": "256x256"}'
 
 exit codes:
-  0 ended, 1 the address cannot be listened on, 2 an argument or a package is missing or wrong
+  0 ended by SIGTERM, 1 the address cannot be listened on, 2 an argument or a package is missing or
+  wrong, 130 interrupted
 """
 
 
@@ -67,6 +69,8 @@ def run(options: argparse.Namespace) -> int:
     port = listening.getsockname()[1]
     print(f"triptych gateway: http://{options.host}:{port}/", flush=True)
     config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=30)
+    # The server handles the signal and, when it has ended, sends it again.
+    signal.signal(signal.SIGTERM, lambda *_: None)
     uvicorn.Server(config).run(sockets=[listening])
     return 0
 

@@ -73,10 +73,8 @@ class Studio:
 
         def follow() -> Picture:
             for told in stream:
-                if isinstance(told, Picture):
-                    return told
-                if watch is not None:
+                if watch is not None and isinstance(told, Step):
                     events.call_soon_threadsafe(watch, number, told)
-            raise AssertionError("a stream ends with its picture or an error")
+            return told
 
         return await events.run_in_executor(self._threads, follow)

@@ -1,0 +1,153 @@
+"""The gateway in front of the real server: the same pictures, and work that ends when people go."""
+
+import base64
+import json
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import httpx
+import openai
+import pytest
+
+from tests.gateway.running import Gateway, wait_for
+from tests.server.calls import SMALL, metrics
+from triptych.client import Client
+from triptych.pipeline import Pipeline
+
+IN_FLIGHT = ("triptych_images_in_flight", "unet_loop")
+STEPS = ("triptych_steps_total", "unet_loop")
+COMMAND = [sys.executable, "-m", "triptych.cli", "gateway"]
+
+
+@pytest.fixture(scope="module")
+def gateway(server):
+    with Gateway(server.grpc) as gateway:
+        yield gateway
+
+
+@pytest.fixture
+def web(gateway):
+    with httpx.Client(base_url=gateway.url, timeout=60) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def drawn(server):
+    """The file that the server itself gives for SMALL."""
+    with Client(server.grpc) as client:
+        return client.generate("a red circle", 60, **SMALL).file
+
+
+def is_idle(server):
+    return metrics(server.metrics)[IN_FLIGHT] == 0
+
+
+def stands_still(server):
+    """Whether the loop makes no step any more."""
+    wait_for(lambda: is_idle(server), 5)
+    before = metrics(server.metrics)[STEPS]
+    time.sleep(0.5)
+    return metrics(server.metrics)[STEPS] == before
+
+
+def test_openais_client_gets_the_servers_picture(gateway, drawn):
+    client = openai.OpenAI(base_url=f"{gateway.url}/v1", api_key="none", max_retries=0)
+    own = {key: SMALL[key] for key in ("num_inference_steps", "scheduler", "seed")}
+    answer = client.images.generate(prompt="a red circle", size="128x128", extra_body=own)
+    assert base64.b64decode(answer.data[0].b64_json) == drawn
+    assert [model.id for model in client.models.list()] == ["sd_ensemble"]
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.images.generate(prompt="x", size="100x128")
+    assert caught.value.body["param"] == "width"
+    assert "multiple of 8" in caught.value.body["message"]
+
+
+def test_the_webuis_clients_get_the_servers_picture(web, drawn):
+    asked = {"prompt": "a red circle", "width": 128, "height": 128, "steps": 3, "seed": 7}
+    answer = web.post("/sdapi/v1/txt2img", json={**asked, "sampler_name": "DDIM"}).json()
+    assert base64.b64decode(answer["images"][0]) == drawn
+    assert json.loads(answer["info"])["seed"] == 7
+
+
+def test_progress_and_interrupt(web, server, repository):
+    answers = []
+    asked = {"prompt": "a red circle", "steps": 200, "batch_size": 2}
+    drawing = threading.Thread(
+        target=lambda: answers.append(web.post("/sdapi/v1/txt2img", json=asked).json())
+    )
+    drawing.start()
+    seen = []
+
+    def shows():
+        seen.append(web.get("/sdapi/v1/progress").json())
+        return seen[-1]["state"]["sampling_step"] >= 12
+
+    wait_for(shows, 60)
+    now = seen[-1]
+    assert now["state"]["job_count"] == 2
+    assert 0 < now["progress"] < 1 and now["eta_relative"] > 0
+    if Pipeline.load(repository / "unet_loop" / "1").latent_rgb:
+        assert base64.b64decode(now["current_image"]).startswith(b"\x89PNG")
+    assert web.post("/sdapi/v1/interrupt").status_code == 200
+    drawing.join(10)
+    assert answers[0]["images"] == []
+    assert stands_still(server)
+    assert web.get("/sdapi/v1/progress").json()["progress"] == 0
+
+
+def test_leaving_the_page_ends_the_work_at_the_next_tick(web, server):
+    asked = {"prompt": "a red circle", "num_inference_steps": 200}
+    with web.stream("POST", "/api/picture", json=asked) as answer:
+        lines = (line for line in answer.iter_lines() if line.startswith("data: "))
+        first = json.loads(next(lines)[6:])
+        assert 1 <= first["step"] < first["total"] == 200
+    assert stands_still(server)
+
+
+def test_a_client_that_hangs_up_ends_its_pictures(web, server):
+    with pytest.raises(httpx.ReadTimeout):
+        web.post(
+            "/v1/images/generations",
+            json={"prompt": "x", "n": 2, "num_inference_steps": 200},
+            timeout=1,
+        )
+    assert stands_still(server)
+
+
+def test_the_models_own_settings(web, repository):
+    usual = web.get("/api/usual").json()
+    assert usual["width"] == Pipeline.load(repository / "unet_loop" / "1").width
+    assert 1 <= usual["num_inference_steps"] <= 200
+    assert usual["scheduler"] in usual["schedulers"]
+
+
+def test_the_command(server, tmp_path):
+    key = tmp_path / "key"
+    key.write_text("sesame\n")
+    options = ["--url", server.grpc, "--port", "0", "--api-key-file", str(key)]
+    with subprocess.Popen([*COMMAND, *options], stdout=subprocess.PIPE, text=True) as command:
+        url = command.stdout.readline().split()[-1]
+        assert httpx.get(f"{url}healthz").json() == {"status": "ok"}
+        assert httpx.get(f"{url}v1/models").status_code == 401
+        given = {"Authorization": "Bearer sesame"}
+        assert httpx.get(f"{url}v1/models", headers=given).status_code == 200
+        command.send_signal(signal.SIGTERM)
+        assert command.wait(20) == 0
+
+
+def test_the_command_says_why_it_cannot_start(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        for options, code, said in (
+            (["--port", str(port)], 1, f"cannot listen on 127.0.0.1:{port}: "),
+            (["--api-key-file", str(tmp_path / "none")], 2, "No such file"),
+            (["--api-key-file", "/dev/null"], 2, "/dev/null is empty"),
+        ):
+            run = subprocess.run([*COMMAND, *options], capture_output=True, text=True, timeout=60)
+            assert run.returncode == code
+            assert said in run.stderr
+            assert run.stderr.count("\n") == 1

@@ -12,8 +12,9 @@ import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from triptych.errors import InvalidRequest, ModelFileError
-from triptych.fastdeploy import providers
+from triptych.fastdeploy import providers, tuning
 from triptych.fastdeploy.accelerators import PROFILES, Accelerators, ConfigError, parse
+from triptych.fastdeploy.bound import NO_GRAPH, Bound, run_options
 
 EXPORT = "make it with scripts/export_stages.py"
 
@@ -46,16 +47,42 @@ class Network:
         Raises ModelFileError for a missing or damaged file, ConfigError for a config.pbtxt that
         does not fit the network or this backend.
         """
-        accelerators = parse(model_config)
+        accelerators, tuned = parse(model_config), tuning.parse(model_config)
         reasons = providers.unusable(onnxruntime.get_available_providers())
-        chosen, self.provider = providers.choose(accelerators, reasons, device)
-        self._session = _load(folder, chosen, accelerators)
-        self._inputs = {tensor.name: tensor for tensor in self._session.get_inputs()}
-        outputs = {tensor.name: tensor for tensor in self._session.get_outputs()}
-        self._outputs = _declared(model_config, "output", outputs, complete=False)
-        _declared(model_config, "input", self._inputs, complete=True)
-        if chosen[0][0] == providers.TENSORRT:
-            check_profiles(accelerators, self._inputs)
+
+        def start(graphs: bool) -> None:
+            more = tuned.options(graphs)
+            chosen, self.provider = providers.choose(accelerators, reasons, device, more)
+            self._bound: Bound | None = None
+            self._session = _load(folder, chosen, accelerators)
+            self._inputs = {tensor.name: tensor for tensor in self._session.get_inputs()}
+            outputs = {tensor.name: tensor for tensor in self._session.get_outputs()}
+            self._outputs = _declared(model_config, "output", outputs, complete=False)
+            _declared(model_config, "input", self._inputs, complete=True)
+            asked, first = chosen[0][0], self._session.get_providers()[0]
+            if first != asked:
+                self.provider = f"{first} ({asked} does not load here)"
+            elif first == providers.CUDA and accelerators.gpu_fp16 and not _fused(folder).exists():
+                self.provider += f"; in single precision: no {_fused(folder).name}"
+            if first == providers.TENSORRT:
+                check_profiles(accelerators, self._inputs)
+            if first == providers.CUDA and graphs:
+                self.bind(tuned.graph_batches, ("cuda", device))
+            if first != providers.CPU:
+                self._warm_up(accelerators, tuned)
+
+        try:
+            start(graphs=bool(tuned.graph_batches))
+        except Exception as error:
+            if not (tuned.graph_batches and self.provider.startswith(providers.CUDA)):
+                raise
+            start(graphs=False)
+            self.provider += f"; no CUDA graphs: {_line(error)}"
+
+    def bind(self, batches: Sequence[int], device: tuple[str, int]) -> None:
+        """Run on buffers on `device`, ONNX Runtime's name and number, padded up to `batches`."""
+        types = {name: _ONNX_TYPES[tensor.type] for name, tensor in self._inputs.items()}
+        self._bound = Bound(self._session, types, list(self._outputs), batches, device)
 
     def run(
         self, requests: Sequence[Mapping[str, np.ndarray]]
@@ -95,7 +122,7 @@ class Network:
         A network that is loaded and has the memory that it needs can only fail for what it gets:
         a token out of the vocabulary, more tokens than positions.
         """
-        reason = " ".join(str(error).split())
+        reason = _line(error)
         theirs = isinstance(error, (ort_errors.InvalidArgument, ort_errors.Fail))
         if not theirs or re.search("cuda|cudnn|cublas|tensorrt|alloc", reason, re.IGNORECASE):
             return error
@@ -117,14 +144,9 @@ class Network:
                 raise InvalidRequest(name, shape, f"shape {sizes}, -1 being any size over 0")
 
     def _run_together(self, requests: Sequence[Mapping[str, np.ndarray]]) -> list[Any]:
-        feeds = {}
-        for name, wanted in self._inputs.items():
-            parts = [tensors[name] for tensors in requests]
-            whole = parts[0] if len(parts) == 1 else np.concatenate(parts)
-            feeds[name] = whole.astype(_ONNX_TYPES[wanted.type], copy=False)
-        rows = [len(next(iter(tensors.values()))) for tensors in requests]
-        outputs = self._session.run(list(self._outputs), feeds)
-        ends = np.cumsum(rows)
+        parts = {name: [tensors[name] for tensors in requests] for name in self._inputs}
+        ends = np.cumsum([len(part) for part in next(iter(parts.values()))])
+        outputs = self._compute(parts)
         results: list[dict[str, np.ndarray]] = [{} for _ in requests]
         for (name, dtype), output in zip(self._outputs.items(), outputs):
             if len(output) != ends[-1]:
@@ -134,6 +156,40 @@ class Network:
                 result[name] = part
         return results
 
+    def _compute(self, parts: Mapping[str, Sequence[np.ndarray]]) -> list[np.ndarray]:
+        """The outputs for each input's parts, stacked."""
+        options = []
+        if self._bound is not None:
+            first = [arrays[0] for arrays in parts.values()]
+            rows = sum(map(len, next(iter(parts.values()))))
+            if self._bound.fits(rows, [array.shape[1:] for array in first]):
+                return self._bound.run(parts)
+            options = [run_options(NO_GRAPH)]
+        feeds = {}
+        for name, wanted in self._inputs.items():
+            arrays = parts[name]
+            whole = arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+            feeds[name] = whole.astype(_ONNX_TYPES[wanted.type], copy=False)
+        return self._session.run(list(self._outputs), feeds, *options)
+
+    def _warm_up(self, accelerators: Accelerators, tuned: tuning.Tuning) -> None:
+        """Run what is usual, opt_shape, in every batch that has a graph, else in its own.
+
+        Finds cuDNN's algorithms, builds TensorRT's engine and records graphs before the first
+        request.
+        """
+        usual = accelerators.shapes.get("opt_shape")
+        if not usual:
+            return
+        batches = tuned.graph_batches if self._bound else {shape[0] for shape in usual.values()}
+        for batch in batches:
+            self._compute(
+                {
+                    name: [np.zeros((batch, *usual[name][1:]), _ONNX_TYPES[tensor.type])]
+                    for name, tensor in self._inputs.items()
+                }
+            )
+
 
 def network_file(folder: Path, provider: str, fp16: bool) -> Path:
     """The file in `folder` for a network that `provider` runs, half precision allowed or not.
@@ -141,10 +197,13 @@ def network_file(folder: Path, provider: str, fp16: bool) -> Path:
     model.cuda.onnx, which the export's --optimize cuda writes, holds operators that CUDA alone has
     and computes in half precision; everything else runs model.onnx.
     """
-    fused = folder / "model.cuda.onnx"
-    if provider == providers.CUDA and fp16 and fused.exists():
-        return fused
+    if provider == providers.CUDA and fp16 and _fused(folder).exists():
+        return _fused(folder)
     return folder / "model.onnx"
+
+
+def _fused(folder: Path) -> Path:
+    return folder / "model.cuda.onnx"
 
 
 def _load(
@@ -160,14 +219,18 @@ def _load(
         # Loads CUDA and cuDNN from Python packages, where the system has none.
         onnxruntime.preload_dlls()
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = accelerators.cpu_threads
+    on_gpu = chosen[0][0] != providers.CPU
+    options.intra_op_num_threads = 1 if on_gpu else accelerators.cpu_threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=chosen)
     except Exception as error:
-        reason = " ".join(str(error).split())
-        raise ModelFileError(path, f"cannot be loaded ({reason})", EXPORT) from error
+        raise ModelFileError(path, f"cannot be loaded ({_line(error)})", EXPORT) from error
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def _declared(

@@ -41,16 +41,22 @@ def unusable(built_in: Iterable[str]) -> dict[str, str]:
 
 
 def choose(
-    accelerators: Accelerators, reasons: Mapping[str, str], device: int = 0
+    accelerators: Accelerators,
+    reasons: Mapping[str, str],
+    device: int = 0,
+    cuda: Mapping[str, str] | None = None,
 ) -> tuple[list[tuple[str, dict[str, Any]]], str]:
     """ONNX Runtime's `providers` argument for a network, and a line that says which and why.
 
-    `reasons` are those of `unusable`. The CPU is always last: it runs what a GPU provider lacks.
+    `reasons` are those of `unusable`, `cuda` more options for that provider. The CPU is always last: it runs what a GPU provider lacks.
     """
     wanted = _ENGINES[accelerators.gpu]
     usable = [provider for provider in wanted if provider not in reasons]
-    options = {TENSORRT: _tensorrt_options, CUDA: _cuda_options}
-    chosen = [(name, options[name](accelerators, device)) for name in usable]
+    options = {
+        TENSORRT: _tensorrt_options(accelerators, device),
+        CUDA: {"device_id": device, **(cuda or {})},
+    }
+    chosen = [(name, options[name]) for name in usable]
     chosen.append((CPU, {}))
     passed_over = [
         f"no {name.replace('ExecutionProvider', '')}: {reasons[name]}"
@@ -76,10 +82,6 @@ def _tensorrt_options(accelerators: Accelerators, device: int) -> dict[str, Any]
             f"{tensor}:{'x'.join(map(str, shape))}" for tensor, shape in tensors.items()
         )
     return options
-
-
-def _cuda_options(accelerators: Accelerators, device: int) -> dict[str, Any]:
-    return {"device_id": device}
 
 
 def _no_gpu() -> str:

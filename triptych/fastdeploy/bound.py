@@ -1,0 +1,156 @@
+"""A network's runs on buffers that stay where they are on the device, as CUDA graphs need it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+NO_GRAPH = "-1"
+"""ONNX Runtime's `gpu_graph_id` for a run that is neither recorded nor played back."""
+
+
+class Bound:
+    """Runs of one session with batches padded up to one of `batches`, smallest first.
+
+    Each padded batch with each shape of the rest is a slot: input and output buffers on the device
+    and, where the session was made with `enable_cuda_graph`, a recorded graph of its own. Slots are
+    never given up, as ONNX Runtime keeps their graphs: there are `MOST` of them at the most.
+    """
+
+    MOST = 64
+
+    def __init__(
+        self,
+        session: onnxruntime.InferenceSession,
+        types: Mapping[str, Any],
+        outputs: Sequence[str],
+        batches: Sequence[int],
+        device: tuple[str, int],
+    ) -> None:
+        """`types`: NumPy type of each input; `device`: ONNX Runtime's name of it and its number."""
+        self._session = session
+        self._types = types
+        self._outputs = outputs
+        self._batches = batches
+        self._device = device
+        self._slots: dict[tuple, _Slot] = {}
+
+    def fits(self, rows: int, shapes: Sequence[tuple[int, ...]]) -> bool:
+        """Whether a batch of that many rows has a slot or can have one.
+
+        `shapes` are the inputs' without the batch.
+        """
+        if rows > self._batches[-1]:
+            return False
+        return self._key(rows, shapes) in self._slots or len(self._slots) < self.MOST
+
+    def run(self, parts: Mapping[str, Sequence[np.ndarray]]) -> list[np.ndarray]:
+        """The outputs for each input's `parts`, stacked; only where `fits` says so.
+
+        An array that owns its memory and is read-only is taken to stay as it is: given again to the
+        same slot, it is not copied to the device again.
+        """
+        rows = sum(map(len, next(iter(parts.values()))))
+        shapes = [parts[name][0].shape[1:] for name in self._types]
+        key = self._key(rows, shapes)
+        if key not in self._slots:
+            self._slots[key] = self._new(key)
+        slot = self._slots[key]
+        try:
+            return slot.run(parts, rows)
+        except Exception:
+            slot.clear()  # or the rows that failed would be the padding of others
+            raise
+
+    def _key(self, rows: int, shapes: Sequence[tuple[int, ...]]) -> tuple:
+        return (next(batch for batch in self._batches if batch >= rows), *shapes)
+
+    def _new(self, key: tuple) -> _Slot:
+        batch, *shapes = key
+        inputs = {
+            name: np.zeros((batch, *shape), dtype)
+            for (name, dtype), shape in zip(self._types.items(), shapes)
+        }
+        number = str(1 + len(self._slots))
+        return _Slot(self._session, inputs, self._outputs, number, self._device)
+
+
+class _Slot:
+    """Buffers for one batch and shape."""
+
+    def __init__(
+        self,
+        session: onnxruntime.InferenceSession,
+        inputs: dict[str, np.ndarray],
+        outputs: Sequence[str],
+        number: str,
+        device: tuple[str, int],
+    ) -> None:
+        self._session = session
+        self._host = inputs
+        self._written: dict[str, np.ndarray] = {}
+        self._on_host = device[0] == "cpu"
+        self._device = {
+            name: onnxruntime.OrtValue.ortvalue_from_numpy(array, *device)
+            for name, array in inputs.items()
+        }
+        self._binding = session.io_binding()
+        for name, value in self._device.items():
+            self._binding.bind_ortvalue_input(name, value)
+        # The sizes of the outputs are known only after a run.
+        for name in outputs:
+            self._binding.bind_output(name, *device)
+        session.run_with_iobinding(self._binding, run_options(NO_GRAPH))
+        self._results = self._binding.get_outputs()
+        self._binding.clear_binding_outputs()
+        for name, value in zip(outputs, self._results):
+            self._binding.bind_ortvalue_output(name, value)
+        self._options = run_options(number)
+
+    def run(self, parts: Mapping[str, Sequence[np.ndarray]], rows: int) -> list[np.ndarray]:
+        for name, arrays in parts.items():
+            self._write(name, arrays)
+        self._session.run_with_iobinding(self._binding, self._options)
+        results = [value.numpy()[:rows] for value in self._results]
+        # On the host they are the buffers themselves, which the next run fills again.
+        return [result.copy() for result in results] if self._on_host else results
+
+    def clear(self) -> None:
+        """Zeros in place of what the inputs were."""
+        for name, array in self._host.items():
+            array.fill(0)
+            self._written.pop(name, None)
+
+    def _write(self, name: str, arrays: Sequence[np.ndarray]) -> None:
+        first = arrays[0]
+        alone = len(arrays) == 1
+        if alone and self._written.get(name) is first:
+            return
+        host = self._host[name]
+        if alone and _same_kind(first, host):
+            host = first
+        else:
+            row = 0
+            for array in arrays:
+                host[row : row + len(array)] = array
+                row += len(array)
+        self._device[name].update_inplace(host)
+        if alone and first.flags.owndata and not first.flags.writeable:
+            self._written[name] = first
+        else:
+            self._written.pop(name, None)
+
+
+def _same_kind(array: np.ndarray, other: np.ndarray) -> bool:
+    same = array.shape == other.shape and array.dtype == other.dtype
+    return same and array.flags.c_contiguous
+
+
+def run_options(graph: str) -> onnxruntime.RunOptions:
+    """Options of a run for the graph of that number."""
+    options = onnxruntime.RunOptions()
+    options.add_run_config_entry("gpu_graph_id", graph)
+    return options

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import io
 import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import numpy as np
+from PIL import Image
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from triptych import image
 from triptych.errors import InvalidRequest
 from triptych.settings import Defaults, Limits, parse
 
-PREVIEW = b"\x89PNG small"
+_file = io.BytesIO()
+Image.new("RGB", (8, 8), "teal").save(_file, "PNG")
+PREVIEW = _file.getvalue()
 TOTAL = 4
 
 

@@ -73,7 +73,9 @@ def create_app(
 
     @app.get("/docs", include_in_schema=False)
     def docs() -> HTMLResponse:
-        return HTMLResponse(describe(app.openapi()))
+        policy = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
+        headers = {"Content-Security-Policy": policy}
+        return HTMLResponse(describe(app.openapi()), headers=headers)
 
     @app.get("/healthz", tags=["Operation"], responses={503: {"model": Health}})
     async def healthz(request: Request) -> Health:

@@ -67,13 +67,16 @@ function pause(seconds, signal) {
 let askingForKey = null; // one dialog for all requests that wait
 
 function askForKey() {
-  askingForKey ??= new Promise((resolve) => {
+  askingForKey ??= new Promise((resolve, reject) => {
+    $("key").returnValue = "";
     $("key").showModal();
+    $("key-text").select();
     $("key").addEventListener(
       "close",
       () => {
-        sessionStorage.setItem("key", $("key-text").value);
         askingForKey = null;
+        if ($("key").returnValue !== "use") return reject(new Error("This server asks for a key."));
+        sessionStorage.setItem("key", $("key-text").value);
         resolve();
       },
       { once: true },
@@ -166,6 +169,7 @@ function draw() {
   const pictures = Array.from({ length: count }, (_, i) => ({ ...asked, seed: String(first + BigInt(i)) }));
   // The first of them stands first.
   for (const one of pictures.reverse()) follow(one);
+  $("gallery").firstElementChild.scrollIntoView({ block: "nearest" });
 }
 
 async function follow(asked) {
@@ -195,6 +199,7 @@ async function follow(asked) {
 }
 
 function showState() {
+  if (drawing.size === 0 && document.activeElement === $("cancel")) $("draw").focus();
   $("cancel").hidden = drawing.size === 0;
   $("empty").hidden = $("gallery").children.length > 0;
 }

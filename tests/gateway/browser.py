@@ -1,0 +1,70 @@
+"""Chromium without a window, for the page: Debian's packages chromium and chromium-driver."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+
+WIDE = (1280, 800)
+PHONE = (390, 844)
+_QUIET = (
+    "--headless",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--hide-scrollbars",
+    "--no-first-run",
+)
+
+
+def missing() -> str | None:
+    """What is not on PATH of what it takes, or None."""
+    names = [name for name in ("chromium", "chromedriver") if shutil.which(name) is None]
+    return f"not on PATH: {', '.join(names)}: apt-get install chromium-driver" if names else None
+
+
+class Browser(webdriver.Chrome):
+    """A browser with a new profile in `folder`; use `with`."""
+
+    def __init__(self, folder: Path) -> None:
+        options = webdriver.ChromeOptions()
+        options.binary_location = shutil.which("chromium")
+        for flag in (*_QUIET, f"--user-data-dir={folder}", "--window-size={},{}".format(*WIDE)):
+            options.add_argument(flag)
+        if os.geteuid() == 0:
+            options.add_argument("--no-sandbox")
+        options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
+        super().__init__(options=options, service=Service(shutil.which("chromedriver")))
+
+    def look_like(self, size: tuple[int, int] = WIDE, dark: bool = False) -> None:
+        """A screen of that size, a phone's if it is narrow, and the user's choice of colours."""
+        phone = size[0] < 600
+        screen = {"width": size[0], "height": size[1], "mobile": phone}
+        screen["deviceScaleFactor"] = 2 if phone else 1
+        self.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
+
+    def complaints(self) -> list[str]:
+        """The console's warnings and errors since the last time."""
+        return [one["message"] for one in self.get_log("browser") if one["level"] != "DEBUG"]
+
+    def requested(self) -> list[str]:
+        """The addresses that were asked for since the last time."""
+        entries = (json.loads(entry["message"]) for entry in self.get_log("performance"))
+        return [
+            entry["message"]["params"]["request"]["url"]
+            for entry in entries
+            if entry["message"]["method"] == "Network.requestWillBeSent"
+        ]
+
+    def download_to(self, folder: Path) -> None:
+        """Where the files go that the page offers."""
+        where = {"behavior": "allow", "downloadPath": str(folder)}
+        self.execute_cdp_cmd("Browser.setDownloadBehavior", where)

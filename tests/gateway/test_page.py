@@ -1,0 +1,312 @@
+"""The page in a real browser, as people use it."""
+
+import base64
+import io
+
+import grpc
+import pytest
+from PIL import Image
+from selenium.webdriver import ActionChains, Keys
+from selenium.webdriver.common.by import By
+
+from tests.gateway import browser as chromium
+from tests.gateway.fake_triton import TOTAL
+from tests.gateway.running import wait_for
+from triptych import image
+from triptych.client import Client
+
+pytestmark = pytest.mark.skipif(chromium.missing() is not None, reason=str(chromium.missing()))
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    with chromium.Browser(tmp_path_factory.mktemp("profile")) as browser:
+        yield browser
+
+
+class Page:
+    """The page at an address, by what is on it."""
+
+    def __init__(self, browser, url):
+        self.browser = browser
+        self.own = (url, f"blob:{url}", "data:")
+        browser.requested()
+        browser.get(url)
+
+    def __getitem__(self, name):
+        return self.browser.find_element(By.ID, name)
+
+    def all(self, selector):
+        return self.browser.find_elements(By.CSS_SELECTOR, selector)
+
+    def one(self, selector):
+        return self.browser.find_element(By.CSS_SELECTOR, selector)
+
+    def fill(self, **fields):
+        for name, text in fields.items():
+            self[name].clear()
+            self[name].send_keys(text)
+
+    def values(self, *names):
+        return [self[name].get_property("value") for name in names]
+
+    def draw(self, **fields):
+        self.fill(**fields)
+        self["draw"].click()
+
+    def settled(self, pictures):
+        """Wait for so many pictures and none on its way."""
+        wait_for(lambda: len(self.all(".card:not(.coming)")) == pictures)
+        wait_for(lambda: not self.all(".coming"))
+
+    def focused(self):
+        return self.browser.switch_to.active_element.get_attribute("id")
+
+    def press(self, *keys):
+        ActionChains(self.browser).send_keys(*keys).perform()
+
+    def said(self):
+        """What a screen reader was told last."""
+        return self["status"].get_property("textContent")
+
+
+@pytest.fixture
+def page(browser, gateway, triton):
+    browser.look_like()
+    page = Page(browser, gateway.url)
+    wait_for(lambda: page["scheduler"].get_property("value") == "pndm")
+    yield page
+    triton.hold.set()
+    # The browser notes each answer of a status from 400 itself.
+    status = "the server responded with a status of"
+    assert [text for text in browser.complaints() if status not in text] == []
+    assert [url for url in browser.requested() if not url.startswith(page.own)] == []
+
+
+def test_a_picture_is_seen_coming_and_then_is_there(page, triton):
+    triton.held_from = 3
+    triton.hold.clear()
+    page.draw(prompt="a red circle", width="128", height="64", seed="18446744073709551615")
+    wait_for(lambda: page.all(".coming img:not([hidden])"))
+    assert page.one(".coming .steps").text == f"step 2 of {TOTAL}"
+    assert page.one("progress").get_property("value") == 2
+    assert page.one(".coming img").get_attribute("alt") == f"A preview after 2 of {TOTAL} steps"
+    triton.hold.set()
+    page.settled(1)
+    shown = page.one(".card img")
+    wait_for(lambda: shown.get_property("naturalWidth") == 128)
+    assert (shown.get_property("naturalHeight"), shown.get_attribute("alt")) == (64, "a red circle")
+    assert page.one("[data-does=download]").get_attribute("download") == (
+        "triptych-18446744073709551615.png"
+    )
+    page.one("summary").click()
+    assert "18446744073709551615" in page.one("dl").text
+    assert "Drawn in" in page.said()
+    assert not page["cancel"].is_displayed()
+
+
+def test_the_download_is_the_file_with_its_settings(page, tmp_path):
+    page.browser.download_to(tmp_path)
+    page.draw(prompt="a ☀ over hills", seed="5")
+    page.settled(1)
+    page.one("[data-does=download]").click()
+    path = tmp_path / "triptych-5.png"
+    wait_for(path.exists)
+    settings = image.read_settings(path.read_bytes())
+    assert (settings.prompt, settings.seed) == ("a ☀ over hills", 5)
+
+
+@pytest.mark.parametrize("how", ["button", "key"])
+def test_cancelling_gives_every_picture_up(page, triton, how):
+    triton.hold.clear()
+    page.draw(prompt="x", count="3")
+    wait_for(lambda: len(triton.requests) == 3)
+    page["cancel"].click() if how == "button" else page.press(Keys.ESCAPE)
+    wait_for(lambda: triton.left == 3)
+    page.settled(0)
+    assert page.said() == "Cancelled"
+    assert page["alert"].text == ""
+    if how == "button":
+        assert page.focused() == "draw"
+
+
+def test_several_pictures_have_seeds_one_after_the_other_and_the_newest_stand_first(page):
+    page.draw(prompt="old", seed="1")
+    page.settled(1)
+    page.draw(prompt="new", seed="10", count="3")
+    page.settled(4)
+    names = [link.get_attribute("download") for link in page.all("[data-does=download]")]
+    assert names == [f"triptych-{seed}.png" for seed in (10, 11, 12, 1)]
+
+
+def test_the_dice_and_using_a_pictures_settings_again(page):
+    page["dice"].click()
+    (seed,) = page.values("seed")
+    assert 0 <= int(seed) < 2**32
+    fields = {"prompt": "first", "negative_prompt": "blue", "num_inference_steps": "7"}
+    page["scheduler"].send_keys("UniPC")
+    page.draw(**fields, guidance_scale="2.25", width="72", height="64")
+    page.settled(1)
+    page["scheduler"].send_keys("DDIM")
+    page.fill(prompt="second", negative_prompt="", num_inference_steps="9", seed="", width="64")
+    page.one("[data-does=use]").click()
+    assert page.values(*fields) == list(fields.values())
+    again = page.values("seed", "guidance_scale", "width", "scheduler")
+    assert again == [seed, "2.25", "72", "unipc"]
+    assert page.focused() == "prompt"
+
+
+@pytest.mark.parametrize(
+    ("field", "text", "said"),
+    [
+        ("prompt", "  ", "Say what to draw"),
+        ("width", "100", "nearest valid values"),
+        ("num_inference_steps", "0", "greater than or equal to 1"),
+        ("num_inference_steps", "201", "Allowed: "),  # by the server
+        ("seed", "red", "A whole number"),
+        ("seed", "18446744073709551616", "18446744073709551615"),
+    ],
+)
+def test_what_cannot_be_is_said_at_its_field(page, field, text, said):
+    page.draw(**{"prompt": "x", field: text})
+    wait_for(lambda: page[f"{field}-error"].text)
+    assert said in page[f"{field}-error"].text
+    assert page[field].get_attribute("aria-invalid") == "true"
+    assert page.focused() == field
+    wait_for(lambda: not page.all(".card"))
+    page.draw(prompt="x", width="64", num_inference_steps="2", seed="1")
+    page.settled(1)
+    assert not page.all("[aria-invalid]")
+
+
+@pytest.fixture
+def file(triton, tmp_path):
+    """A PNG of this server's."""
+    path = tmp_path / "own.png"
+    with Client(triton.url) as client:
+        *_, picture = client.stream("a ☀, naïve", seed=2**63, scheduler="lms", guidance_scale=3)
+    picture.save(path)
+    return path
+
+
+DROP = """
+const bytes = Uint8Array.from(atob(arguments[0]), (letter) => letter.charCodeAt(0));
+const transfer = new DataTransfer();
+transfer.items.add(new File([bytes], "dropped.png"));
+for (const kind of ["dragover", "drop"])
+  document.body.dispatchEvent(
+    new DragEvent(kind, { dataTransfer: transfer, bubbles: true, cancelable: true }));
+"""
+
+
+def drop(page, data):
+    page.browser.execute_script(DROP, base64.b64encode(data).decode())
+
+
+@pytest.mark.parametrize("how", ["dropped", "chosen"])
+def test_the_settings_of_a_png(page, file, how):
+    page.fill(negative_prompt="stays not")
+    drop(page, file.read_bytes()) if how == "dropped" else page["file"].send_keys(str(file))
+    wait_for(lambda: page.values("prompt") == ["a ☀, naïve"])
+    assert page.values("negative_prompt", "seed", "scheduler") == ["", str(2**63), "lms"]
+    assert float(*page.values("guidance_scale")) == 3
+    assert page.values("width", "height") == ["64", "64"]
+
+
+def test_files_that_say_nothing(page):
+    plain = io.BytesIO()
+    Image.new("RGB", (4, 4)).save(plain, "PNG")
+    for data, said in ((plain.getvalue(), "says nothing"), (b"GIF89a", "This is no PNG")):
+        drop(page, data)
+        wait_for(lambda said=said: said in page["alert"].text)
+
+
+def test_by_keyboard_alone(page):
+    assert page.focused() == "prompt"
+    page.press("a red circle")
+    ActionChains(page.browser).key_down(Keys.CONTROL).send_keys(Keys.ENTER).key_up(
+        Keys.CONTROL
+    ).perform()
+    page.settled(1)
+    page.press(Keys.TAB)
+    assert page.focused() == "negative_prompt"
+    for _ in range(30):
+        page.press(Keys.TAB)
+        if page.browser.switch_to.active_element.get_attribute("data-does") == "enlarge":
+            break
+    page.press(Keys.ENTER)
+    assert page["large"].get_attribute("open") is not None
+    page.press(Keys.ESCAPE)
+    assert page["large"].get_attribute("open") is None
+    assert len(page.all(".card")) == 1
+
+
+def test_everything_has_a_name_for_a_screen_reader(page):
+    page.draw(prompt="a red circle", count="2")
+    page.settled(2)
+    tree = page.browser.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]
+    roles = {"button", "textbox", "spinbutton", "combobox", "link", "image", "progressbar"}
+    named = [
+        (node["role"]["value"], node["name"]["value"])
+        for node in tree
+        if not node["ignored"] and node["role"]["value"] in roles
+    ]
+    assert len(named) > 20
+    assert all(name for _, name in named), named
+
+
+def test_a_busy_server_is_asked_again(page, triton):
+    triton.abort = (grpc.StatusCode.UNAVAILABLE, "Exceeds maximum queue size")
+    page.draw(prompt="x")
+    wait_for(lambda: "busy, again in 2 s" in page.one(".steps").text)
+    triton.abort = None
+    page.settled(1)
+
+
+def test_a_failure_is_said_above_the_pictures(page, triton):
+    triton.abort_after = (grpc.StatusCode.INTERNAL, "it broke")
+    page.draw(prompt="x")
+    wait_for(lambda: "it broke" in page["alert"].text)
+    page.settled(0)
+
+
+def test_the_key_is_asked_for(browser, start):
+    page = Page(browser, start(api_key="sesame").url)
+    wait_for(lambda: page["key"].get_attribute("open") is not None)
+    page.press(Keys.ESCAPE)
+    wait_for(lambda: "asks for a key" in page["alert"].text)
+    page.draw(prompt="x")
+    for key in ("wrong", "sesame"):
+        wait_for(lambda: page["key"].get_attribute("open") is not None)
+        page["key-text"].clear()
+        page["key-text"].send_keys(key, Keys.ENTER)
+    page.settled(1)
+    browser.complaints()
+
+
+@pytest.mark.parametrize("size", [(320, 640), chromium.PHONE, (768, 1024), chromium.WIDE])
+def test_it_fits_the_screen(page, triton, size):
+    page.browser.look_like(size)
+    page.draw(prompt="x" * 300, negative_prompt="y" * 300, count="2")
+    page.settled(2)
+    page.one("summary").click()
+    width = page.browser.execute_script("return document.documentElement.scrollWidth")
+    assert width <= size[0]
+    card = page.one(".card").rect
+    assert card["x"] >= 0 and card["x"] + card["width"] <= size[0]
+
+
+def test_dark_and_light(page):
+    seen = set()
+    for dark in (False, True):
+        page.browser.look_like(dark=dark)
+        seen.add(page.one("body").value_of_css_property("background-color"))
+    assert len(seen) == 2
+
+
+def test_the_description_of_the_api_needs_nothing_from_elsewhere(browser, gateway):
+    browser.requested()
+    browser.get(f"{gateway.url}/docs")
+    assert browser.find_elements(By.CSS_SELECTOR, "details")
+    assert {url for url in browser.requested() if not url.startswith(gateway.url)} == set()
+    assert browser.complaints() == []

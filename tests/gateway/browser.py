@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import shutil
@@ -50,6 +51,11 @@ class Browser(webdriver.Chrome):
         self.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
+
+    def screenshot(self) -> bytes:
+        """What the screen shows, as WebP."""
+        how = {"format": "webp", "quality": 90}
+        return base64.b64decode(self.execute_cdp_cmd("Page.captureScreenshot", how)["data"])
 
     def complaints(self) -> list[str]:
         """The console's warnings and errors since the last time."""

@@ -1,0 +1,46 @@
+"""The page in a browser, in front of the real server."""
+
+import pytest
+
+from tests.gateway import browser as chromium
+from tests.gateway.running import Gateway, wait_for
+from tests.gateway.test_page import Page
+from tests.server.calls import metrics
+from triptych.pipeline import Pipeline
+
+pytestmark = pytest.mark.skipif(chromium.missing() is not None, reason=str(chromium.missing()))
+
+IN_FLIGHT = ("triptych_images_in_flight", "unet_loop")
+STEPS = ("triptych_steps_total", "unet_loop")
+
+
+@pytest.fixture(scope="module")
+def page(server, tmp_path_factory):
+    profile = tmp_path_factory.mktemp("profile")
+    with Gateway(server.grpc) as gateway, chromium.Browser(profile) as browser:
+        browser.look_like()
+        page = Page(browser, gateway.url)
+        wait_for(lambda: page["num_inference_steps"].get_property("value"))
+        yield page
+
+
+def test_a_picture_with_its_previews(page, repository):
+    page.draw(prompt="a red circle", num_inference_steps="20", seed="7")
+    if Pipeline.load(repository / "unet_loop" / "1").latent_rgb:
+        wait_for(lambda: page.all(".coming img:not([hidden])"), 30)
+        assert page.one(".coming img").get_property("naturalWidth") == 32
+    wait_for(lambda: page.all(".card:not(.coming)"), 60)
+    size = page.values("width")[0]
+    wait_for(lambda: str(page.one(".card img").get_property("naturalWidth")) == size)
+    assert page.browser.complaints() == []
+
+
+def test_cancel_ends_the_work_in_the_server(page, server):
+    page.draw(prompt="a red circle", num_inference_steps="200", count="2")
+    wait_for(lambda: metrics(server.metrics)[IN_FLIGHT] == 2, 30)
+    wait_for(lambda: any("of 200" in one.text for one in page.all(".steps")), 30)
+    page["cancel"].click()
+    wait_for(lambda: metrics(server.metrics)[IN_FLIGHT] == 0, 5)
+    steps = metrics(server.metrics)[STEPS]
+    wait_for(lambda: not page.all(".coming"))
+    assert metrics(server.metrics)[STEPS] == steps

@@ -13,6 +13,8 @@ import struct
 import time
 from pathlib import Path
 
+from triptych.errors import Unavailable
+
 VARIABLE = "TRIPTYCH_ACTIVITY"
 """The environment variable with the folder; without it the stages tell nobody."""
 
@@ -20,7 +22,7 @@ SETTLED = 1.0
 """Seconds without work after which nothing is on its way from one stage to the next either."""
 
 _FIELDS = struct.Struct("=Id")  # what is at work, and when work last ended, on the monotonic clock
-_ENDING = "ending"
+_ENDING, _LOST = "ending", "lost"
 
 
 class Activity:
@@ -52,6 +54,22 @@ class Activity:
         """Whether no more requests are to be taken."""
         return self._folder is not None and os.path.exists(os.path.join(self._folder, _ENDING))
 
+    def check_whole(self) -> None:
+        """Raise Unavailable if a stage's process died, so that the server is about to restart."""
+        if self._folder is None:
+            return
+        try:
+            lost = Path(self._folder, _LOST).read_text()
+        except FileNotFoundError:
+            return
+        raise Unavailable(f"the process of {lost} died; the server starts again, try later")
+
+    def check_serving(self) -> None:
+        """Raise Unavailable if no new requests are to be taken."""
+        self.check_whole()
+        if self.server_is_ending:
+            raise Unavailable("the server is ending and takes no more requests")
+
 
 class Stages:
     """The other side: all stages of a run whose `folder`, which is made, has their files."""
@@ -63,6 +81,12 @@ class Stages:
     def end(self) -> None:
         """Have no more requests taken."""
         (self.folder / _ENDING).touch()
+
+    def lose(self, model: str) -> None:
+        """Have all requests answered that a living stage holds: what `model` held has no answer."""
+        new = self.folder / f"{_LOST}.new"
+        new.write_text(model)
+        new.replace(self.folder / _LOST)
 
     @property
     def idle(self) -> bool:

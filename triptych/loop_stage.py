@@ -31,7 +31,7 @@ class LoopStage:
         self._max_queue = model.count("max_queue", 64)
         metrics = LoopMetrics({"model": model.name}, model.activity)
         self._loop = DenoisingLoop(predict_noise, model.count("max_rows", 32), metrics)
-        self._watch = Watch()
+        self._watch = Watch(model)
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """What Triton's `execute` returns: None for requests that the loop's thread will answer.
@@ -63,6 +63,7 @@ class LoopStage:
             return results.answered or not_awaited() or (watcher is not None and watcher.stopped())
 
         try:
+            self._model.activity.check_whole()
             tensors = self._model.inputs(request)
             held = self._loop.held
             if held + len(tensors["settings"]) > self._max_queue:
@@ -132,12 +133,16 @@ class LoopStage:
 
 
 class Watch:
-    """Asks for all requests in flight, beside the loop's thread, whether they were given up."""
+    """Asks for all requests in flight, beside the loop's thread, whether they were given up.
+
+    Answers them itself if another stage's process dies: a call of the UNet then has no end.
+    """
 
     INTERVAL = 0.01
     """Seconds from one round to the next."""
 
-    def __init__(self) -> None:
+    def __init__(self, model: triton.Model) -> None:
+        self._model = model
         self._condition = threading.Condition()
         self._replies: list[triton.Reply] = []
         self._given_up: set[triton.Reply] = set()
@@ -166,6 +171,11 @@ class Watch:
                 if self._closed:
                     return
                 replies = list(self._replies)
+            try:
+                self._model.activity.check_whole()
+            except Unavailable as error:
+                for reply in replies:
+                    reply.send(self._model.response(error))
             self._given_up.update(reply for reply in replies if reply.cancelled())
             time.sleep(self.INTERVAL)
 

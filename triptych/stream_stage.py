@@ -98,12 +98,21 @@ class StreamStage:
                 self._condition.wait_for(lambda: self._streams or self._closed)
                 if self._closed:
                     return
+                self._answer_if_lost()
                 for stream in self._streams:
                     if stream.reply.cancelled():
                         stream.record.stop()
                     else:
                         stream.tell(self._model)
             time.sleep(INTERVAL)
+
+    def _answer_if_lost(self) -> None:
+        """Where another stage's process died, a call of sd_ensemble may have no end."""
+        try:
+            self._model.activity.check_whole()
+        except Unavailable as error:
+            for stream in self._streams:
+                stream.reply.send(self._model.response(error))
 
 
 INTERVAL = 0.02

@@ -134,8 +134,9 @@ _SAID_OF = {
     "INVALID_ARG": re.compile(r"\w+: [\w.]+: got .*; allowed: "),
     "CANCELLED": re.compile(r"\w+: (timeout|cancelled)\b"),
     "UNAVAILABLE": re.compile(
-        r"\w+: the (queue is full|server is ending|denoising loop (is|was) closed)"
-        r"|Exceeds maximum queue size"
+        r"\w+: the (queue is full|server is ending|process of \w+ died"
+        r"|denoising loop (is|was) closed)"
+        r"|Exceeds maximum queue size|Server (not ready|is stopping)"
     ),
 }
 

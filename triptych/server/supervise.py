@@ -41,8 +41,11 @@ class Supervisor:
     LOOK = 0.25
     """Seconds between two looks at the server's processes; one that died is known after two."""
 
-    GRACE = 2.0
-    """Seconds that requests in other stages than the one that died have to end."""
+    TOLD = 0.2
+    """Seconds in which the other stages answer, after one has died, what they hold for long."""
+
+    GRACE = 1.0
+    """Seconds after that in which requests end that are in none for long."""
 
     def __init__(self, exit_timeout: float) -> None:
         self._exit_timeout = exit_timeout
@@ -77,7 +80,7 @@ class Supervisor:
             )
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD)
-        lost = self._watch(process)
+        lost = self._watch(process, stages)
         _kill_group(process.pid)
         code = process.wait()
         _end_group(process.pid)
@@ -90,7 +93,7 @@ class Supervisor:
             time.sleep(0.05)
         return not self._signals
 
-    def _watch(self, process: subprocess.Popen) -> bool:
+    def _watch(self, process: subprocess.Popen, stages: Stages) -> bool:
         """Return when the server has ended, or can only be killed: whether that is so."""
         models = ModelProcesses(process.pid)
         while not _ended(process, self.LOOK):
@@ -99,8 +102,10 @@ class Supervisor:
             dead = None if self._terminated else models.dead()
             if dead:
                 print(f"fastdeployserver: the process of {dead} died", file=sys.stderr, flush=True)
-                process.terminate()  # it is not ready any more, and answers what it can
-                _ended(process, self.GRACE)
+                stages.lose(dead.partition(" ")[0])
+                if not _ended(process, self.TOLD):
+                    process.terminate()  # it is not ready any more, and answers what it can
+                    _ended(process, self.GRACE)
                 return True
         if process.returncode < 0 and not self._signals:
             name = signal.Signals(-process.returncode).name

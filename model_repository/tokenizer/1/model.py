@@ -6,7 +6,6 @@ from pathlib import Path
 sys.path.append(str(Path(__file__).resolve().parents[3]))  # the checkout, if not installed
 
 from triptych import triton
-from triptych.errors import Unavailable
 from triptych.pipeline import Pipeline
 from triptych.settings import Limits, parse
 from triptych.tokenizer import Tokenizer
@@ -25,8 +24,7 @@ class TritonPythonModel:
         return self.model.answer(requests, self.tokenize)
 
     def tokenize(self, inputs):
-        if self.model.activity.server_is_ending:
-            raise Unavailable("the server is ending and takes no more requests")
+        self.model.activity.check_serving()
         texts = inputs["INPUT_0"][:, 0]
         images = [parse(text, self.defaults, self.limits) for text in texts]
         input_ids, negative_input_ids, settings = self.tokenizer.encode_settings(images)

@@ -1,0 +1,65 @@
+"""A stage's process that died, told to the living ones, which answer what they hold."""
+
+import sys
+import threading
+
+import numpy as np
+import pb_utils_fake as fake
+import pytest
+
+from triptych.activity import VARIABLE, Activity, Stages
+from triptych.errors import Unavailable
+
+SAYS = "the process of unet died; the server starts again, try later"
+
+
+@pytest.fixture
+def stages(tmp_path, monkeypatch):
+    made = Stages(tmp_path / "activity")
+    monkeypatch.setenv(VARIABLE, str(made.folder))
+    return made
+
+
+def test_a_loss_ends_the_taking_of_requests(stages):
+    activity = Activity("tokenizer")
+    activity.check_serving()
+    stages.lose("unet")
+    for check in (activity.check_whole, activity.check_serving):
+        with pytest.raises(Unavailable, match=f"^{SAYS}$"):
+            check()
+    assert stages.idle
+
+
+def test_an_end_leaves_what_is_in_work(stages):
+    activity = Activity("tokenizer")
+    stages.end()
+    activity.check_whole()
+    with pytest.raises(Unavailable, match="the server is ending"):
+        activity.check_serving()
+
+
+def test_nobody_without_a_launcher_is_told(monkeypatch):
+    monkeypatch.delenv(VARIABLE, raising=False)
+    Activity("tokenizer").check_serving()
+
+
+def test_held_replies_are_answered_though_a_call_has_no_end(stages, tmp_path, monkeypatch):
+    module = fake.module("24.10", None)
+    monkeypatch.setitem(sys.modules, "triton_python_backend_utils", module)
+    for name in ("triptych.triton", "triptych.loop_metrics", "triptych.loop_stage"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    from triptych import loop_stage, triton
+
+    watch = loop_stage.Watch(triton.Model(fake.initialize_args(tmp_path)))
+    sent = fake.Request(sample=np.zeros(1))
+    (reply,) = triton.replies([sent])
+    watch.over(reply)
+    threading.Timer(0.05, stages.lose, ("unet",)).start()
+    for _ in range(500):
+        if reply.sent:
+            break
+        threading.Event().wait(0.01)
+    watch.close()
+    (response,) = sent.sender.sent
+    assert response.error().message().endswith(SAYS)
+    assert response.error().code() == fake.Error.UNAVAILABLE

@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 
 from triptych import progress, triton
+from triptych.cohorts import Cohorts
 from triptych.denoising import Denoising
 from triptych.errors import InvalidRequest, Unavailable
-from triptych.loop import DenoisingLoop
+from triptych.loop import DenoisingLoop, Observer
 from triptych.loop_metrics import LoopMetrics
 from triptych.pipeline import Pipeline
 from triptych.preview import Preview
+from triptych.served_unet import ServedUNet
 from triptych.settings import Settings
 
 
@@ -30,7 +32,12 @@ class LoopStage:
         self._preview = Preview(self._pipeline) if self._pipeline.latent_rgb else None
         self._max_queue = model.count("max_queue", 64)
         metrics = LoopMetrics({"model": model.name}, model.activity)
-        self._loop = DenoisingLoop(predict_noise, model.count("max_rows", 32), metrics)
+        rows, cohorts = model.count("max_rows", 32), model.count("cohorts", 1)
+
+        def loop(observer: Observer) -> DenoisingLoop:
+            return DenoisingLoop(ServedUNet(), rows, observer)
+
+        self._loop = loop(metrics) if cohorts == 1 else Cohorts(cohorts, loop, metrics)
         self._watch = Watch(model)
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
@@ -215,15 +222,3 @@ def _sooner(settings: Settings, limit: float | None) -> Settings:
     if limit is None or (settings.deadline is not None and settings.deadline < limit):
         return settings
     return dataclasses.replace(settings, deadline=limit)
-
-
-def predict_noise(
-    sample: np.ndarray, timestep: np.ndarray, encoder_hidden_states: np.ndarray
-) -> np.ndarray:
-    """The loop's `predict_noise`: one call of the served model `unet`."""
-    inputs = {
-        "sample": sample,
-        "timestep": timestep[:, np.newaxis],
-        "encoder_hidden_states": encoder_hidden_states,
-    }
-    return triton.call("unet", inputs, "out_sample")

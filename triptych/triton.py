@@ -96,13 +96,27 @@ class Model:
         self,
         requests: Sequence[Any],
         work: Callable[[list[dict[str, np.ndarray]]], Sequence[dict[str, np.ndarray] | Exception]],
+        complete: Callable[[dict[str, np.ndarray], Mapping[str, Any]], dict[str, np.ndarray]],
     ) -> list[Any]:
-        """Triton's responses: all requests' inputs through one call of `work`."""
+        """Triton's responses: all requests' inputs through one call of `work`.
+
+        `complete` makes a request's inputs of the tensors sent and the request's parameters; where
+        it raises, that request alone fails.
+        """
         with self.activity:
+            results: list[Any] = []
+            for request in requests:
+                try:
+                    results.append(complete(self.inputs(request), parameters(request)))
+                except Exception as error:
+                    results.append(error)
+            able = [at for at, one in enumerate(results) if not isinstance(one, Exception)]
             try:
-                results = work([self.inputs(request) for request in requests])
+                answers = work([results[at] for at in able])
             except Exception as error:
-                results = [error] * len(requests)
+                answers = [error] * len(able)
+            for at, answer in zip(able, answers):
+                results[at] = answer
             return [self.response(result) for result in results]
 
     def _answer(self, request: Any, work: Callable) -> Any:
@@ -112,12 +126,13 @@ class Model:
             return self.response(error)
 
     def _error(self, error: Exception) -> Any:
-        """The client's error; the log gets all of it where the fault is not the client's."""
-        codes = [code for kind, code in _CODES.items() if isinstance(error, kind)]
-        code = codes[0] if codes else getattr(error, "code", "INTERNAL")
-        if code == "INTERNAL":
+        return _triton_error(self.explain(error), _code(error))
+
+    def explain(self, error: Exception) -> str:
+        """What the client is told; the log gets all of it where the fault is not the client's."""
+        if _code(error) == "INTERNAL":
             log("".join(traceback.format_exception(None, error, error.__traceback__)), error=True)
-        return _triton_error(f"{self.name}: {public(error)}", code)
+        return f"{self.name}: {public(error)}"
 
 
 # Triton has no code of its own for a deadline.
@@ -128,6 +143,11 @@ _CODES = {
     LoopClosed: "UNAVAILABLE",
     Unavailable: "UNAVAILABLE",
 }
+
+
+def _code(error: Exception) -> str:
+    codes = [code for kind, code in _CODES.items() if isinstance(error, kind)]
+    return codes[0] if codes else getattr(error, "code", "INTERNAL")
 
 
 _SAID_OF = {
@@ -144,26 +164,34 @@ _SAID_OF = {
 class StageFailed(RuntimeError):
     """Another model, called from this one, gave an error; `code` is Triton's name of its kind."""
 
-    def __init__(self, error: Any) -> None:
-        super().__init__(error.message())
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
         # The error's own code does not come through such calls, up to Triton 24.10 at least.
-        found = [code for code, said in _SAID_OF.items() if said.search(error.message())]
+        found = [code for code, said in _SAID_OF.items() if said.search(message)]
         self.code = found[0] if found else "INTERNAL"
 
 
 def call(
-    model: str, inputs: dict[str, np.ndarray], output: str, request_id: str = ""
+    model: str,
+    inputs: dict[str, np.ndarray],
+    output: str,
+    request_id: str = "",
+    parameters: Mapping[str, str] | None = None,
 ) -> np.ndarray:
-    """One output of another served model; StageFailed with that model's error."""
+    """One output of another served model; StageFailed with that model's error.
+
+    TypeError for `parameters` where this Triton's requests have none (before 23.05).
+    """
     request = pb_utils.InferenceRequest(
         model_name=model,
         requested_output_names=[output],
         inputs=[pb_utils.Tensor(name, array) for name, array in inputs.items()],
         **({"request_id": request_id} if request_id else {}),
+        **({"parameters": dict(parameters)} if parameters else {}),
     )
     response = request.exec()
     if response.has_error():
-        raise StageFailed(response.error())
+        raise StageFailed(response.error().message())
     # A copy, since the tensor's memory is Triton's and ends with the response.
     return np.array(pb_utils.get_output_tensor_by_name(response, output).as_numpy())
 

@@ -6,15 +6,17 @@ from pathlib import Path
 sys.path.append(str(Path(__file__).resolve().parents[2]))  # the checkout, if not installed
 
 from triptych import triton
-from triptych.fastdeploy.network import Network
+from triptych.fastdeploy.served import ServedNetwork
 
 
 class TritonPythonModel:
     def initialize(self, args):
-        self.model = triton.Model(args)
-        with self.model.loading():
-            self.network = Network(self.model.folder, self.model.config, self.model.device)
-        triton.log(f"{self.model.name}: runs on {self.network.provider}")
+        model = triton.Model(args)
+        with model.loading():
+            self.network = ServedNetwork(model)
 
     def execute(self, requests):
-        return self.model.answer_together(requests, self.network.run)
+        return self.network.execute(requests)
+
+    def finalize(self):
+        self.network.close()

@@ -7,6 +7,8 @@ import types
 
 import numpy as np
 
+from triptych.fastdeploy.kept import Kept
+
 
 class TritonModelException(Exception):
     pass
@@ -153,7 +155,7 @@ def module(release, unet):
     made.get_output_tensor_by_name = lambda answer, name: _named(answer.output_tensors(), name)
     made.TritonError = OldError if release == "21.10" else Error
 
-    class InferenceRequest:
+    class OldInferenceRequest:
         def __init__(self, model_name, requested_output_names, inputs):
             assert (model_name, requested_output_names) == ("unet", ["out_sample"])
             self._inputs = {tensor.name(): tensor.as_numpy() for tensor in inputs}
@@ -161,11 +163,27 @@ def module(release, unet):
         def exec(self):
             try:
                 return InferenceResponse([Tensor("out_sample", unet(**self._inputs))])
-            except RuntimeError as error:
+            except (RuntimeError, ValueError) as error:
                 return InferenceResponse(error=made.TritonError(str(error)))
 
-    made.InferenceRequest = InferenceRequest
+    class InferenceRequest(OldInferenceRequest):
+        """With parameters; the UNet keeps what it is told to, as this project's backend does."""
+
+        def __init__(self, model_name, requested_output_names, inputs, parameters=None):
+            super().__init__(model_name, requested_output_names, inputs)
+            self._parameters = parameters or {}
+
+        def exec(self):
+            try:
+                self._inputs = made.kept.complete(self._inputs, self._parameters)
+            except ValueError as error:
+                return InferenceResponse(error=made.TritonError(str(error)))
+            return super().exec()
+
+    made.InferenceRequest = OldInferenceRequest
     if release != "21.10":
+        made.kept = Kept()
+        made.InferenceRequest = InferenceRequest
         made.MetricFamily = MetricFamily
     return made
 

@@ -29,15 +29,15 @@ def stage(tmp_path, monkeypatch):
     (tmp_path / "1" / "scheduler_config.json").write_text(json.dumps(SCHEDULER))
     made = []
 
-    def make(release="24.10", unet=fake.no_noise, pipeline=PIPELINE):
+    def make(release="24.10", unet=fake.no_noise, pipeline=PIPELINE, **parameters):
         (tmp_path / "1" / "pipeline.json").write_text(json.dumps(pipeline))
         name = "triton_python_backend_utils"
         monkeypatch.setitem(sys.modules, name, fake.module(release, unet))
-        for module in ("triptych.triton", "triptych.loop_metrics", "triptych.loop_stage"):
-            monkeypatch.delitem(sys.modules, module, raising=False)
+        for module in ("triton", "loop_metrics", "served_unet", "loop_stage"):
+            monkeypatch.delitem(sys.modules, f"triptych.{module}", raising=False)
         triton = importlib.import_module("triptych.triton")
         loop_stage = importlib.import_module("triptych.loop_stage")
-        arguments = fake.initialize_args(tmp_path, max_rows="8", max_queue="6")
+        arguments = fake.initialize_args(tmp_path, max_rows="8", max_queue="6", **parameters)
         made.append(loop_stage.LoopStage(triton.Model(arguments)))
         return made[-1]
 
@@ -331,3 +331,121 @@ def test_no_file_stays_open(stage, record):
         answer(watched)
     one.close()
     assert sum(record.token in link for link in links()) == 1
+
+
+class Sent:
+    """The parameters of each call of the UNet, and the shape of the text embeddings sent."""
+
+    def __init__(self, monkeypatch):
+        self.calls = []
+        module = sys.modules["triton_python_backend_utils"]
+        usual = module.InferenceRequest
+
+        class InferenceRequest(usual):
+            def __init__(request, parameters=None, **arguments):
+                super().__init__(parameters=parameters, **arguments)
+                ((verb, _),) = [key.split("_", 1) for key in parameters or {"none_": ""}]
+                self.calls.append((verb, request._inputs["encoder_hidden_states"].shape))
+
+        monkeypatch.setattr(module, "InferenceRequest", InferenceRequest)
+        self.kept = module.kept
+
+
+def test_text_embeddings_are_sent_once(stage, monkeypatch):
+    one = stage()
+    sent = Sent(monkeypatch)
+    images = {"num_inference_steps": 5}, {"seed": 2, "guidance_scale": 1}
+    waiting = request(*images)
+    one.execute([waiting])
+    latents = answer(waiting).tensors["latents"]
+    full = [shape for verb, shape in sent.calls if verb == "keep"]
+    assert full[-1] == (2, 7, 16), "one image left alone"
+    assert len(full) <= 3
+    assert ("kept", (3, 1, 1)) in sent.calls or ("kept", (2, 1, 1)) in sent.calls
+    blocking = stage("21.10")
+    (response,) = blocking.execute([request(*images, kind=fake.OldRequest)])
+    np.testing.assert_array_equal(latents, response.tensors["latents"])
+
+
+def test_what_the_unet_has_forgotten_is_sent_again(stage, monkeypatch):
+    def forgetful(**inputs):
+        pb_utils.kept._tensors.clear()
+        return fake.no_noise(**inputs)
+
+    one = stage(unet=forgetful)
+    pb_utils = sys.modules["triton_python_backend_utils"]
+    sent = Sent(monkeypatch)
+    waiting = request({"num_inference_steps": 3})
+    one.execute([waiting])
+    assert not answer(waiting).has_error()
+    verbs = [verb for verb, _ in sent.calls]
+    assert verbs == ["keep", "kept", "none", "keep"]
+
+
+def test_a_unet_that_keeps_nothing_gets_all_in_every_call(stage, monkeypatch):
+    def plain(sample, timestep, encoder_hidden_states):
+        if encoder_hidden_states.shape[1:] != (7, 16):
+            raise RuntimeError("unexpected shape for input encoder_hidden_states")
+        return fake.no_noise(sample, timestep, encoder_hidden_states)
+
+    one = stage(unet=plain)
+    pb_utils = sys.modules["triton_python_backend_utils"]
+    monkeypatch.setattr(pb_utils.kept, "complete", lambda inputs, parameters: inputs)
+    sent = Sent(monkeypatch)
+    waiting = request({"num_inference_steps": 5})
+    one.execute([waiting])
+    assert not answer(waiting).has_error()
+    assert [verb for verb, _ in sent.calls] == ["keep", "kept", "none", "none", "none", "none"]
+
+
+def test_cohorts_give_the_same_and_are_counted_together(stage):
+    fake.MetricFamily.made.clear()
+    images = [{"seed": seed, "num_inference_steps": 3 + seed} for seed in range(3)]
+    alone, shared = request(*images), request(*images)
+    stage().execute([alone])
+    expected = answer(alone).tensors["latents"]
+    fake.MetricFamily.made.clear()
+    two = stage(cohorts="2")
+    two.execute([shared])
+    np.testing.assert_array_equal(answer(shared).tensors["latents"], expected)
+    made = {key[0]: metric.value for key, metric in fake.MetricFamily.made.items()}
+    assert made["triptych_images_total"] == 3
+    assert made["triptych_steps_total"] == 3 + 4 + 5
+    assert made["triptych_images_in_flight"] == 0
+    assert two._loop.held == 0
+    two.close()
+    late = request({})
+    two.execute([late])
+    assert answer(late).error().code() == fake.Error.UNAVAILABLE
+
+
+def test_the_unet_is_called_on_its_line_where_it_listens(stage, monkeypatch, tmp_path):
+    from triptych import line
+    from triptych.fastdeploy.kept import Kept
+
+    folder = tmp_path / "run"
+    folder.mkdir()
+    monkeypatch.setattr(line, "folder", lambda: folder)
+    kept, calls, usual = Kept(), [], fake.no_noise
+
+    def work(tensors, parameters):
+        calls.append(list(parameters))
+        tensors = kept.complete(tensors, parameters)
+        return fake.no_noise(**{**tensors, "timestep": tensors["timestep"][:, None]})
+
+    def never(**inputs):
+        raise RuntimeError("called through Triton")
+
+    exchange = line.Exchange(folder / "unet.1.line", work, lambda error: f"unet: {error}")
+    by_line, by_triton, wrong = request({}), request({}), request({}, length=7)
+    stage(unet=never).execute([by_line])
+    latents = answer(by_line).tensors["latents"]
+    assert calls == [["keep_encoder_hidden_states"]] + [["kept_encoder_hidden_states"]] * 3
+    monkeypatch.setattr(fake, "no_noise", lambda **inputs: 1 / 0)
+    stage(unet=never).execute([wrong])
+    assert error(answer(wrong)) == "unet_loop: unet: division by zero"
+    exchange.close()
+    monkeypatch.setattr(line, "folder", lambda: None)
+    monkeypatch.setattr(fake, "no_noise", usual)
+    stage().execute([by_triton])
+    np.testing.assert_array_equal(answer(by_triton).tensors["latents"], latents)

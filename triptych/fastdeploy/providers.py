@@ -48,7 +48,8 @@ def choose(
 ) -> tuple[list[tuple[str, dict[str, Any]]], str]:
     """ONNX Runtime's `providers` argument for a network, and a line that says which and why.
 
-    `reasons` are those of `unusable`, `cuda` more options for that provider. The CPU is always last: it runs what a GPU provider lacks.
+    `reasons` are those of `unusable`, `cuda` more options for that provider. The CPU is always
+    last: it runs what a GPU provider lacks.
     """
     wanted = _ENGINES[accelerators.gpu]
     usable = [provider for provider in wanted if provider not in reasons]

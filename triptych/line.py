@@ -1,0 +1,144 @@
+"""A shorter way from one stage's process to another's than through Triton: memory that both see.
+
+The called stage listens on a Unix socket in a folder of the server's run; a call's tensors lie in
+memory that the caller made, what is said of them goes over the socket.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import json
+import mmap
+import os
+import socket
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from triptych.activity import VARIABLE
+
+_MESSAGE = 2**16
+_ALIGNED = 64
+
+
+class LineFailed(Exception):
+    """The called stage gave an error; its text is that."""
+
+
+def folder() -> Path | None:
+    """Where stages of this server's run listen; None outside of one."""
+    known = os.environ.get(VARIABLE)
+    return Path(known) if known else None
+
+
+class Line:
+    """The caller's end. One call at a time."""
+
+    def __init__(self, path: Path) -> None:
+        """OSError if nobody listens there."""
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            self._socket.connect(str(path))
+        except BaseException:
+            self._socket.close()
+            raise
+        self._memory = mmap.mmap(-1, _ALIGNED)
+
+    def call(self, inputs: Mapping[str, np.ndarray], parameters: Mapping[str, str]) -> np.ndarray:
+        """The output for `inputs`, which is valid until the next call.
+
+        LineFailed with what the stage says; OSError if it is not there any more.
+        """
+        tensors, size = {}, 0
+        for name, value in inputs.items():
+            tensors[name] = (value.dtype.str, value.shape, size)
+            size += -(-value.nbytes // _ALIGNED) * _ALIGNED
+        # The output is about as large as one of the inputs.
+        said = {"tensors": tensors, "parameters": dict(parameters), "free": size}
+        handed = self._grow(2 * size)
+        for name, value in inputs.items():
+            _tensor(self._memory, *tensors[name])[...] = value
+        self._socket.sendmsg([json.dumps(said).encode()], handed)
+        answer = self._socket.recv(_MESSAGE)
+        if not answer:
+            raise ConnectionResetError("the stage has hung up")
+        answer = json.loads(answer)
+        if "error" in answer:
+            raise LineFailed(answer["error"])
+        return _tensor(self._memory, *answer["tensor"])
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def _grow(self, size: int) -> list[tuple]:
+        """What goes along with a message: the memory, if it was too small and is a new one."""
+        if size <= len(self._memory):
+            return []
+        file = os.memfd_create("triptych_line")
+        os.ftruncate(file, size)
+        self._memory = mmap.mmap(file, size)
+        self._file = os.fdopen(file, "rb")  # the one before it is closed
+        return [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [file]))]
+
+
+class Exchange:
+    """The called stage's end: `work(tensors, parameters)` answers, from a thread of each caller.
+
+    `tensors` are valid during the call only. What `work` raises is told by `explain`.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        work: Callable[[dict[str, np.ndarray], dict[str, str]], np.ndarray],
+        explain: Callable[[Exception], str],
+    ) -> None:
+        self._work = work
+        self._explain = explain
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._socket.bind(str(path))
+        self._socket.listen()
+        threading.Thread(target=self._accept, name="exchange", daemon=True).start()
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                caller, _ = self._socket.accept()
+                threading.Thread(target=self._serve, args=(caller,), daemon=True).start()
+
+    def _serve(self, caller: socket.socket) -> None:
+        memory: Any = None
+        with caller, contextlib.suppress(OSError):
+            while True:
+                message, more, *_ = caller.recvmsg(_MESSAGE, socket.CMSG_SPACE(4))
+                if not message:
+                    return
+                for _level, _kind, data in more:
+                    (file,) = array.array("i", data)
+                    memory = mmap.mmap(file, os.fstat(file).st_size)
+                    os.close(file)
+                caller.send(json.dumps(self._answer(memory, json.loads(message))).encode())
+
+    def _answer(self, memory: mmap.mmap, said: dict[str, Any]) -> dict[str, Any]:
+        try:
+            tensors = {name: _tensor(memory, *how) for name, how in said["tensors"].items()}
+            output = self._work(tensors, said["parameters"])
+            how = (output.dtype.str, output.shape, said["free"])
+            _tensor(memory, *how)[...] = output
+        except Exception as error:
+            return {"error": self._explain(error)}
+        return {"tensor": how}
+
+
+def _tensor(memory: mmap.mmap, dtype: str, shape: Any, offset: int) -> np.ndarray:
+    count = int(np.prod(shape, dtype=np.int64))
+    return np.frombuffer(memory, dtype, count, offset).reshape(shape)

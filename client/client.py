@@ -14,12 +14,12 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))  # the checkout, if no
 from tqdm import tqdm
 
 from triptych.client import Client, ClientError, NotReady, Picture
-from triptych.settings import OUTPUT_FORMATS, PICTURE_KEYS
+from triptych.commands.settings import add_settings, given
+from triptych.settings import OUTPUT_FORMATS
 
 PROMPT = "a yellow sun over green hills at sunset"
 FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
 AT_ONCE = 8
-SETTINGS = tuple(key for key in PICTURE_KEYS if key != "prompt")
 
 EXAMPLES = """\
 example:
@@ -35,8 +35,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command; its exit code."""
     parser = _parser()
     options = parser.parse_args(arguments)
-    settings = {name: getattr(options, name) for name in SETTINGS}
-    settings = {name: value for name, value in settings.items() if value is not None}
+    settings = given(options)
+    prompt = settings.pop("prompt")
     path = Path(options.output or f"out.{options.output_format or 'png'}")
     output_format = FORMATS.get(path.suffix.lower())
     if output_format is None:
@@ -55,7 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
                 own = dict(settings)
                 if "seed" in own:
                     own["seed"] += number
-                return bar.watch(client, options.prompt, options.timeout, own)
+                return bar.watch(client, prompt, options.timeout, own)
 
             for path, result in zip(paths, pool.map(picture, range(count))):
                 result.save(path)
@@ -82,15 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--url", default="localhost:8001", help="the server's gRPC (default: %(default)s)")
     add("--count", type=_count, default=1, metavar="N", help="pictures, FILE-1 to FILE-N")
     add("--timeout", type=_seconds, default=300, metavar="SECONDS", help="(default: %(default)s)")
-    group = parser.add_argument_group("settings", "the server's defaults where not given")
-    add = group.add_argument
-    add("--negative-prompt", metavar="TEXT", help="what to keep out of the picture")
-    add("--num-inference-steps", "--steps", type=int, metavar="N", help="denoising steps")
-    add("--guidance-scale", type=float, metavar="X", help="how closely to follow the prompt")
-    add("--seed", type=int, metavar="N", help="the first picture's; the next ones have the next")
-    add("--height", type=int, metavar="PIXELS", help="a multiple of 8")
-    add("--width", type=int, metavar="PIXELS", help="a multiple of 8")
-    add("--scheduler", metavar="NAME", help="ddim, pndm, euler, ... or diffusers' class name")
+    add = add_settings(parser).add_argument
     add("--output-format", choices=OUTPUT_FORMATS, help="(default: as FILE ends)")
     return parser
 

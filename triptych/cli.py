@@ -10,6 +10,8 @@ import triptych
 
 COMMANDS = {
     "gateway": "OpenAI's images API, the WebUI's, and a page to draw on, in front of a server",
+    "stages": "each stage in turn for one prompt: shapes, ranges, times, and the picture",
+    "doctor": "what this machine has to serve with, and what is missing",
 }
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 from tritonclient import grpc as triton
-from tritonclient.utils import InferenceServerException
+from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from triptych import streaming
 from triptych.image import read_settings
@@ -121,10 +121,11 @@ class Client:
         for ever. Raises a ClientError.
         """
         started = time.monotonic()
-        answer = self._infer(MODEL, _request(prompt, timeout, settings), timeout)
+        asked = _request(prompt, timeout, settings)
+        answer = self.ask(MODEL, timeout, INPUT_0=_text(asked))
         try:
-            return self._picture(answer.as_numpy("OUTPUT_0").item(), started)
-        except (AttributeError, ValueError) as error:
+            return self._picture(answer["OUTPUT_0"].item(), started)
+        except (AttributeError, KeyError, ValueError) as error:
             raise self._no_picture(error) from error
 
     def stream(
@@ -185,17 +186,26 @@ class Client:
 
     def defaults(self) -> Settings:
         """What a request gets that names nothing but its prompt, out of the tokenizer stage."""
-        answer = self._infer("tokenizer", b"x", 30)
-        return Settings.from_json(answer.as_numpy("settings").item())
+        return Settings.from_json(self.ask("tokenizer", 30, INPUT_0=_text(b"x"))["settings"].item())
 
-    def _infer(self, model: str, request: bytes, timeout: float | None) -> triton.InferResult:
-        """The model's answer to an INPUT_0."""
-        tensor = triton.InferInput("INPUT_0", [1, 1], "BYTES")
-        tensor.set_data_from_numpy(np.array([[request]], dtype=object))
+    def ask(
+        self, model: str, timeout: float | None = None, **tensors: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """All outputs of one of the server's models, a stage for instance; a ClientError else.
+
+        `tensors`: its inputs by name, the batch's axis first.
+        """
+        inputs = []
+        for name, array in tensors.items():
+            inputs.append(triton.InferInput(name, array.shape, np_to_triton_dtype(array.dtype)))
+            inputs[-1].set_data_from_numpy(array)
         try:
-            return self._server.infer(model, [tensor], client_timeout=timeout)
+            result = self._server.infer(model, inputs, client_timeout=timeout)
         except InferenceServerException as error:
             raise self._explained(error, timeout, model) from error
+        return {
+            output.name: result.as_numpy(output.name) for output in result.get_response().outputs
+        }
 
     def _unavailable(self, message: str, model: str) -> ClientError:
         try:
@@ -229,6 +239,11 @@ class PictureStream:
     def cancel(self) -> None:
         """Give the picture up, from any thread; the server's work ends with the step it is in."""
         self._stream.cancel()
+
+
+def _text(text: bytes) -> np.ndarray:
+    """A tensor of one text."""
+    return np.array([[text]], dtype=object)
 
 
 def _request(prompt: str, timeout: float | None, settings: dict[str, Any]) -> bytes:

@@ -7,11 +7,14 @@ folder of the server's run.
 
 from __future__ import annotations
 
+import math
 import mmap
 import os
 import struct
+import threading
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 from triptych.errors import Unavailable
 
@@ -21,8 +24,24 @@ VARIABLE = "TRIPTYCH_ACTIVITY"
 SETTLED = 1.0
 """Seconds without work after which nothing is on its way from one stage to the next either."""
 
-_FIELDS = struct.Struct("=Id")  # what is at work, and when work last ended, on the monotonic clock
+_FIELDS = struct.Struct("=QdQQQQ")
 _ENDING, _LOST = "ending", "lost"
+
+
+class Seen(NamedTuple):
+    """What a stage's process tells.
+
+    `count` is what it has at work, `ended` when that last changed, on the monotonic clock. Images
+    since it was loaded: `came` to it, `went` on to the next stage, `failed` in it. `limit`: how
+    many may be on their way at once, 0 if the stage sets none.
+    """
+
+    count: int = 0
+    ended: float = 0.0
+    came: int = 0
+    went: int = 0
+    failed: int = 0
+    limit: int = 0
 
 
 class Activity:
@@ -30,6 +49,8 @@ class Activity:
 
     def __init__(self, model: str) -> None:
         self._folder = os.environ.get(VARIABLE)
+        self._seen = Seen()
+        self._lock = threading.Lock()
         if self._folder is None:
             self._map = mmap.mmap(-1, _FIELDS.size)
             return
@@ -41,7 +62,35 @@ class Activity:
 
     def set(self, count: int) -> None:
         """So many are at work now."""
-        _FIELDS.pack_into(self._map, 0, count, time.monotonic())
+        self._tell(count=count, ended=time.monotonic())
+
+    def images(self, came: int = 0, went: int = 0, failed: int = 0) -> None:
+        """So many images more came, went on, or failed."""
+        with self._lock:
+            seen = self._seen
+            self._write(came=seen.came + came, went=seen.went + went, failed=seen.failed + failed)
+
+    @property
+    def went(self) -> int:
+        """Images that went on to the next stage."""
+        return self._seen.went
+
+    @property
+    def folder(self) -> Path | None:
+        """Where all stages have their files, if anybody is told."""
+        return None if self._folder is None else Path(self._folder)
+
+    def limit(self, images: int) -> None:
+        """So many images may be on their way at once."""
+        self._tell(limit=images)
+
+    def _tell(self, **changed: float) -> None:
+        with self._lock:
+            self._write(**changed)
+
+    def _write(self, **changed: float) -> None:
+        self._seen = self._seen._replace(**changed)
+        _FIELDS.pack_into(self._map, 0, *self._seen)
 
     def __enter__(self) -> None:
         self.set(1)
@@ -93,15 +142,49 @@ class Stages:
         """Whether no stage is at work or about to be."""
         now = time.monotonic()
         return not any(
-            count or now - ended < SETTLED
-            for path, (count, ended) in self._read()
+            seen.count or now - seen.ended < SETTLED
+            for path, seen in self._read()
             if Path("/proc", path.name.rpartition("-")[2]).exists()
         )
 
     @property
     def worked(self) -> bool:
         """Whether any stage has had something to do."""
-        return any(ended for _, (_, ended) in self._read())
+        return any(seen.ended for _, seen in self._read())
 
-    def _read(self) -> list[tuple[Path, tuple[int, float]]]:
-        return [(path, _FIELDS.unpack(path.read_bytes())) for path in self.folder.glob("*-*")]
+    def _read(self) -> list[tuple[Path, Seen]]:
+        return [(path, _read(path)) for path in self.folder.glob("*-*")]
+
+
+class Watched:
+    """One stage as the others see it, through loading and unloading."""
+
+    LOOK = 1.0
+    """Seconds between two looks for its newest process."""
+
+    def __init__(self, folder: Path | None, model: str) -> None:
+        self._folder = folder
+        self._model = model
+        self._path: Path | None = None
+        self._map: mmap.mmap | None = None
+        self._looked = -math.inf
+
+    def see(self) -> Seen:
+        """What it tells; nothing of a stage that is not there."""
+        now = time.monotonic()
+        if self._folder is not None and now - self._looked > self.LOOK:
+            self._looked = now
+            self._look(self._folder)
+        return Seen() if self._map is None else Seen(*_FIELDS.unpack_from(self._map))
+
+    def _look(self, folder: Path) -> None:
+        paths = folder.glob(f"{self._model}-*")
+        newest = max(paths, key=lambda path: path.stat().st_ctime_ns, default=None)
+        if newest is not None and newest != self._path:
+            with newest.open("rb") as file:
+                self._map = mmap.mmap(file.fileno(), _FIELDS.size, access=mmap.ACCESS_READ)
+            self._path = newest
+
+
+def _read(path: Path) -> Seen:
+    return Seen(*_FIELDS.unpack(path.read_bytes()))

@@ -31,6 +31,7 @@ class LoopStage:
         self._pipeline = Pipeline.load(model.folder)
         self._preview = Preview(self._pipeline) if self._pipeline.latent_rgb else None
         self._max_queue = model.count("max_queue", 64)
+        model.activity.limit(self._max_queue)
         metrics = LoopMetrics({"model": model.name}, model.activity)
         rows, cohorts = model.count("max_rows", 32), model.count("cohorts", 1)
 
@@ -61,6 +62,7 @@ class LoopStage:
         watcher: progress.Writer | None = None
 
         def answer(latents: list[np.ndarray] | Exception) -> None:
+            self._tell_end(count, latents)
             reply.send(self._response(latents))
             if watcher is not None:
                 watcher.close()
@@ -69,11 +71,14 @@ class LoopStage:
             # An image that failed takes the others of its request with it.
             return results.answered or not_awaited() or (watcher is not None and watcher.stopped())
 
+        count = 0
         try:
             self._model.activity.check_whole()
             tensors = self._model.inputs(request)
+            count = len(tensors["settings"])
+            self._model.activity.images(came=count)
             held = self._loop.held
-            if held + len(tensors["settings"]) > self._max_queue:
+            if held + count > self._max_queue:
                 full = f"{held} of {self._max_queue} images"
                 raise Unavailable(f"the queue is full: {full}; try later")
             images = self._images(tensors, triton.deadline(request))
@@ -107,8 +112,10 @@ class LoopStage:
                 watchers.append(watcher)
             images += own
             owners += map(results.of, range(len(own)))
+        self._model.activity.images(came=len(images))
         for done, latents in zip(owners, self._loop.run_to_end(images)):
             done(latents)
+        self._model.activity.images(went=len(images))
         for watcher in watchers:
             watcher.close()
         return [self._response(latents) for latents in answers]
@@ -132,6 +139,11 @@ class LoopStage:
         watcher = progress.writer(request.request_id(), self._preview)
         images[0].watcher = watcher
         return watcher
+
+    def _tell_end(self, images: int, latents: list[np.ndarray] | Exception) -> None:
+        """Before the answer, so that the next stage does not see them come before they went."""
+        failed = isinstance(latents, Exception)
+        self._model.activity.images(**{"failed" if failed else "went": images})
 
     def _response(self, latents: list[np.ndarray] | Exception) -> Any:
         if isinstance(latents, Exception):

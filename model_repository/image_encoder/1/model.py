@@ -18,6 +18,7 @@ class TritonPythonModel:
         return self.model.answer(requests, self.encode)
 
     def encode(self, inputs):
+        self.model.activity.images(came=len(inputs["settings"]))
         settings = [Settings.from_json(text) for text in inputs["settings"][:, 0]]
         if any(one.expired for one in settings):
             raise Expired("timeout: the request's time was over when the picture was decoded")

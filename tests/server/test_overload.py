@@ -1,0 +1,159 @@
+"""More requests than fit: some are refused at once, all others served as if they had come alone."""
+
+import base64
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from tests.server import repositories
+from tests.server.calls import Calls, metrics, metrics_when, request, texts
+from triptych.client import Client, TimedOut
+from triptych.image import read_settings
+from triptych.server.running import RunningServer
+
+QUEUE = 32
+CLIENTS = 200
+SMALL = {"height": 64, "width": 64, "num_inference_steps": 30}
+IN_FLIGHT = ("triptych_images_in_flight", "unet_loop")
+STEPS = ("triptych_steps_total", "unet_loop")
+
+
+@pytest.fixture(scope="module")
+def own(repository, tmp_path_factory):
+    """A server whose queue holds `QUEUE` images and whose UNet takes 10 ms a call."""
+    folder = tmp_path_factory.mktemp("overload")
+    models = repositories.with_unet(repositories.linked(folder / "models", repository))
+    config = repositories.own(models, "unet_loop") / "config.pbtxt"
+    repositories.change(config, 'string_value: "64"', f'string_value: "{QUEUE}"')
+    with RunningServer(models, folder / "server.log") as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def connections(own):
+    made = [Calls(own.grpc) for _ in range(10)]
+    yield made
+    for calls in made:
+        calls.close()
+
+
+def ask(connections, clients, seconds=0.0):
+    """So many requests within `seconds`, all answered: those served, and those refused."""
+    started = []
+    for seed in range(clients):
+        inputs = {"INPUT_0": texts(request(seed=seed, **SMALL))}
+        started.append(connections[seed % len(connections)].start("sd_ensemble", inputs))
+        time.sleep(seconds / clients)
+    served, refused = [], []
+    for seed, one in enumerate(started):
+        one.wait(60)
+        if one.error is None:
+            served.append(one)
+            (output,) = one.result.as_numpy("OUTPUT_0")[:, 0]
+            assert read_settings(base64.b64decode(output)).seed == seed
+        else:
+            refused.append(one)
+            assert one.error.status() == "StatusCode.UNAVAILABLE", one.error
+            assert f" of {QUEUE} images; try later" in one.error.message()
+            assert "the queue is full: " in one.error.message()
+    return served, refused
+
+
+def seconds_of(started, percentile):
+    return np.percentile([one.ended - one.begun for one in started], percentile)
+
+
+def quick_enough(attempt, *limits):
+    """`attempt()` gives numbers: in one of three they must all be within their limits."""
+    tried = []
+    for _ in range(3):
+        tried.append([float(number) for number in attempt()])
+        if all(number <= limit for number, limit in zip(tried[-1], limits)):
+            return
+    raise AssertionError(f"{tried}, allowed {limits}")
+
+
+def test_200_clients_at_once(connections):
+    ask(connections, QUEUE)
+
+    def burst():
+        alone, none = ask(connections, QUEUE)
+        assert len(alone) == QUEUE and not none
+        served, refused = ask(connections, CLIENTS)
+        assert QUEUE <= len(served) < CLIENTS / 2
+        yield seconds_of(served, 95) / seconds_of(alone, 95)
+        # A client that sends 200 requests at once is busy for as long itself.
+        yield seconds_of(refused, 50)
+
+    quick_enough(burst, 1.5, 0.25)
+
+
+def test_refusals_take_under_100_ms(connections):
+    def arrivals():
+        served, refused = ask(connections, CLIENTS, seconds=0.8)
+        assert len(served) >= QUEUE and len(refused) > CLIENTS / 4
+        yield seconds_of(refused, 95)
+
+    quick_enough(arrivals, 0.1)
+
+
+def test_the_queue_is_open_again_after_that(connections, own):
+    ask(connections, CLIENTS)
+    metrics_when(own.metrics, lambda found: found[IN_FLIGHT] == 0)
+    served, refused = ask(connections, QUEUE)
+    assert len(served) == QUEUE and not refused
+
+
+def test_clients_that_come_back_are_all_served_in_the_end(own):
+    """200 clients on connections of their own, each of which asks until it is served."""
+    counts = []
+
+    def client(seed):
+        calls = Calls(own.grpc)
+        refused = 0
+        while True:
+            one = calls.start("sd_ensemble", {"INPUT_0": texts(request(seed=seed, **SMALL))})
+            if one.wait(60).error is None:
+                break
+            assert one.error.status() == "StatusCode.UNAVAILABLE", one.error
+            refused += 1
+            time.sleep(0.3)
+        calls.close()
+        counts.append(refused)
+
+    threads = [threading.Thread(target=client, args=(seed,)) for seed in range(CLIENTS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+    assert len(counts) == CLIENTS
+    assert sum(counts) > CLIENTS / 2
+
+
+@pytest.mark.parametrize("told", ["settings", "protocol", "client"])
+def test_a_timeout_ends_the_work(own, connections, told):
+    """200 steps take over 2 s."""
+    (calls, *_) = connections
+    settings = {**SMALL, "num_inference_steps": 200}
+
+    def timed_out():
+        begun = time.monotonic()
+        if told == "client":
+            with Client(own.grpc) as client, pytest.raises(TimedOut):
+                client.generate("x", timeout=0.5, **settings)
+        else:
+            extra = {"timeout": 0.5} if told == "settings" else {}
+            tensor = texts(request(**settings, **extra))
+            with pytest.raises(Exception, match="timeout: the request's time was over after"):
+                calls.infer_within("sd_ensemble", {"INPUT_0": tensor}, 5 if extra else 0.5)
+        yield time.monotonic() - begun
+        while metrics(own.metrics)[IN_FLIGHT]:
+            assert time.monotonic() < begun + 10
+        yield time.monotonic() - begun
+
+    quick_enough(timed_out, 0.7, 0.8)
+    steps = metrics(own.metrics)[STEPS]
+    time.sleep(0.3)
+    assert metrics(own.metrics)[STEPS] == steps

@@ -1,0 +1,90 @@
+"""The tokenizer's gate: images are counted from there to the end, also where no stage sees them."""
+
+import pytest
+
+from triptych import admission
+from triptych.activity import VARIABLE, Activity, Seen, Stages
+from triptych.admission import Admission, Between
+from triptych.errors import Unavailable
+
+
+class Clock:
+    def __init__(self):
+        self.now = 100.0
+
+    def monotonic(self):
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    made = Clock()
+    monkeypatch.setattr(admission, "time", made)
+    return made
+
+
+IDLE, BUSY = Seen(), Seen(count=1)
+
+
+def test_what_went_and_has_not_come_is_between(clock):
+    between = Between()
+    assert between.count(5, 0, [BUSY]) == 5
+    assert between.count(7, 4, [BUSY]) == 3
+    assert between.count(7, 7, [BUSY]) == 0
+
+
+def test_what_never_comes_is_forgotten_when_the_stages_between_have_no_work(clock):
+    between = Between()
+    assert between.count(5, 0, [IDLE, IDLE]) == 5
+    clock.now += 1
+    assert between.count(6, 0, [IDLE, BUSY]) == 6
+    assert between.count(6, 0, [IDLE, Seen(ended=clock.now - 0.01)]) == 6
+    assert between.count(6, 0, [IDLE, IDLE]) == 1
+    clock.now += 1
+    assert between.count(6, 0, [IDLE, IDLE]) == 0
+
+
+def test_more_that_came_than_went_is_nothing(clock):
+    between = Between()
+    assert between.count(2, 9, [BUSY]) == 0
+    assert between.count(3, 9, [BUSY]) == 1
+
+
+def test_a_stage_that_was_loaded_again_counts_from_0(clock):
+    between = Between()
+    between.count(10, 9, [BUSY])
+    assert between.count(12, 1, [BUSY]) == 2
+    assert between.count(1, 1, [BUSY]) == 3
+
+
+@pytest.fixture
+def stages(tmp_path, monkeypatch):
+    folder = Stages(tmp_path / "activity").folder
+    monkeypatch.setenv(VARIABLE, str(folder))
+    names = ("tokenizer", "unet_loop", "image_encoder", "vae_decoder", "text_encoder")
+    made = {name: Activity(name) for name in names}
+    made["unet_loop"].limit(10)
+    return made
+
+
+def test_images_of_all_stages_count(stages, clock):
+    gate = Admission(stages["tokenizer"])
+    stages["tokenizer"].images(went=8)
+    gate.check(2)
+    stages["unet_loop"].images(came=6)
+    gate.check(2)
+    stages["unet_loop"].images(went=3, failed=1)
+    gate.check(3)
+    with pytest.raises(Unavailable, match=r"^the queue is full: 7 of 10 images; try later$"):
+        gate.check(4)
+    stages["image_encoder"].images(came=3)
+    gate.check(6)
+    with pytest.raises(Unavailable, match="4 of 10"):
+        gate.check(7)
+
+
+def test_it_is_open_without_a_launcher_or_a_loop(tmp_path, monkeypatch):
+    monkeypatch.delenv(VARIABLE, raising=False)
+    Admission(Activity("tokenizer")).check(10**6)
+    monkeypatch.setenv(VARIABLE, str(tmp_path))
+    Admission(Activity("tokenizer")).check(10**6)

@@ -4,7 +4,7 @@
 
 First the autoencoder, then the text encoder and the UNet together, each for the given minutes. Its
 state is kept in OUTPUT/state every two minutes and at the end (--stop-after ends early); the same
-command goes on from there.
+command goes on from there, or, where only the rest of OUTPUT was kept, from the averaged weights.
 """
 
 from __future__ import annotations
@@ -224,8 +224,14 @@ def train_unet(args, vae) -> None:
     special = {
         f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")
     }
-    config = CLIPTextConfig(vocab_size=len(tokenizer), **special, **architecture.TEXT_ENCODER)
-    networks = text_encoder, unet = CLIPTextModel(config), UNet2DConditionModel(**architecture.UNET)
+    kept = args.output / "training.json"
+    if kept.exists():
+        text_encoder = CLIPTextModel.from_pretrained(args.output / "text_encoder")
+        unet = UNet2DConditionModel.from_pretrained(args.output / "unet")
+    else:
+        config = CLIPTextConfig(vocab_size=len(tokenizer), **special, **architecture.TEXT_ENCODER)
+        text_encoder, unet = CLIPTextModel(config), UNet2DConditionModel(**architecture.UNET)
+    networks = text_encoder.float(), unet.float()
     for network in networks:
         network.to(args.device)
     training = Training("UNet", networks, args.minutes, LEARNING_RATE, args)
@@ -238,6 +244,8 @@ def train_unet(args, vae) -> None:
     latents, tokens = torch.load(pictures, map_location=args.device)
     if progress.exists():
         training.restore(torch.load(progress, map_location=args.device))
+    elif kept.exists():
+        training.spent = json.loads(kept.read_text())["spent"]
 
     scheduler = DPMSolverMultistepScheduler.from_config(architecture.SCHEDULER)
     alphas = scheduler.alphas_cumprod.to(args.device)
@@ -268,6 +276,7 @@ def train_unet(args, vae) -> None:
             saved = time.time()
     save(training.state(), progress)
     training.finish(networks)
+    kept.write_text(json.dumps({"spent": training.spent}) + "\n")
     save_pipeline(args.output, vae, text_encoder, tokenizer, unet, scheduler)
 
 

@@ -64,6 +64,7 @@ class Pipeline(StableDiffusionPipeline):
 def test_the_text_encoder_gets_diffusers_tokens(folder, prompt, caplog):
     pipeline = Pipeline(CLIPTokenizer.from_pretrained(str(folder)))
     logger = logging.getLogger("diffusers")
+    caplog.set_level(logging.WARNING, "diffusers")
     logger.addHandler(caplog.handler)
     try:
         expected, expected_negative = pipeline.ids(prompt, prompt[::-1])

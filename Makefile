@@ -1,10 +1,11 @@
 PROMPT ?= a yellow sun over green hills at sunset
 OUTPUT ?= out.png
+MINUTES ?= 20
 VENV := .venv
 SET_UP := $(VENV)/.set-up
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run serve web test test-full test-export test-old bench lint lock
+.PHONY: help setup run serve web test test-soak test-full test-export test-old bench lint lock
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -26,6 +27,9 @@ web: setup ## the server, and in front of it the gateway with the page to draw o
 
 test: setup ## every test that needs no PyTorch
 	@$(VENV)/bin/python -m pytest
+
+test-soak: setup ## a server at work for MINUTES=20 minutes, and its processes killed
+	@MINUTES="$(MINUTES)" $(VENV)/bin/python -m pytest -s tests/soak
 
 test-full: .venv-full/.set-up ## the tests against PyTorch and diffusers, in .venv-full
 	@.venv-full/bin/python -m pytest tests/full

@@ -2,9 +2,9 @@
 
     python benchmarks/loop.py [--scheduler ddim] [--line]
 
-Latents and text embeddings are those of Stable Diffusion 1.5 at 512x512, with guidance. For 1, 4 and
-16 images at a time: milliseconds a call of the UNet, in the loop alone and served. The latter are a
-slope, between requests of few steps and of many, so that nothing else of a request is in them.
+Latents and text embeddings are those of Stable Diffusion 1.5 at 512x512, with guidance. For 1, 4
+and 16 images at a time: milliseconds a call of the UNet, in the loop alone and served. The latter
+are a slope, between requests of few steps and of many: nothing else of a request is in them.
 """
 
 from __future__ import annotations

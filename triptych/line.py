@@ -7,13 +7,15 @@ memory that the caller made, what is said of them goes over the socket.
 from __future__ import annotations
 
 import array
-import contextlib
 import json
 import mmap
 import os
+import selectors
 import socket
 import threading
+from collections import deque
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -86,9 +88,11 @@ class Line:
 
 
 class Exchange:
-    """The called stage's end: `work(tensors, parameters)` answers, from a thread of each caller.
+    """The called stage's end: `work(tensors, parameters)` answers, always from the same thread.
 
-    `tensors` are valid during the call only. What `work` raises is told by `explain`.
+    `tensors` are valid during the call only. What `work` raises is told by `explain`. Of one thread
+    because ONNX Runtime's CUDA graphs belong to the one that recorded them: the stage does there,
+    by `do`, what else has to do with them.
     """
 
     def __init__(
@@ -99,34 +103,72 @@ class Exchange:
     ) -> None:
         self._work = work
         self._explain = explain
+        self._jobs: deque[tuple[Future, Callable[[], Any]]] = deque()
+        self._woken, self._wake = socket.socketpair()
+        self._open = True
+        self._callers: dict[socket.socket, mmap.mmap | None] = {}
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._socket.bind(str(path))
         self._socket.listen()
-        threading.Thread(target=self._accept, name="exchange", daemon=True).start()
+        self._thread = threading.Thread(target=self._run, name="exchange", daemon=True)
+        self._thread.start()
+
+    def do(self, job: Callable[[], Any]) -> Any:
+        """What `job` returns or raises, called in the thread between two calls of `work`."""
+        done: Future = Future()
+        self._jobs.append((done, job))
+        self._wake.send(b"j")
+        return done.result()
 
     def close(self) -> None:
-        with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)
-        self._socket.close()
+        """Hang up, after the call that is being answered."""
+        self.do(self._close)
+        self._thread.join()
 
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                caller, _ = self._socket.accept()
-                threading.Thread(target=self._serve, args=(caller,), daemon=True).start()
+    def _close(self) -> None:
+        self._open = False
 
-    def _serve(self, caller: socket.socket) -> None:
-        memory: Any = None
-        with caller, contextlib.suppress(OSError):
-            while True:
-                message, more, *_ = caller.recvmsg(_MESSAGE, socket.CMSG_SPACE(4))
-                if not message:
-                    return
-                for _level, _kind, data in more:
-                    (file,) = array.array("i", data)
-                    memory = mmap.mmap(file, os.fstat(file).st_size)
-                    os.close(file)
-                caller.send(json.dumps(self._answer(memory, json.loads(message))).encode())
+    def _run(self) -> None:
+        with selectors.DefaultSelector() as ready, self._socket, self._woken, self._wake:
+            ready.register(self._socket, selectors.EVENT_READ)
+            ready.register(self._woken, selectors.EVENT_READ)
+            while self._open:
+                for key, _ in ready.select():
+                    if key.fileobj is self._socket:
+                        caller, _ = self._socket.accept()
+                        self._callers[caller] = None
+                        ready.register(caller, selectors.EVENT_READ)
+                    elif key.fileobj is self._woken:
+                        self._do_jobs()
+                    elif not self._serve(key.fileobj):
+                        ready.unregister(key.fileobj)
+                        del self._callers[key.fileobj]
+                        key.fileobj.close()
+            for caller in self._callers:
+                caller.close()
+
+    def _do_jobs(self) -> None:
+        for _ in self._woken.recv(_MESSAGE):
+            done, job = self._jobs.popleft()
+            try:
+                done.set_result(job())
+            except BaseException as error:
+                done.set_exception(error)
+
+    def _serve(self, caller: socket.socket) -> bool:
+        """Answer one message; whether the caller is still there."""
+        try:
+            message, more, *_ = caller.recvmsg(_MESSAGE, socket.CMSG_SPACE(4))
+            for _level, _kind, data in more:
+                (file,) = array.array("i", data)
+                self._callers[caller] = mmap.mmap(file, os.fstat(file).st_size)
+                os.close(file)
+            if message:
+                answer = self._answer(self._callers[caller], json.loads(message))
+                caller.send(json.dumps(answer).encode())
+        except OSError:
+            return False
+        return bool(message)
 
     def _answer(self, memory: mmap.mmap, said: dict[str, Any]) -> dict[str, Any]:
         try:

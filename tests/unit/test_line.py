@@ -95,3 +95,25 @@ def test_memory_is_given_back(path):
         line.call({"rows": np.ones(size)}, {})
     assert len(os.listdir("/proc/self/fd")) == before
     line.close()
+
+
+def test_everything_is_done_in_one_thread(tmp_path):
+    threads = set()
+
+    def work(tensors, parameters):
+        threads.add(threading.get_ident())
+        return tensors["rows"]
+
+    exchange = Exchange(tmp_path / "x", work, str)
+    lines = [Line(tmp_path / "x") for _ in range(3)]
+    for line in lines:
+        line.call({"rows": np.ones(3)}, {})
+    threads.add(exchange.do(threading.get_ident))
+    assert len(threads) == 1 and threading.get_ident() not in threads
+    with pytest.raises(ZeroDivisionError):
+        exchange.do(lambda: 1 / 0)
+    assert exchange.do(lambda: 5) == 5
+    exchange.close()
+    for line in lines:
+        with pytest.raises(OSError):
+            line.call({"rows": np.ones(3)}, {})

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,28 +18,32 @@ class ServedNetwork:
 
     def __init__(self, model: triton.Model) -> None:
         self._model = model
-        self._network = Network(model.folder, model.config, model.device)
-        self._kept = Kept()
-        self._turn = threading.Lock()
+        # Names are of one kind of caller each, which has a thread of its own.
+        self._kept, self._kept_on_line = Kept(), Kept()
         self._exchange: line.Exchange | None = None
         folder = line.folder()
         if model.parameters.get("line") == "true" and folder:
             path = folder / f"{model.name}.{os.getpid()}.line"
             self._exchange = line.Exchange(path, self._answer, model.explain)
+        self._network = self._do(lambda: Network(model.folder, model.config, model.device))
         triton.log(f"{model.name}: runs on {self._network.provider}")
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """What Triton's `execute` returns."""
-        with self._turn:
-            return self._model.answer_together(requests, self._network.run, self._kept.complete)
+        return self._model.answer_together(requests, self._run, self._kept.complete)
 
     def close(self) -> None:
         if self._exchange is not None:
             self._exchange.close()
 
+    def _run(self, batch: list[dict[str, np.ndarray]]) -> list[Any]:
+        return self._do(lambda: self._network.run(batch))
+
+    def _do(self, job: Callable[[], Any]) -> Any:
+        return job() if self._exchange is None else self._exchange.do(job)
+
     def _answer(self, tensors: dict[str, np.ndarray], parameters: Mapping[str, str]) -> np.ndarray:
-        with self._turn:
-            (result,) = self._network.run([self._kept.complete(tensors, parameters)])
+        (result,) = self._network.run([self._kept_on_line.complete(tensors, parameters)])
         if isinstance(result, Exception):
             raise result
         (output,) = result.values()

@@ -1,0 +1,135 @@
+"""A repository's networks alone, as the server loads them.
+
+    python benchmarks/engine.py REPOSITORY [--rows 2 32]
+
+A line of JSON for each network, batch, and CUDA graphs or none: seconds of runs with everything on
+the device already (`engine`), and of runs from the host's memory and back to it (`run`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from google.protobuf import json_format, text_format
+from tritonclient.grpc import model_config_pb2
+
+from triptych.fastdeploy.network import Network
+from triptych.pipeline import Pipeline
+
+TUNING = "graph_batches"
+
+
+def config(repository: Path, model: str) -> dict[str, Any]:
+    """config.pbtxt, as Triton gives it to Python models."""
+    text = (repository / model / "config.pbtxt").read_text()
+    message = text_format.Parse(text, model_config_pb2.ModelConfig())
+    return json_format.MessageToDict(message, preserving_proto_field_name=True)
+
+
+def seconds(work: Callable[[], object], least: float, runs: int) -> list[float]:
+    """What each run takes: `runs` of them, or as many as fill `least` seconds, after two more."""
+    taken: list[float] = []
+    work()
+    work()
+    end = time.perf_counter() + least
+    while len(taken) < runs or (time.perf_counter() < end and len(taken) < 20 * runs):
+        begun = time.perf_counter()
+        work()
+        taken.append(time.perf_counter() - begun)
+    return taken
+
+
+def engine(network: Network, batch: int) -> Callable[[], object]:
+    """A run of what the last one had, on the device from end to end."""
+    key = next(key for key in network._bound._slots if key[0] == batch)
+    slot = network._bound._slots[key]
+    return lambda: slot._session.run_with_iobinding(slot._binding, slot._options)
+
+
+def measure(
+    repository: Path, model: str, batches: list[int], inputs: Callable, options: argparse.Namespace
+) -> None:
+    """Print the lines of one network."""
+    asked = config(repository, model)
+    tuned = asked.setdefault("parameters", {})
+    recorded = options.device == "cuda" and TUNING in tuned
+    for graphs in (True, False) if recorded else (False,):
+        tuned.pop(TUNING, None)
+        if graphs:
+            tuned[TUNING] = {"string_value": " ".join(map(str, batches))}
+        begun = time.perf_counter()
+        network = Network(repository / model / "1", asked)
+        about = {"provider": network.provider, "loading": time.perf_counter() - begun}
+        for batch in batches:
+            request = inputs(batch)
+            if network._bound is None or not graphs:  # no graphs, the same buffers
+                network.bind([batch], (options.device, 0))
+            (result,) = network.run([request])
+            if isinstance(result, Exception):
+                raise result
+            line = {
+                "network": model,
+                "batch": batch,
+                "graphs": graphs and "no CUDA graphs" not in network.provider,
+                "run": seconds(
+                    functools.partial(network.run, [request]), options.seconds, options.runs
+                ),
+                "engine": seconds(engine(network, batch), options.seconds, options.runs),
+                "finite": all(np.isfinite(output).all() for output in result.values()),
+            }
+            print(json.dumps({**line, **about}, default=bool), flush=True)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("repository", type=Path)
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--rows", type=int, nargs="+", default=[2, 16, 32])
+    parser.add_argument("--seconds", type=float, default=1.0)
+    parser.add_argument("--runs", type=int, default=10, help="at least")
+    options = parser.parse_args()
+    pipeline = Pipeline.load(options.repository / "unet_loop" / "1")
+    latents = pipeline.latent_shape(pipeline.height, pipeline.width)
+    random = np.random.RandomState(0)
+    shapes = config(options.repository, "unet")["optimization"]["execution_accelerators"]
+    usual = next(
+        entry["parameters"]
+        for entry in shapes["gpu_execution_accelerator"]
+        if entry["name"] == "opt_shape"
+    )
+    length, width = map(int, usual["encoder_hidden_states"].split()[1:])
+
+    def unet(batch: int) -> dict[str, np.ndarray]:
+        return {
+            "sample": random.standard_normal((batch, *latents)).astype(np.float32),
+            "timestep": np.full(batch, 500, np.float32),
+            "encoder_hidden_states": random.standard_normal((batch, length, width)).astype("f4"),
+        }
+
+    def text_encoder(batch: int) -> dict[str, np.ndarray]:
+        return {"input_ids": random.randint(0, 100, (batch, length)).astype(np.int32)}
+
+    def vae_decoder(batch: int) -> dict[str, np.ndarray]:
+        return {"latent_sample": random.standard_normal((batch, *latents)).astype(np.float32)}
+
+    measure(options.repository, "text_encoder", [1, 2], text_encoder, options)
+    measure(
+        options.repository, "vae_decoder", [1, 8] if options.runs > 3 else [1], vae_decoder, options
+    )
+    measure(options.repository, "unet", options.rows, unet, options)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

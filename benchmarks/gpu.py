@@ -1,0 +1,407 @@
+"""How fast the server draws on a CUDA machine, beside its networks alone and diffusers.
+
+    python benchmarks/gpu.py --graphs DIR [--parts engine,serve,diffusers] [--output FILE.json]
+
+DIR: a model repository, whose graphs may have no weights (benchmarks/weightless.py); they get
+random ones. 50 steps at its own size with guidance 7.5, gRPC in and base64 of a PNG out. Parts run
+one after the other, each until its time limit; what was measured is printed in any case. Needs no
+network. --tiny --device cpu: the same with little of everything, to see that it works.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tritonclient.grpc as grpcclient
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(CHECKOUT))
+
+from benchmarks import load, machine, tick_log, weightless
+from triptych.pipeline import Pipeline
+from triptych.server.running import RunningServer
+
+VARIANTS = {
+    "Triton": {},
+    "line": {"unet": {"line": "true"}},
+    "line, 2 cohorts": {"unet": {"line": "true"}, "unet_loop": {"cohorts": "2"}},
+    "Triton, 2 cohorts": {"unet_loop": {"cohorts": "2"}},
+}
+"""Ways from the loop to the UNet: parameters added to the models' config.pbtxt."""
+
+NETWORKS = ("text_encoder", "vae_decoder", "unet")
+
+
+class Results:
+    """Everything that was measured, in seconds, and the table of it."""
+
+    def __init__(self, output: Path | None) -> None:
+        self._output = output
+        self.about: dict[str, Any] = {}
+        self.rows: list[dict[str, Any]] = []
+
+    def add(self, part: str, what: str, seconds: Any, **more: Any) -> None:
+        values = [float(value) for value in seconds]
+        self.rows.append({"part": part, "what": what, "seconds": values, **more})
+        shown = f"{1e3 * np.median(values):.3f} ms" if values else "nothing"
+        print(f"{what}: {shown}", flush=True)
+        self.write()
+
+    def write(self) -> None:
+        if self._output is not None:
+            self._output.write_text(json.dumps({"about": self.about, "rows": self.rows}))
+
+    def median(self, what: str) -> float:
+        """Seconds; NaN where it was not measured."""
+        found = [row["seconds"] for row in self.rows if row["what"] == what and row["seconds"]]
+        return float(np.median(found[-1])) if found else float("nan")
+
+    def more(self, what: str, name: str) -> float:
+        found = [row[name] for row in self.rows if row["what"] == what and name in row]
+        return found[-1] if found else float("nan")
+
+    @staticmethod
+    def line(row: dict[str, Any]) -> str:
+        values = row["seconds"]
+        if not values:
+            return f"| {row['what']} | 0 | - | - | - | |"
+        low, middle, high, most = (1e3 * load.percentile(values, p) for p in (25, 50, 75, 95))
+        more = ", ".join(
+            f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
+            for name, value in row.items()
+            if name not in ("part", "what", "seconds")
+        )
+        numbers = f"{middle:.3f} | {low:.3f} to {high:.3f} | {most:.3f}"
+        return f"| {row['what']} | {len(values)} | {numbers} | {more} |"
+
+    def __str__(self) -> str:
+        head = ["| what | number | median, ms | quartiles | p95 | |", "| --- " * 6 + "|"]
+        return "\n".join([*head, *map(self.line, self.rows)])
+
+
+def main() -> int:
+    options = _options()
+    results = Results(options.output)
+    results.about = {"hardware": machine.hardware(), "gpu": _gpu(), "versions": _versions()}
+    print(*results.about.values(), sep="\n", flush=True)
+    failed = []
+    with tempfile.TemporaryDirectory(dir=options.scratch) as scratch:
+        repository = Path(scratch) / "repository"
+        with _timed("the repository, with random weights"):
+            shutil.copytree(options.graphs, repository, symlinks=False)
+            numbers = sum(map(weightless.fill, repository.glob("*/1/model.cuda.onnx")))
+            print(f"{numbers / 1e6:.1f} M random weights")
+        for part in options.parts:
+            try:
+                with _timed(part):
+                    PARTS[part](repository, options, results)
+            except Exception:
+                failed.append(part)
+                traceback.print_exc()
+                sys.stderr.flush()
+            results.write()
+    print(*(f"{name}: {value}" for name, value in results.about.items()), results, sep="\n")
+    print(*conclusions(results, options), sep="\n")
+    if failed:
+        print(f"FAILED: {', '.join(failed)}")
+    return bool(failed)
+
+
+def engine(repository: Path, options: argparse.Namespace, results: Results) -> None:
+    """Each network alone."""
+    script = [CHECKOUT / "benchmarks" / "engine.py", repository, "--device", options.device]
+    rows = [2, 2 * options.clients] if options.tiny else [2, options.clients, 2 * options.clients]
+    script += ["--rows", *rows, *(["--seconds", 0, "--runs", 3] if options.tiny else [])]
+    for line in _lines(script, options.limits["engine"]):
+        if not line["finite"]:
+            raise RuntimeError(f"{line['network']} gives numbers that are not finite")
+        graph = "graph" if line["graphs"] else "no graph"
+        name = f"{line['network']}, batch {line['batch']}, {graph}"
+        results.about[line["network"]] = line["provider"]
+        on_device = f"{name}, on the device"
+        results.add("engine", on_device, line["engine"], loading=line["loading"])
+        results.add("engine", f"{name}, from and to the host", line["run"])
+
+
+def serve(repository: Path, options: argparse.Namespace, results: Results) -> None:
+    """The server, for each way from its loop to its UNet."""
+    end = time.monotonic() + options.limits["serve"]
+    for variant in options.variants:
+        if time.monotonic() > end:
+            raise TimeoutError(f"no time for {variant!r}")
+        with _timed(f"served, {variant}"):
+            Served(repository, options, results, variant).measure(end)
+
+
+class Served:
+    """The server, one variant."""
+
+    def __init__(
+        self, repository: Path, options: argparse.Namespace, results: Results, variant: str
+    ) -> None:
+        self._options, self._results, self._variant = options, results, variant
+        self._scratch = Path(tempfile.mkdtemp(dir=repository.parent))
+        self._repository = self._scratch / "repository"
+        self._ticks = self._scratch / "ticks"
+        shutil.copytree(repository, self._repository, copy_function=_link)
+        tick_log.install(self._repository, CHECKOUT, self._ticks)
+        for model, parameters in VARIANTS[variant].items():
+            config = self._repository / model / "config.pbtxt"
+            text = config.read_text()
+            config.unlink()
+            for key, value in parameters.items():
+                text += f'parameters {{ key: "{key}" value {{ string_value: "{value}" }} }}\n'
+            config.write_text(text)
+        pipeline = Pipeline.load(repository / "unet_loop" / "1")
+        self._latents = pipeline.latent_shape(pipeline.height, pipeline.width)
+        self._number = 0
+
+    def measure(self, end: float) -> None:
+        begun = time.monotonic()
+        running = RunningServer(self._repository, self._scratch / "log")
+        running.start()
+        try:
+            running.wait_ready(300)
+            print(f"ready after {time.monotonic() - begun:.1f} s", flush=True)
+            self._draw_all(running, end)
+        finally:
+            running.stop()
+            lines = (self._scratch / "log").read_text(errors="replace").splitlines()
+            for line in lines:
+                if "runs on" in line or "rror" in line:
+                    print(line[:400], flush=True)
+
+    def _draw_all(self, running: RunningServer, end: float) -> None:
+        many, scale = self._options.clients, self._options.pictures
+        self._client = grpcclient.InferenceServerClient(running.grpc)
+        load.closed(self._draw, self._requests(1), 1)
+        load.closed(self._draw, self._requests(many), many)
+        self._phase("1 client", 1, 2 * scale, rows=2)
+        if time.monotonic() < end:
+            self._phase(f"{many} clients", many, scale * many // 2, rows=2 * many)
+        if time.monotonic() < end:
+            with self._decoding():
+                self._phase(f"{many} clients while others decode", many, many, rows=2 * many)
+        self._client.close()
+
+    def _phase(self, what: str, clients: int, pictures: int, rows: int) -> None:
+        begun = time.monotonic()
+        run = load.closed(self._draw, self._requests(pictures), clients)
+        ended = time.monotonic()
+        add, name = self._results.add, f"served, {self._variant}, {what}"
+        add("serve", name, run.latencies, per_second=run.per_second)
+        if "cohorts" in self._variant and clients > 1:
+            rows //= 2
+        periods = tick_log.periods(self._ticks, begun, ended, rows)
+        add("serve", f"{name}: a step", periods, rows=rows)
+
+    @contextmanager
+    def _decoding(self) -> Iterator[None]:
+        """Somebody decodes pictures one after the other all the time."""
+        over = threading.Event()
+        tensor = grpcclient.InferInput("latent_sample", [1, *self._latents], "FP32")
+        tensor.set_data_from_numpy(np.zeros((1, *self._latents), np.float32))
+        taken: list[float] = []
+
+        def decode() -> None:
+            while not over.is_set():
+                begun = time.perf_counter()
+                self._client.infer("vae_decoder", [tensor])
+                taken.append(time.perf_counter() - begun)
+
+        thread = threading.Thread(target=decode)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+        self._results.add("serve", f"served, {self._variant}: vae_decoder beside it", taken)
+
+    def _requests(self, count: int) -> list[str]:
+        first, self._number = self._number, self._number + count
+        settings = {"num_inference_steps": self._options.steps, "guidance_scale": 7.5}
+        return [
+            json.dumps({"prompt": f"a red circle, number {number}", "seed": number, **settings})
+            for number in range(first, first + count)
+        ]
+
+    def _draw(self, request: str) -> None:
+        tensor = grpcclient.InferInput("INPUT_0", [1, 1], "BYTES")
+        tensor.set_data_from_numpy(np.array([[request.encode()]], dtype=object))
+        self._client.infer("sd_ensemble", [tensor]).as_numpy("OUTPUT_0")
+
+
+def diffusers(repository: Path, options: argparse.Namespace, results: Results) -> None:
+    """diffusers' own pipeline, eager and compiled."""
+    if options.device != "cuda":
+        print("diffusers: only on CUDA")
+        return
+    script = [CHECKOUT / "benchmarks" / "diffusers_gpu.py", repository]
+    for line in _lines(script, options.limits["diffusers"]):
+        results.about["versions"] += f", {line['versions']}" if "versions" in line else ""
+        more = {"loading": line["loading"]} if "loading" in line else {}
+        what = f"diffusers, {line['way']}, batch {line['batch']}"
+        results.add("diffusers", what, line["seconds"], **more)
+
+
+PARTS: dict[str, Callable[[Path, argparse.Namespace, Results], None]] = {
+    "engine": engine,
+    "serve": serve,
+    "diffusers": diffusers,
+}
+
+
+def conclusions(results: Results, options: argparse.Namespace) -> list[str]:
+    """The figures that there are targets for, each with its target; nan: not measured."""
+    many = options.clients
+    found = []
+
+    def alone(network: str, batch: int) -> float:
+        ways = (f"{network}, batch {batch}, {how}, on the device" for how in ("graph", "no graph"))
+        return next((value for value in map(results.median, ways) if value == value), float("nan"))
+
+    request = alone("text_encoder", 2) + options.steps * alone("unet", 2) + alone("vae_decoder", 1)
+    eager, compiled = (
+        results.median(f"diffusers, {way}, batch 1") for way in ("eager", "compiled")
+    )
+    for variant in options.variants:
+        one, all_ = (f"served, {variant}, {clients}" for clients in ("1 client", f"{many} clients"))
+        rate = results.more(all_, "per_second")
+        batch = many if "cohorts" in variant else 2 * many
+        busy, usual = f"{all_} while others decode: a step", f"{all_}: a step"
+        steps = [
+            row["seconds"] for name in (busy, usual) for row in results.rows if row["what"] == name
+        ]
+        p95 = [load.percentile(values, 95) for values in steps if values]
+        figures = [
+            (
+                "a step / the UNet alone, 1 client",
+                results.median(f"{one}: a step") / alone("unet", 2),
+                "<= 1.12",
+            ),
+            ("a request / the networks alone, 1 client", results.median(one) / request, "<= 1.15"),
+            (
+                f"a step / the UNet alone, {many} clients",
+                results.median(usual) / alone("unet", batch),
+                "<= 1.04",
+            ),
+            (
+                f"pictures/s at {many} clients / at 1",
+                rate / results.more(one, "per_second"),
+                ">= 1.55",
+            ),
+            ("diffusers eager / served, a request", eager / results.median(one), ">= 3"),
+            ("diffusers compiled / served, a request", compiled / results.median(one), "> 1"),
+            (f"served at {many} clients / diffusers compiled, pictures/s", rate * compiled, "> 1"),
+            (
+                "p95 of steps while others decode / p95 without",
+                p95[0] / p95[1] if len(p95) == 2 else float("nan"),
+                "-",
+            ),
+        ]
+        found += [
+            f"{variant}: {what}: {value:.3f} (target: {target})" for what, value, target in figures
+        ]
+    return found
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--graphs", type=Path, default=CHECKOUT / "model_repository")
+    parser.add_argument("--parts", default=",".join(PARTS), help="some of them, with commas")
+    parser.add_argument("--variants", default="line;Triton", help=f"some of: {'; '.join(VARIANTS)}")
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    parser.add_argument("--steps", type=int, default=50)
+    parser.add_argument("--clients", type=int, default=16)
+    parser.add_argument("--pictures", type=int, default=6, help="a client, about")
+    parser.add_argument("--tiny", action="store_true", help="few steps, clients and pictures")
+    parser.add_argument("--limit", type=float, default=240, help="seconds for a part")
+    parser.add_argument("--output", type=Path)
+    parser.add_argument("--scratch", type=Path, help="where the repository is made")
+    options = parser.parse_args()
+    options.parts = options.parts.split(",")
+    options.variants = [name.strip() for name in options.variants.split(";")]
+    for known, names in ((PARTS, options.parts), (VARIANTS, options.variants)):
+        for name in names:
+            if name not in known:
+                parser.error(f"{name!r}: allowed: {', '.join(known)}")
+    if options.tiny:
+        options.steps, options.clients, options.pictures = 3, 2, 2
+    options.limits = dict.fromkeys(PARTS, options.limit)
+    return options
+
+
+def _lines(script: list[Any], limit: float) -> Iterator[dict[str, Any]]:
+    """The lines of JSON that a Python script prints, as they come; its errors go to ours."""
+    command = [sys.executable, *map(str, script)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=CHECKOUT) as process:
+        timer = threading.Timer(limit, process.kill)
+        timer.start()
+        try:
+            for line in process.stdout:
+                if line.startswith("{"):
+                    yield json.loads(line)
+        finally:
+            if process.poll() is None:
+                process.kill() if sys.exc_info()[0] else process.wait()
+            timer.cancel()
+    if process.returncode:
+        raise RuntimeError(f"{Path(command[1]).name} ended with {process.returncode}")
+
+
+def _link(source: str, target: str) -> None:
+    """A copy that shares the file: weights are large."""
+    if source.endswith((".onnx", ".data")):
+        Path(target).hardlink_to(source)
+    else:
+        shutil.copy2(source, target)
+
+
+def _gpu() -> str:
+    asked = "--query-gpu=name,driver_version,memory.total"
+    try:
+        return subprocess.run(
+            ["nvidia-smi", asked, "--format=csv,noheader"],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "no GPU"
+
+
+def _versions() -> str:
+    import onnxruntime
+
+    known = machine.versions("numpy", "tritonclient", "nvidia-pytriton")
+    return f"{known}, onnxruntime {onnxruntime.__version__}"
+
+
+@contextmanager
+def _timed(what: str) -> Iterator[None]:
+    begun = time.monotonic()
+    print(f"--- {what}", flush=True)
+    try:
+        yield
+    finally:
+        print(f"--- {what}: {time.monotonic() - begun:.1f} s", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,49 @@
+"""benchmarks/gpu.py, here on the processor with the demo model and little of everything."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+
+def test_it_measures_every_part_and_says_what_came_of_it(tmp_path, repository):
+    output = tmp_path / "measured.json"
+    done = subprocess.run(
+        [
+            *(sys.executable, CHECKOUT / "benchmarks" / "gpu.py", "--graphs", repository),
+            *("--device", "cpu", "--tiny", "--parts", "engine,serve", "--variants", "line"),
+            *("--output", output, "--scratch", tmp_path),
+        ],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = {row["what"]: row["seconds"] for row in json.loads(output.read_text())["rows"]}
+    for what in (
+        *("unet, batch 2, no graph, on the device", "unet, batch 4, no graph, on the device"),
+        *("text_encoder, batch 2, no graph, on the device", "served, line, 1 client"),
+        *("served, line, 1 client: a step", "served, line, 2 clients while others decode"),
+        "served, line: vae_decoder beside it",
+    ):
+        assert rows[what] and min(rows[what]) > 0, what
+    assert len(rows["served, line, 1 client: a step"]) == 8, "two between three calls, 4 pictures"
+    assert "line: a step / the UNet alone, 1 client: nan" not in done.stdout
+    assert "line: a step / the UNet alone, 1 client: " in done.stdout
+
+
+def test_a_part_that_fails_leaves_the_others(tmp_path, repository):
+    graphs = tmp_path / "graphs"
+    (graphs / "unet_loop" / "1").mkdir(parents=True)
+    done = subprocess.run(
+        [
+            *(sys.executable, CHECKOUT / "benchmarks" / "gpu.py", "--graphs", graphs),
+            *("--device", "cpu", "--tiny", "--scratch", tmp_path),
+        ],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert "FAILED: engine, serve" in done.stdout
+    assert "--- diffusers" in done.stdout

@@ -1,18 +1,143 @@
-"""The examples in docs/stages.md, run in their order against the server."""
+"""The examples in README.md and docs/, run against the server: Python by page, commands each.
+
+What is not run is named here, with the reason.
+"""
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
-DOCS = Path(__file__).resolve().parents[2] / "docs"
+import pytest
+
+from tests.gateway.running import Gateway
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+PAGES = [*CHECKOUT.glob("*.md"), *sorted((CHECKOUT / "docs").glob("*.md"))]
+
+NOT_RUN = {
+    "make run": "makes .venv; tests/server/test_scripts.py runs what it runs",
+    "make serve": "listens on the usual ports; the server of these tests stands for it",
+    "make web": "listens on the usual ports; tests/server/test_scripts.py runs what it runs",
+    "fastdeployserver --model-repository": "as make serve",
+    "triptych gateway": "does not end; tests/server/test_gateway.py runs it",
+    'triptych stages "a red circle" --steps 10 --trace': "tests/server/test_commands.py runs it",
+    "pip install": "of PyTorch",
+    "bash env_bash.sh": "downloads a model; tests/unit/test_env_bash.py runs it with stand-ins",
+    "python scripts/train_demo.py": "hours on a GPU",
+    "python scripts/evaluate_demo.py": "needs PyTorch",
+    "python scripts/export_stages.py": "needs PyTorch; tests/full/test_export.py",
+    "python scripts/screenshot_page.py": "a minute; tests/server/test_page.py draws too",
+    "docker compose": "needs Docker",
+    "MODELS=/srv/models docker compose": "needs Docker",
+}
 
 
-def test_the_stages_examples_run_and_end_in_the_ensembles_picture(server, tmp_path, monkeypatch):
+def blocks(page: Path, language: str) -> list[str]:
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE)
+    return [block for name, block in found if name == language]
+
+
+def commands() -> list[tuple[str, str]]:
+    """(page, command) of every command in a block of bash."""
+    return [
+        (page.name, line)
+        for page in PAGES
+        for block in blocks(page, "bash")
+        for line in re.sub(r"\\\n\s*", "", block).splitlines()
+        if line.strip()
+    ]
+
+
+def is_run(command: str) -> bool:
+    return not any(command.startswith(prefix) for prefix in NOT_RUN)
+
+
+@pytest.fixture(scope="module")
+def gateway(server):
+    with Gateway(server.grpc) as gateway:
+        yield gateway
+
+
+@pytest.fixture(scope="module")
+def addresses(server, gateway):
+    """What the pages call the servers -> where they are."""
+    return {
+        "localhost:8000": server.http,
+        "localhost:8001": server.grpc,
+        "localhost:8002": server.metrics,
+        "localhost:7860": gateway.url.removeprefix("http://"),
+    }
+
+
+def here(text: str, addresses: dict[str, str]) -> str:
+    for usual, address in addresses.items():
+        text = text.replace(usual, address)
+    return text
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder with what a command finds in the checkout."""
+    for name in ("client", "scripts", "model_repository", "triptych"):
+        (tmp_path / name).symlink_to(CHECKOUT / name)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("page", "command"), [(page, one) for page, one in commands() if is_run(one)]
+)
+def test_a_command_does_what_it_should(folder, addresses, page, command):
+    if command.startswith("curl") and shutil.which("curl") is None:
+        pytest.skip("no curl on PATH")
+    command = here(command, addresses).replace(".venv/bin/", "")
+    asks = ("client/client.py ", "triptych stages ")
+    for name in asks:
+        command = command.replace(name, f"{name}--url {addresses['localhost:8001']} ")
+    env = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    run = subprocess.run(
+        ["bash", "-eo", "pipefail", "-c", command.replace("curl ", "curl --fail-with-body ")],
+        cwd=folder,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    written = re.findall(r"(?:-o|--trace|>) (\w+\.\w+)|open\(\"(\w+\.\w+)\", \"wb\"\)", command)
+    for name in filter(None, (name for names in written for name in names)):
+        assert (folder / name).stat().st_size > 1000
+    assert run.stdout or written
+
+
+def test_what_is_not_run_is_in_the_pages():
+    """A reason for a command that no page has is forgotten here."""
+    lines = [command for _, command in commands()]
+    for prefix in NOT_RUN:
+        assert any(line.startswith(prefix) for line in lines), prefix
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if blocks(page, "python")], ids=lambda page: page.name
+)
+def test_a_pages_python_runs_from_its_beginning_to_its_end(page, addresses, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r"```python\n(.*?)```", (DOCS / "stages.md").read_text(), re.DOTALL)
-    assert len(blocks) == 8
-    names: dict = {}
-    for block in blocks:
-        exec(compile(block.replace("localhost:8001", server.grpc), "docs/stages.md", "exec"), names)
-    assert (tmp_path / "stages.png").stat().st_size > 1000
+    names: dict = {"__name__": "__main__"}
+    for block in blocks(page, "python"):
+        exec(compile(here(block, addresses), str(page), "exec"), names)
+    written = re.findall(r"[\"'](\w+\.png)[\"']", page.read_text())
+    assert written
+    for name in written:
+        assert (tmp_path / name).stat().st_size > 1000
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    for link in re.findall(r"\]\(([^)#\s]+)", page.read_text()):
+        if "://" not in link:
+            assert (page.parent / link).exists(), link

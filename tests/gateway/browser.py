@@ -18,6 +18,7 @@ _QUIET = (
     "--disable-gpu",
     "--disable-background-networking",
     "--disable-component-update",
+    "--disable-dev-shm-usage",
     "--disable-sync",
     "--hide-scrollbars",
     "--no-first-run",

@@ -51,7 +51,8 @@ class Browser(webdriver.Chrome):
         screen["deviceScaleFactor"] = 2 if phone else 1
         self.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-        self.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
+        still = {"name": "prefers-reduced-motion", "value": "reduce"}
+        self.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme, still]})
 
     def screenshot(self) -> bytes:
         """What the screen shows, as WebP."""
@@ -63,13 +64,14 @@ class Browser(webdriver.Chrome):
         return [one["message"] for one in self.get_log("browser") if one["level"] != "DEBUG"]
 
     def requested(self) -> list[str]:
-        """The addresses that were asked for since the last time."""
+        """The addresses that were asked for since the last time, but the browser's own pages."""
         entries = (json.loads(entry["message"]) for entry in self.get_log("performance"))
-        return [
+        addresses = [
             entry["message"]["params"]["request"]["url"]
             for entry in entries
             if entry["message"]["method"] == "Network.requestWillBeSent"
         ]
+        return [address for address in addresses if not address.startswith("chrome://")]
 
     def download_to(self, folder: Path) -> None:
         """Where the files go that the page offers."""

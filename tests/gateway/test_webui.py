@@ -8,6 +8,7 @@ import threading
 import grpc
 import httpx
 import pytest
+import webuiapi
 from PIL import Image
 
 from tests.gateway.fake_triton import PREVIEW
@@ -56,6 +57,20 @@ def test_a_prompt_becomes_pictures(client, triton):
         "seed": None,
         "timeout": 300,
     }
+
+
+def test_a_client_of_the_webui_draws(gateway, triton):
+    address = httpx.URL(gateway.url)
+    client = webuiapi.WebUIApi(host=address.host, port=address.port, sampler="Euler a", steps=3)
+    drawn = client.txt2img(prompt="a red circle", negative_prompt="blue", seed=5, batch_size=2)
+    assert [image.size for image in drawn.images] == [(512, 512)] * 2
+    assert drawn.info["all_seeds"] == [5, 6]
+    assert triton.requests[0]["scheduler"] == "euler_ancestral"
+    assert "Euler a" in [sampler["name"] for sampler in client.get_samplers()]
+    assert client.get_progress()["progress"] == 0
+    assert client.util_get_current_model() == "sd_ensemble"
+    with pytest.raises(RuntimeError, match="Heun"):
+        client.txt2img(prompt="x", sampler_name="Heun")
 
 
 def test_what_is_left_out_is_the_models_own_and_the_seed_is_told(client):

@@ -7,6 +7,8 @@ from typing import Any
 
 _STYLE = """
 :root { color-scheme: light dark }
+html { background: Canvas; color: CanvasText }
+a { color: inherit }
 body { font: 1rem/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
 code { font-size: .95em }
 details { border: 1px solid #8886; border-radius: .5rem; padding: .5rem .8rem; margin: .6rem 0 }
@@ -29,10 +31,10 @@ def describe(openapi: dict[str, Any]) -> str:
     return (
         '<!doctype html><html lang="en"><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width">'
-        f"<title>{escape(info['title'])} API</title><style>{_STYLE}</style>"
+        f"<title>{escape(info['title'])} API</title><style>{_STYLE}</style><main>"
         f"<h1>{escape(info['title'])} {escape(info['version'])}</h1>"
         f"<p>{escape(info['description'])}</p>"
-        '<p><a href="/openapi.json">openapi.json</a></p>' + sections
+        f'<p><a href="/openapi.json">openapi.json</a></p>{sections}</main>'
     )
 
 
@@ -94,4 +96,4 @@ def _table(rows: list[tuple[str, ...]]) -> str:
         "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in (f"{row[0]}", *row[1:])) + "</tr>"
         for row in rows
     )
-    return f"<div><table>{''.join(lines)}</table></div>"
+    return f"<div tabindex=0><table>{''.join(lines)}</table></div>"

@@ -254,7 +254,10 @@ function drawn({ file, settings, seconds }) {
   const download = card.querySelector("[data-does=download]");
   download.href = url;
   download.download = `triptych-${settings.seed}.${settings.output_format}`;
-  card.querySelector("[data-does=use]").addEventListener("click", () => use(settings));
+  download.setAttribute("aria-label", `Download: ${settings.prompt}`);
+  const again = card.querySelector("[data-does=use]");
+  again.setAttribute("aria-label", `Use these settings: ${settings.prompt}`);
+  again.addEventListener("click", () => use(settings));
   frame.addEventListener("click", () => enlarge(image));
   return card;
 }

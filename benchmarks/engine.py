@@ -2,8 +2,8 @@
 
     python benchmarks/engine.py REPOSITORY [--rows 2 32]
 
-A line of JSON for each network, batch, and CUDA graphs or none: seconds of runs with everything on
-the device already (`engine`), and of runs from the host's memory and back to it (`run`).
+A line of JSON for each network, batch and way, with CUDA graphs or without: seconds of runs with
+everything on the device already (`engine`), and from the host's memory and back to it (`run`).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tritonclient.grpc import model_config_pb2
 from triptych.fastdeploy.network import Network
 from triptych.pipeline import Pipeline
 
-TUNING = "graph_batches"
+TUNING, SEARCH = "graph_batches", "cudnn_conv_algo_search"
 
 
 def config(repository: Path, model: str) -> dict[str, Any]:
@@ -62,18 +62,15 @@ def measure(
 ) -> None:
     """Print the lines of one network."""
     asked = config(repository, model)
-    tuned = asked.setdefault("parameters", {})
-    recorded = options.device == "cuda" and TUNING in tuned
-    for graphs in (True, False) if recorded else (False,):
-        tuned.pop(TUNING, None)
-        if graphs:
-            tuned[TUNING] = {"string_value": " ".join(map(str, batches))}
+    usual = asked.setdefault("parameters", {})
+    for way, parameters in ways(model, usual, batches, options.device).items():
+        asked["parameters"] = parameters
         begun = time.perf_counter()
         network = Network(repository / model / "1", asked)
         about = {"provider": network.provider, "loading": time.perf_counter() - begun}
         for batch in batches:
             request = inputs(batch)
-            if network._bound is None or not graphs:  # no graphs, the same buffers
+            if network._bound is None or not parameters.get(TUNING):  # the same buffers, no graphs
                 network.bind([batch], (options.device, 0))
             (result,) = network.run([request])
             if isinstance(result, Exception):
@@ -81,7 +78,7 @@ def measure(
             line = {
                 "network": model,
                 "batch": batch,
-                "graphs": graphs and "no CUDA graphs" not in network.provider,
+                "way": way,
                 "run": seconds(
                     functools.partial(network.run, [request]), options.seconds, options.runs
                 ),
@@ -89,6 +86,20 @@ def measure(
                 "finite": all(np.isfinite(output).all() for output in result.values()),
             }
             print(json.dumps({**line, **about}, default=bool), flush=True)
+
+
+def ways(
+    model: str, usual: dict[str, Any], batches: list[int], device: str
+) -> dict[str, dict[str, Any]]:
+    """Names of what is compared, each with the parameters of config.pbtxt."""
+    plain = {name: value for name, value in usual.items() if name != TUNING}
+    found = {"no graph": plain}
+    if device == "cuda":
+        text = {"string_value": " ".join(map(str, batches))}
+        found = {"graph": {**plain, TUNING: text}, **found}
+        if model == "vae_decoder":
+            found["exhaustive search"] = {**plain, SEARCH: {"string_value": "EXHAUSTIVE"}}
+    return found
 
 
 def main() -> int:

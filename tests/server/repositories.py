@@ -69,3 +69,9 @@ def with_unet(folder: Path, more: str = "") -> Path:
     indented = more.strip().replace("\n", "\n        ")
     (folder / "unet" / "1" / "model.py").write_text(UNET.replace("MORE", indented))
     return folder
+
+
+def link_again(folder: Path, model: str) -> None:
+    """Undo `own`."""
+    shutil.rmtree(folder / model)
+    (folder / model).symlink_to(MODELS / model)

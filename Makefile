@@ -5,7 +5,7 @@ VENV := .venv
 SET_UP := $(VENV)/.set-up
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run serve web test test-soak test-full test-export test-old bench lint lock
+.PHONY: help setup run serve web test test-soak test-parity test-full test-export test-old bench lint lock
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -31,8 +31,11 @@ test: setup ## every test that needs no PyTorch
 test-soak: setup ## a server at work for MINUTES=20 minutes, and its processes killed
 	@MINUTES="$(MINUTES)" $(VENV)/bin/python -m pytest -s tests/soak
 
-test-full: .venv-full/.set-up ## the tests against PyTorch and diffusers, in .venv-full
-	@.venv-full/bin/python -m pytest tests/full
+test-parity: .venv-full/.set-up ## pictures, schedulers and tokens against diffusers, in .venv-full
+	@.venv-full/bin/python -m pytest tests/parity
+
+test-full: .venv-full/.set-up ## these, and the export's tests with PyTorch and Paddle
+	@.venv-full/bin/python -m pytest tests/parity tests/full
 
 test-export: .venv-full/.set-up ## the export of a full-size model by both roads: 16 GiB, 15 minutes
 	@.venv-full/bin/python -m pytest -s tests/full_size

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "full")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "parity")]
 
 from diffusers_reference import CLASSES, trajectory
 from scheduler_run import DEMO, SD15, SD21

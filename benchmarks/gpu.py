@@ -173,7 +173,7 @@ class Served:
         running = RunningServer(self._repository, self._scratch / "log")
         running.start()
         try:
-            running.wait_ready(300)
+            running.wait_ready(max(1.0, end - begun))
             print(f"ready after {time.monotonic() - begun:.1f} s", flush=True)
             self._draw_all(running, end)
         finally:
@@ -218,7 +218,7 @@ class Served:
         def decode() -> None:
             while not over.is_set():
                 begun = time.perf_counter()
-                self._client.infer("vae_decoder", [tensor])
+                self._client.infer("vae_decoder", [tensor], client_timeout=120)
                 taken.append(time.perf_counter() - begun)
 
         thread = threading.Thread(target=decode)
@@ -241,7 +241,7 @@ class Served:
     def _draw(self, request: str) -> None:
         tensor = grpcclient.InferInput("INPUT_0", [1, 1], "BYTES")
         tensor.set_data_from_numpy(np.array([[request.encode()]], dtype=object))
-        self._client.infer("sd_ensemble", [tensor]).as_numpy("OUTPUT_0")
+        self._client.infer("sd_ensemble", [tensor], client_timeout=120).as_numpy("OUTPUT_0")
 
 
 def diffusers(repository: Path, options: argparse.Namespace, results: Results) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -34,9 +35,10 @@ class LoopStage:
         model.activity.limit(self._max_queue)
         metrics = LoopMetrics({"model": model.name}, model.activity)
         rows, cohorts = model.count("max_rows", 32), model.count("cohorts", 1)
+        numbers = itertools.count()
 
         def loop(observer: Observer) -> DenoisingLoop:
-            return DenoisingLoop(ServedUNet(), rows, observer)
+            return DenoisingLoop(ServedUNet(next(numbers)), rows, observer)
 
         self._loop = loop(metrics) if cohorts == 1 else Cohorts(cohorts, loop, metrics)
         self._watch = Watch(model)

@@ -17,10 +17,11 @@ class ServedUNet:
 
     They are the larger part of a call by far. A `unet` that keeps nothing, as that of a Triton
     whose requests have no parameters, gets them in every call. Calls go through Triton, or on the
-    line on which `unet` listens.
+    line on which `unet` listens; of several instances on the one with this `number`, in turn.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, number: int = 0) -> None:
+        self._number = number
         self._keeps = True
         self._sent: dict[tuple, tuple[np.ndarray, str]] = {}
         self._line: line.Line | None = None
@@ -61,7 +62,7 @@ class ServedUNet:
 
     def _call(self, inputs: dict[str, np.ndarray], parameters: Mapping[str, str]) -> np.ndarray:
         if not self._looked:
-            self._line, self._looked = _open(), True
+            self._line, self._looked = _open(self._number), True
         if self._line is not None:
             # The line does without the axis that Triton's config.pbtxt has and takes off again.
             flat = {**inputs, "timestep": inputs["timestep"][:, 0]}
@@ -74,11 +75,10 @@ class ServedUNet:
         return triton.call("unet", inputs, "out_sample", parameters=parameters)
 
 
-def _open() -> line.Line | None:
+def _open(number: int) -> line.Line | None:
     folder = line.folder()
-    for path in folder.glob("unet.*.line") if folder else ():
-        try:
-            return line.Line(path)
-        except OSError:
-            continue
-    return None
+    paths = sorted(folder.glob("unet.*.line")) if folder else []
+    try:
+        return line.Line(paths[number % len(paths)]) if paths else None
+    except OSError:
+        return None

@@ -449,3 +449,27 @@ def test_the_unet_is_called_on_its_line_where_it_listens(stage, monkeypatch, tmp
     monkeypatch.setattr(fake, "no_noise", usual)
     stage().execute([by_triton])
     np.testing.assert_array_equal(answer(by_triton).tensors["latents"], latents)
+
+
+def test_cohorts_call_several_instances_of_the_unet(stage, monkeypatch, tmp_path):
+    from triptych import line
+
+    folder = tmp_path / "run"
+    folder.mkdir()
+    monkeypatch.setattr(line, "folder", lambda: folder)
+    called = set()
+
+    def instance(number):
+        def work(tensors, parameters):
+            called.add(number)
+            return tensors["sample"] * np.float32(0.1)
+
+        return line.Exchange(folder / f"unet.{number}.line", work, str)
+
+    exchanges = [instance(number) for number in range(2)]
+    sent = request({}, {"seed": 2})
+    stage(cohorts="2").execute([sent])
+    assert not answer(sent).has_error()
+    assert called == {0, 1}
+    for exchange in exchanges:
+        exchange.close()

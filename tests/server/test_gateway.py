@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import openai
@@ -116,6 +117,20 @@ def test_a_client_that_hangs_up_ends_its_pictures(web, server):
             timeout=1,
         )
     assert stands_still(server)
+
+
+def test_more_pictures_than_the_server_streams_are_refused_with_when_to_come_again(server):
+    asked = {"prompt": "x", "width": 64, "height": 64, "num_inference_steps": 6}
+    with Gateway(server.grpc, max_pictures=64) as gateway, ThreadPoolExecutor(40) as pool:
+        web = httpx.Client(base_url=gateway.url, timeout=120)
+        drawing = [pool.submit(web.post, "/api/picture", json=asked) for _ in range(40)]
+        answers = [one.result() for one in drawing]
+    refused = [answer for answer in answers if answer.status_code == 429]
+    assert refused and all(answer.headers["retry-after"] == "2" for answer in refused)
+    assert all("images are streamed already" in answer.json()["message"] for answer in refused)
+    drawn = [answer for answer in answers if answer.status_code == 200]
+    assert len(drawn) + len(refused) == 40
+    assert all("event: picture\n" in answer.text for answer in drawn)
 
 
 def test_the_models_own_settings(web, repository):

@@ -200,7 +200,7 @@ class Client:
             inputs.append(triton.InferInput(name, array.shape, np_to_triton_dtype(array.dtype)))
             inputs[-1].set_data_from_numpy(array)
         try:
-            result = self._server.infer(model, inputs, client_timeout=timeout)
+            result = self._server.infer(model, inputs, client_timeout=streaming.patience(timeout))
         except InferenceServerException as error:
             raise self._explained(error, timeout, model) from error
         return {

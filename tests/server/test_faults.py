@@ -29,7 +29,7 @@ def token(server):
     return lock.name.split("_")[1]
 
 
-@pytest.mark.parametrize("stage", ["unet", "unet_loop", "triton"])
+@pytest.mark.parametrize("stage", ["unet", "unet_loop"])
 def test_a_killed_process_is_named_and_requests_succeed_again(own, stage):
     before = token(own)
     seconds, errors = kill(own, stage)
@@ -39,8 +39,6 @@ def test_a_killed_process_is_named_and_requests_succeed_again(own, stage):
         # Nobody is left who could answer what unet_loop held: the connection ends.
         named = DIED.format(stage) if stage == "unet" else f"{stage}_0_0' is not healthy|reset by"
         assert re.search(named, error.message()), error.message()
-    assert f"the {'server' if stage == 'triton' else f'process of {stage} (SIGKILL)'} died" in (
-        own.log.read_text()
-    )
+    assert f"the process of {stage} (SIGKILL) died" in own.log.read_text()
     # 5 s here, to which a machine with other work adds as much as it added to the start.
     assert seconds < max(15, 2 * own.started + 5)

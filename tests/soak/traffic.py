@@ -63,7 +63,9 @@ class Traffic:
         clients += [(self._good_over_http, ()), (self._given_up, ())]
         clients += [(self._bad, (seed, bad_a_second / BAD_CLIENTS)) for seed in range(BAD_CLIENTS)]
         for client, arguments in clients:
-            self._threads.append(threading.Thread(target=self._guarded, args=(client, arguments)))
+            self._threads.append(
+                threading.Thread(target=self._guarded, args=(client, arguments), daemon=True)
+            )
             self._threads[-1].start()
 
     def end(self) -> None:

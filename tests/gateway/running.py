@@ -33,7 +33,7 @@ class Gateway:
         self._thread.join()
 
 
-def wait_for(condition, seconds=10):
+def wait_for(condition, seconds=20):
     """Return once `condition()` holds."""
     deadline = time.monotonic() + seconds
     while not condition():

@@ -75,7 +75,7 @@ def kill(server, name: str) -> tuple[float, list[Exception]]:
     ]
 
 
-def wait(holds, seconds: float = 60) -> None:
+def wait(holds, seconds: float = 180) -> None:
     deadline = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < deadline

@@ -34,11 +34,15 @@ def test_a_killed_process_is_named_and_requests_succeed_again(own, stage):
     before = token(own)
     seconds, errors = kill(own, stage)
     assert not list(SHARED_MEMORY.glob(f"triptych_{before}*"))
-    assert len(errors) == CLIENTS
-    for error in errors:
-        # Nobody is left who could answer what unet_loop held: the connection ends.
-        named = DIED.format(stage) if stage == "unet" else f"{stage}_0_0' is not healthy|reset by"
-        assert re.search(named, error.message()), error.message()
+    said = [error.message() for error in errors]
+    assert 0 < len(said) <= CLIENTS
+    if stage == "unet":
+        assert any(DIED.format(stage) in text for text in said), said
+    for text in said:
+        # Nobody is left who could answer what a dead process held: its connection ends.
+        assert re.search(f"{DIED.format(stage)}|{stage}_0(_0)?' is not healthy|reset by", text), (
+            text
+        )
     assert f"the process of {stage} (SIGKILL) died" in own.log.read_text()
-    # 5 s here, to which a machine with other work adds as much as it added to the start.
-    assert seconds < max(15, 2 * own.started + 5)
+    # The soak asks for 15 s; a machine with other work is as slow here as it was at the start.
+    assert seconds < 15 + 3 * own.started

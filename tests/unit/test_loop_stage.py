@@ -354,7 +354,7 @@ class Sent:
 def test_text_embeddings_are_sent_once(stage, monkeypatch):
     one = stage()
     sent = Sent(monkeypatch)
-    images = {"num_inference_steps": 5}, {"seed": 2, "guidance_scale": 1}
+    images = {"num_inference_steps": 200}, {"seed": 2, "guidance_scale": 1}
     waiting = request(*images)
     one.execute([waiting])
     latents = answer(waiting).tensors["latents"]

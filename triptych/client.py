@@ -160,7 +160,7 @@ class Client:
             return Refused(message)
         ended_by_server = status == "StatusCode.CANCELLED" and "timeout: " in message
         if status == "StatusCode.DEADLINE_EXCEEDED" or ended_by_server:
-            return TimedOut(f"no picture from {self._url} within {timeout} s")
+            return self._timed_out(timeout)
         if status == "StatusCode.CANCELLED":
             return Cancelled("cancelled")
         if status in ("StatusCode.UNAVAILABLE", "StatusCode.NOT_FOUND"):
@@ -195,7 +195,7 @@ class Client:
 
         `tensors`: its inputs by name, the batch's axis first.
         """
-        inputs = []
+        started, inputs = time.monotonic(), []
         for name, array in tensors.items():
             inputs.append(triton.InferInput(name, array.shape, np_to_triton_dtype(array.dtype)))
             inputs[-1].set_data_from_numpy(array)
@@ -203,9 +203,14 @@ class Client:
             result = self._server.infer(model, inputs, client_timeout=streaming.patience(timeout))
         except InferenceServerException as error:
             raise self._explained(error, timeout, model) from error
+        if timeout is not None and time.monotonic() > started + timeout:
+            raise self._timed_out(timeout)
         return {
             output.name: result.as_numpy(output.name) for output in result.get_response().outputs
         }
+
+    def _timed_out(self, timeout: float | None) -> TimedOut:
+        return TimedOut(f"no answer from {self._url} within {timeout} s")
 
     def _unavailable(self, message: str, model: str) -> ClientError:
         try:

@@ -13,10 +13,19 @@ from tritonclient.utils import InferenceServerException, deserialize_bytes_tenso
 
 MODEL = "sd_ensemble_stream"
 
-_ERRORS_AS_STATUS = (("triton_grpc_error", "true"),)
-"""Asks Triton to end a failed stream with gRPC's status; before 24.08 it tells a text alone."""
 _ANY_LENGTH = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
-_STATUS_OF_TEXTS = {"; allowed: ": "INVALID_ARGUMENT", "unknown model": "NOT_FOUND"}
+_STATUS_OF_TEXTS = {
+    "; allowed: ": "INVALID_ARGUMENT",
+    "try later": "UNAVAILABLE",
+    "takes no more requests": "UNAVAILABLE",
+    "the request's time was over": "CANCELLED",
+    "unknown model": "NOT_FOUND",
+}
+"""What the server's errors say: a stream of Triton's tells their text alone.
+
+From 24.08 on it could end a failed stream with gRPC's status, if asked to; 24.10 then handles it as
+cancelled too.
+"""
 
 
 def patience(timeout: float | None) -> float | None:
@@ -51,10 +60,7 @@ class Streams:
         asked.raw_input_contents.append(len(request).to_bytes(4, "little") + request)
         if preview_every is not None:
             asked.parameters["preview_every"].int64_param = preview_every
-        call = self._stub.ModelStreamInfer(
-            iter([asked]), metadata=_ERRORS_AS_STATUS, timeout=patience(timeout)
-        )
-        return Stream(call)
+        return Stream(self._stub.ModelStreamInfer(iter([asked]), timeout=patience(timeout)))
 
     def close(self) -> None:
         """End the connection and every stream on it."""
@@ -72,13 +78,14 @@ class Stream:
 
         Raises InferenceServerException, as tritonclient's other calls do.
         """
-        # The picture is told after the stream's own end: one that is left between the two stays
-        # open inside of Triton 24.10, which then waits for it for 30 s when it is stopped.
-        picture = None
+        # The picture, or the error, is told after the stream's own end: one that is left between
+        # the two stays open inside of Triton 24.10, which waits for it for 30 s when it is stopped.
+        picture = failure = None
         try:
             for response in self._call:
                 if response.error_message:
-                    raise _exception(response.error_message, None)
+                    failure = _exception(response.error_message, None)
+                    continue
                 for told in _told(response.infer_response):
                     if isinstance(told, Step):
                         yield told
@@ -86,6 +93,8 @@ class Stream:
                         picture = told
         except grpc.RpcError as error:
             raise _exception(error.details(), str(error.code())) from error
+        if failure is not None:
+            raise failure
         if picture is not None:
             yield picture
 

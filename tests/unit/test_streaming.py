@@ -11,7 +11,16 @@ import pytest
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from triptych import image
-from triptych.client import Cancelled, Client, ClientError, NotReady, Picture, Refused, TimedOut
+from triptych.client import (
+    Cancelled,
+    Client,
+    ClientError,
+    NotReady,
+    Overloaded,
+    Picture,
+    Refused,
+    TimedOut,
+)
 from triptych.settings import Defaults, Limits, parse
 from triptych.streaming import Step
 
@@ -44,6 +53,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
                 text = self.between(step, context)
                 if text:
                     yield service_pb2.ModelStreamInferResponse(error_message=text)
+                    self.at_end()
                     return
                 preview = {"preview": b64(b"small PNG")} if step == 2 else {}
                 yield response(step=step, total=3, **preview)
@@ -94,7 +104,7 @@ def test_steps_then_the_picture(fake, client):
     ((asked, parameters),) = fake.requests
     assert asked == {"prompt": "a prompt", "seed": 4, "timeout": 9}
     assert parameters["preview_every"].int64_param == 2
-    assert fake.metadata[0]["triton_grpc_error"] == "true"
+    assert "triton_grpc_error" not in fake.metadata[0]
 
 
 def test_the_server_says_how_often_where_the_caller_does_not(fake, client):
@@ -145,15 +155,25 @@ def test_an_error_by_status(fake, client, code, kind):
 
 @pytest.mark.parametrize(
     ("text", "kind"),
-    [("seed: got -1; allowed: more", Refused), ("it broke", ClientError)],
+    [
+        ("seed: got -1; allowed: more", Refused),
+        ("sd_ensemble_stream: 32 images are streamed already; try later", Overloaded),
+        ("tokenizer: the server is ending and takes no more requests", Overloaded),
+        ("unet_loop: timeout: the request's time was over after 3 of 9 calls", TimedOut),
+        ("it broke", ClientError),
+    ],
 )
-def test_an_error_by_its_text_alone_as_older_servers_have_it(fake, client, text, kind):
+def test_an_error_by_its_text_alone(fake, client, text, kind):
     fake.between = lambda step, context: text if step == 2 else None
-    told = iter(client.stream("x"))
+    ended = []
+    fake.at_end = lambda: ended.append(threading.Event().wait(0.2))
+    told = iter(client.stream("x", timeout=5))
     assert next(told).step == 1
-    with pytest.raises(ClientError, match=text) as caught:
+    with pytest.raises(ClientError) as caught:
         next(told)
+    assert ended, "told before the stream's end"
     assert type(caught.value) is kind
+    assert text in str(caught.value) or kind is TimedOut
 
 
 def test_a_server_without_the_model_is_not_ready(fake, client):

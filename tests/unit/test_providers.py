@@ -56,6 +56,19 @@ def test_options_of_tensorrt():
     assert plain == {"device_id": 0, "trt_fp16_enable": False}
 
 
+def test_engines_that_cannot_be_kept_are_told(tmp_path):
+    (tmp_path / "a_file").touch()
+    for folder in (tmp_path / "a_file", tmp_path / "no" / "such"):
+        _, line = choose({}, cache_file=str(folder / "unet.trt"))
+        told = f"{folder} cannot be written, so that every start builds the engine again"
+        assert line == f"{TENSORRT}; {told}"
+        _, line = choose({TENSORRT: "no library"}, cache_file=str(folder / "unet.trt"))
+        assert line == f"{CUDA} (no Tensorrt: no library)"
+    for folder in (tmp_path, tmp_path / "new"):
+        _, line = choose({}, cache_file=str(folder / "unet.trt"))
+        assert line == TENSORRT
+
+
 @pytest.fixture
 def machine(monkeypatch):
     """Pretend what the machine has: `machine(gpu=..., libraries=...)`."""

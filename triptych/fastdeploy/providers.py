@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Iterable, Mapping
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any
 
 from triptych.fastdeploy.accelerators import Accelerators
@@ -66,7 +67,17 @@ def choose(
     line = chosen[0][0]
     if passed_over:
         line += f" ({'; '.join(passed_over)})"
+    if chosen[0][0] == TENSORRT and accelerators.cache_file:
+        line += _not_kept(Path(accelerators.cache_file).parent)
     return chosen, line
+
+
+def _not_kept(folder: Path) -> str:
+    """What a folder means for the engines to be kept in it, where they cannot be."""
+    existing = folder if folder.exists() else folder.parent
+    if os.access(existing, os.W_OK | os.X_OK):
+        return ""
+    return f"; {folder} cannot be written, so that every start builds the engine again"
 
 
 def _tensorrt_options(accelerators: Accelerators, device: int) -> dict[str, Any]:

@@ -38,11 +38,10 @@ def test_a_killed_process_is_named_and_requests_succeed_again(own, stage):
     assert 0 < len(said) <= CLIENTS
     if stage == "unet":
         assert any(DIED.format(stage) in text for text in said), said
+    # Nobody is left who could answer what a dead process held: its connection ends.
+    lost = "(?i:reset by|socket closed|connection)"
     for text in said:
-        # Nobody is left who could answer what a dead process held: its connection ends.
-        assert re.search(f"{DIED.format(stage)}|{stage}_0(_0)?' is not healthy|reset by", text), (
-            text
-        )
+        assert re.search(f"{DIED.format(stage)}|{stage}_0(_0)?' is not healthy|{lost}", text), text
     assert f"the process of {stage} (SIGKILL) died" in own.log.read_text()
     # The soak asks for 15 s; a machine with other work is as slow here as it was at the start.
     assert seconds < 15 + 3 * own.started

@@ -8,36 +8,29 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import tempfile
 import threading
 import time
 import urllib.request
 import webbrowser
 from pathlib import Path
 
-CHECKOUT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(CHECKOUT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from scripts.own_server import with_server
 from triptych import cli
-from triptych.server import Unfit, flags
+from triptych.server import flags
 from triptych.server.running import RunningServer
 
 
 def main(arguments: list[str]) -> int:
     """The gateway's exit code, 1 if the server cannot start."""
-    port = flags.value(arguments, "--port", "7860")
-    with tempfile.TemporaryDirectory() as folder:
-        server = RunningServer(CHECKOUT / "model_repository", Path(folder) / "server.log")
-        begun = time.monotonic()
-        try:
-            with server:
-                print(f"server: ready after {time.monotonic() - begun:.1f} s", flush=True)
-                page = f"http://127.0.0.1:{port}/"
-                threading.Thread(target=_open, args=(page,), daemon=True).start()
-                return cli.main(["gateway", *arguments, "--url", server.grpc])
-        except Unfit as reason:
-            print(reason, file=sys.stderr)
-            return 1
+    page = f"http://127.0.0.1:{flags.value(arguments, '--port', '7860')}/"
+
+    def draw(server: RunningServer) -> int:
+        threading.Thread(target=_open, args=(page,), daemon=True).start()
+        return cli.main(["gateway", *arguments, "--url", server.grpc])
+
+    return with_server(draw)
 
 
 def _open(page: str) -> None:

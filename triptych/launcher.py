@@ -33,9 +33,6 @@ from triptych.server import (
 from triptych.server.supervise import Ended, Supervisor
 
 BACKENDS = Path(__file__).resolve().parents[1] / "backends"
-CACHE_SIZE = 64 * 2**20
-"""Bytes of Triton's response cache: some hundred texts, encoded."""
-
 DELAYS = (0, 0, 1, 3, 7, 15, 30)
 """Seconds before a server that died is started again, the next each time that it had no work."""
 
@@ -64,7 +61,6 @@ def _run(arguments: list[str]) -> int:
     if fastdeploy:
         if host:
             arguments = flags.with_defaults(arguments, http_address=host, grpc_address=host)
-        arguments = flags.with_defaults(arguments, response_cache_byte_size=str(CACHE_SIZE))
         os.execv(fastdeploy, [str(fastdeploy), *arguments])
     if not any(BACKENDS.glob("*/model.py")):
         raise Unfit(f"no backends at {BACKENDS}: run from a checkout, or pip install -e it")
@@ -117,10 +113,6 @@ def _tritonserver(
         known = [flag for flag in restricted.FLAGS if installed.knows(server, flag)]
         arguments = restricted.with_restrictions(arguments, known)
     preflight.check_ports(arguments, "0.0.0.0")
-    if installed.knows(server, "--cache-config"):
-        arguments = _with_cache(arguments)
-    else:
-        arguments = flags.with_defaults(arguments, response_cache_byte_size=str(CACHE_SIZE))
     target = run.folder / "backends"
     target.mkdir()
     theirs = installed.backends(server)
@@ -160,18 +152,12 @@ def _embedded(
         arguments = restricted.with_restrictions(arguments, restricted.FLAGS)
     embedded.deepen_stacks()
     preflight.check_ports(arguments, address)
-    arguments = flags.with_defaults(_with_cache(arguments), cache_directory=str(triton / "caches"))
+    arguments = flags.with_defaults(arguments, cache_directory=str(triton / "caches"))
     target = run.folder / "backends"
     embedded.link_backends(triton, BACKENDS, target)
     server = triton / "bin" / "tritonserver"
     arguments = flags.with_defaults(arguments, backend_directory=str(target))
     return [str(server), *_with_names(arguments, run)], env
-
-
-def _with_cache(arguments: list[str]) -> list[str]:
-    if flags.values(arguments, "--response-cache-byte-size"):
-        return arguments
-    return flags.with_defaults(arguments, cache_config=f"local,size={CACHE_SIZE}")
 
 
 def _with_names(arguments: list[str], run: shared_memory.Run) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import types
 
 import numpy as np
@@ -214,3 +215,13 @@ def no_noise(sample, timestep, encoder_hidden_states):
     assert timestep.shape == (len(sample), 1)
     means = encoder_hidden_states.mean(axis=(1, 2)) + timestep[:, 0] / 1000
     return np.tanh(sample + means[:, None, None, None]).astype(np.float32)
+
+
+def answer(sent, seconds=10):
+    """The response of a request that a stage's thread answers."""
+    deadline = time.monotonic() + seconds
+    while not sent.sender.sent:
+        assert time.monotonic() < deadline, "no answer"
+        time.sleep(0.005)
+    (response,) = sent.sender.sent
+    return response

@@ -16,6 +16,7 @@ from pathlib import Path
 import grpc
 import numpy as np
 import pytest
+from grpc_fake import serving
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from triptych import image
@@ -67,13 +68,8 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
 
 @pytest.fixture
 def fake():
-    server = grpc.server(ThreadPoolExecutor(12))
-    fake = FakeTriton()
-    service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(fake, server)
-    fake.url = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
-    server.start()
-    yield fake
-    server.stop(None).wait()
+    with serving(FakeTriton(), 12) as fake:
+        yield fake
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ import time
 import numpy as np
 import pb_utils_fake as fake
 import pytest
+from pb_utils_fake import answer
 
 from triptych.progress import Record
 from triptych.settings import Settings
@@ -57,16 +58,6 @@ def request(*images, kind=fake.Request, length=7):
         negative_prompt_embeds=np.zeros(shape, np.float32),
         settings=np.array(settings, dtype=object),
     )
-
-
-def answer(sent, seconds=10):
-    """The response of a request that the loop's thread answers."""
-    deadline = time.monotonic() + seconds
-    while not sent.sender.sent:
-        assert time.monotonic() < deadline, "no answer"
-        time.sleep(0.005)
-    (response,) = sent.sender.sent
-    return response
 
 
 def error(response):

@@ -10,6 +10,7 @@ import time
 import numpy as np
 import pb_utils_fake as fake
 import pytest
+from pb_utils_fake import answer
 from PIL import Image
 
 from triptych import progress
@@ -109,15 +110,6 @@ def request(text=b"a prompt", kind=fake.Request, **parameters):
     made = kind(INPUT_0=np.array([[text]], dtype=object))
     made.own_parameters = parameters
     return made
-
-
-def answer(sent, seconds=10):
-    deadline = time.monotonic() + seconds
-    while not sent.sender.sent:
-        assert time.monotonic() < deadline, "no answer"
-        time.sleep(0.005)
-    (response,) = sent.sender.sent
-    return response
 
 
 def steps(sent):

@@ -3,11 +3,11 @@
 import base64
 import json
 import threading
-from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import numpy as np
 import pytest
+from grpc_fake import serving
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from triptych import image
@@ -80,13 +80,8 @@ def response(**tensors):
 
 @pytest.fixture
 def fake():
-    server = grpc.server(ThreadPoolExecutor(4))
-    fake = FakeTriton()
-    service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(fake, server)
-    fake.url = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
-    server.start()
-    yield fake
-    server.stop(None).wait()
+    with serving(FakeTriton(), 4) as fake:
+        yield fake
 
 
 @pytest.fixture

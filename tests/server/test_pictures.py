@@ -3,33 +3,32 @@
 from __future__ import annotations
 
 import random
-from pathlib import Path
 
 import numpy as np
-import pytest
 
 from demo.scenes import SHAPES, random_shapes
 from demo.vision import look
 from triptych.client import Client
 
-REPORT = Path(__file__).resolve().parents[2] / "docs" / "demo_model.json"
-
-pytestmark = pytest.mark.skipif(
-    not REPORT.exists(), reason="the UNet in model_repository is not trained yet"
-)
+RIGHT = 16
+"""Of 20 pictures: what the demo model's figures (docs/demo_model.json) let expect, nearly."""
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-def test_a_shape_its_colour_and_its_background(server, shape):
-    rng = random.Random(shape)
-    while True:
+def test_shapes_their_colours_and_their_backgrounds(server):
+    rng = random.Random(0)
+    pictures = []
+    while len(pictures) < 2 * len(SHAPES):
         picture = random_shapes(rng, 1, held_out=False)
-        if picture.shapes[0].shape == shape and picture.shapes[0].size is None:
-            break
-    colour, background = picture.shapes[0].colour, picture.background_colour
-    prompt = f"a {colour} {shape} on a {background} background"
+        shape = picture.shapes[0]
+        if shape.size is None and shape.shape == SHAPES[len(pictures) % len(SHAPES)]:
+            pictures.append(picture)
+    wrong = []
     with Client(server.grpc) as client:
-        drawn = client.generate(prompt, seed=1).image
-    found_background, seen = look(np.asarray(drawn))
-    assert found_background == background, prompt
-    assert seen and (seen[0].shape, seen[0].colour) == (shape, colour), prompt
+        for picture in pictures:
+            (shape,) = picture.shapes
+            prompt = f"a {shape.colour} {shape.shape} on a {picture.background_colour} background"
+            background, seen = look(np.asarray(client.generate(prompt, seed=1).image))
+            assert background == picture.background_colour, prompt
+            if not seen or (seen[0].shape, seen[0].colour) != (shape.shape, shape.colour):
+                wrong.append(prompt)
+    assert len(pictures) - len(wrong) >= RIGHT, wrong

@@ -6,19 +6,16 @@ import base64
 import dataclasses
 import io
 import json
-import zlib
 from typing import Any
 
 import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from triptych import png
 from triptych.errors import InvalidRequest, NotFinite
 from triptych.settings import PICTURE_KEYS, Settings
 
-# Run-length strategy: on pictures of 512x512 with a decoder's fine grain 17 to 20 ms, against 30 to
-# 120 at zlib's default and 18 to 25 at its level 1, in files not larger than the default's.
-_PNG = {"compress_type": zlib.Z_RLE}
 _JPEG = {"quality": 95, "subsampling": 0}
 _WEBP = {"quality": 90, "method": 2}
 
@@ -34,15 +31,14 @@ def encode(sample: np.ndarray, settings: Settings) -> bytes:
     `sample` is [3, height, width], -1 to 1; the settings go with it, for `read_settings`.
     Raises NotFinite for NaN or infinity in it, InvalidRequest for another shape.
     """
-    picture = Image.fromarray(to_pixels(sample))
-    file = io.BytesIO()
+    pixels = to_pixels(sample)
     if settings.output_format == "png":
-        picture.save(file, "PNG", pnginfo=_text_chunks(settings), **_PNG)
-    else:
-        exif = Image.Exif()
-        exif[_IMAGE_DESCRIPTION] = _description(settings)
-        options = _JPEG if settings.output_format == "jpeg" else _WEBP
-        picture.save(file, settings.output_format.upper(), exif=exif, **options)
+        return png.write(pixels, _text_chunks(settings))
+    exif = Image.Exif()
+    exif[_IMAGE_DESCRIPTION] = _description(settings)
+    options = _JPEG if settings.output_format == "jpeg" else _WEBP
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, settings.output_format.upper(), exif=exif, **options)
     return file.getvalue()
 
 

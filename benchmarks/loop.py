@@ -36,7 +36,13 @@ from triptych.settings import Settings
 
 PIPELINE = {"height": 512, "width": 512}
 SCHEDULER = {"_class_name": "DDIMScheduler", "beta_schedule": "scaled_linear"}
-
+LINE = 'parameters { key: "line" value { string_value: "true" } }'
+# A second thread, of no use here, would be in the way of the loop's, which a GPU is not.
+ONE_THREAD = """\
+cpu_execution_accelerator : [
+      { name: "onnxruntime" parameters { key: "cpu_threads" value: "1" } }
+    ]
+    gpu_execution_accelerator :"""
 
 STEPS = 50
 IMAGES = (1, 4, 16)
@@ -45,14 +51,12 @@ EMBEDS = (77, 768)
 
 def write_repository(folder: Path, line: bool) -> Path:
     """unet_loop and a unet that gives its sample back, nearly, and reads its other inputs."""
-    parameters = (
-        {"unet": 'parameters { key: "line" value { string_value: "true" } }'} if line else {}
-    )
     ignored = shutil.ignore_patterns("*.onnx", "*.data")
     for model in ("unet", "unet_loop"):
         shutil.copytree(CHECKOUT / "model_repository" / model, folder / model, ignore=ignored)
-        with open(folder / model / "config.pbtxt", "a") as config:
-            config.write(parameters.get(model, ""))
+    config = folder / "unet" / "config.pbtxt"
+    text = config.read_text().replace("gpu_execution_accelerator :", ONE_THREAD, 1)
+    config.write_text(text + LINE if line else text)
     version = folder / "unet_loop" / "1"
     (version / "pipeline.json").write_text(json.dumps(PIPELINE))
     (version / "scheduler_config.json").write_text(json.dumps(SCHEDULER))

@@ -17,8 +17,12 @@ from pathlib import Path
 
 import diffusers
 import torch
-from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from diffusers import DDIMScheduler, StableDiffusionPipeline
+from transformers import CLIPTokenizer
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks import sd15
 
 BATCH = 8
 SETTINGS = {"num_inference_steps": 50, "guidance_scale": 7.5, "height": 512, "width": 512}
@@ -29,29 +33,11 @@ def pipeline(repository: Path) -> StableDiffusionPipeline:
     scheduler = json.loads((repository / "unet_loop" / "1" / "scheduler_config.json").read_text())
     torch.manual_seed(0)
     with torch.device("cuda"):
-        text_encoder = CLIPTextModel(
-            CLIPTextConfig(
-                vocab_size=49408,
-                hidden_size=768,
-                intermediate_size=3072,
-                num_hidden_layers=12,
-                num_attention_heads=12,
-            )
-        )
-        unet = UNet2DConditionModel(sample_size=64, cross_attention_dim=768)
-        vae = AutoencoderKL(
-            sample_size=512,
-            block_out_channels=(128, 256, 512, 512),
-            down_block_types=("DownEncoderBlock2D",) * 4,
-            up_block_types=("UpDecoderBlock2D",) * 4,
-            layers_per_block=2,
-        )
+        networks = sd15.networks()
     made = StableDiffusionPipeline(
-        vae=vae,
-        text_encoder=text_encoder,
+        **networks,
         tokenizer=CLIPTokenizer.from_pretrained(repository / "tokenizer" / "1"),
-        unet=unet,
-        scheduler=PNDMScheduler.from_config(scheduler),
+        scheduler=DDIMScheduler.from_config(scheduler),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,

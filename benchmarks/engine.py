@@ -3,7 +3,8 @@
     python benchmarks/engine.py REPOSITORY [--rows 2 32]
 
 A line of JSON for each network, batch and way, with CUDA graphs or without: seconds of runs with
-everything on the device already (`engine`), and from the host's memory and back to it (`run`).
+everything on the device already (`engine`), from the host's memory and back to it (`run`), and the
+latter each after a millisecond in which the device had nothing to do (`rested`).
 """
 
 from __future__ import annotations
@@ -37,13 +38,17 @@ def config(repository: Path, model: str) -> dict[str, Any]:
     return json_format.MessageToDict(message, preserving_proto_field_name=True)
 
 
-def seconds(work: Callable[[], object], least: float, runs: int) -> list[float]:
-    """What each run takes: `runs` of them, or as many as fill `least` seconds, after two more."""
+def seconds(work: Callable[[], object], least: float, runs: int, pause: float = 0.0) -> list[float]:
+    """What each run takes: `runs` of them, or as many as fill `least` seconds, after two more.
+
+    `pause` seconds come before each.
+    """
     taken: list[float] = []
     work()
     work()
     end = time.perf_counter() + least
     while len(taken) < runs or (time.perf_counter() < end and len(taken) < 20 * runs):
+        time.sleep(pause)
         begun = time.perf_counter()
         work()
         taken.append(time.perf_counter() - begun)
@@ -75,13 +80,13 @@ def measure(
             (result,) = network.run([request])
             if isinstance(result, Exception):
                 raise result
+            run = functools.partial(network.run, [request])
             line = {
                 "network": model,
                 "batch": batch,
                 "way": way,
-                "run": seconds(
-                    functools.partial(network.run, [request]), options.seconds, options.runs
-                ),
+                "run": seconds(run, options.seconds, options.runs),
+                "rested": seconds(run, options.seconds, options.runs, pause=0.001),
                 "engine": seconds(engine(network, batch), options.seconds, options.runs),
                 "finite": all(np.isfinite(output).all() for output in result.values()),
             }

@@ -34,13 +34,19 @@ from benchmarks import load, machine, tick_log, weightless
 from triptych.pipeline import Pipeline
 from triptych.server.running import RunningServer
 
+LINE, COHORTS = (
+    f'parameters {{ key: "{key}" value {{ string_value: "{value}" }} }}\n'
+    for key, value in (("line", "true"), ("cohorts", "2"))
+)
+GPUS = "instance_group [ { kind: KIND_GPU count: 1 gpus: [ 0, 1 ] } ]\n"
 VARIANTS = {
     "Triton": {},
-    "line": {"unet": {"line": "true"}},
-    "line, 2 cohorts": {"unet": {"line": "true"}, "unet_loop": {"cohorts": "2"}},
-    "Triton, 2 cohorts": {"unet_loop": {"cohorts": "2"}},
+    "line": {"unet": LINE},
+    "line, 2 cohorts": {"unet": LINE, "unet_loop": COHORTS},
+    "Triton, 2 cohorts": {"unet_loop": COHORTS},
+    "line, 2 GPUs": {"unet": LINE + GPUS, "unet_loop": COHORTS},
 }
-"""Ways from the loop to the UNet: parameters added to the models' config.pbtxt."""
+"""Ways from the loop to the UNet: what is added to the models' config.pbtxt."""
 
 NETWORKS = ("text_encoder", "vae_decoder", "unet")
 
@@ -133,6 +139,7 @@ def engine(repository: Path, options: argparse.Namespace, results: Results) -> N
         on_device = f"{name}, on the device"
         results.add("engine", on_device, line["engine"], loading=line["loading"])
         results.add("engine", f"{name}, from and to the host", line["run"])
+        results.add("engine", f"{name}, from and to the host, rested", line["rested"])
 
 
 def serve(repository: Path, options: argparse.Namespace, results: Results) -> None:
@@ -157,13 +164,9 @@ class Served:
         self._ticks = self._scratch / "ticks"
         shutil.copytree(repository, self._repository, copy_function=_link)
         tick_log.install(self._repository, CHECKOUT, self._ticks)
-        for model, parameters in VARIANTS[variant].items():
-            config = self._repository / model / "config.pbtxt"
-            text = config.read_text()
-            config.unlink()
-            for key, value in parameters.items():
-                text += f'parameters {{ key: "{key}" value {{ string_value: "{value}" }} }}\n'
-            config.write_text(text)
+        for model, more in VARIANTS[variant].items():
+            with (self._repository / model / "config.pbtxt").open("a") as config:
+                config.write(more)
         pipeline = Pipeline.load(repository / "unet_loop" / "1")
         self._latents = pipeline.latent_shape(pipeline.height, pipeline.width)
         self._number = 0
@@ -202,7 +205,7 @@ class Served:
         ended = time.monotonic()
         add, name = self._results.add, f"served, {self._variant}, {what}"
         add("serve", name, run.latencies, per_second=run.per_second)
-        if "cohorts" in self._variant and clients > 1:
+        if COHORTS in VARIANTS[self._variant].values() and clients > 1:
             rows //= 2
         periods = tick_log.periods(self._ticks, begun, ended, rows)
         add("serve", f"{name}: a step", periods, rows=rows)
@@ -232,7 +235,9 @@ class Served:
 
     def _requests(self, count: int) -> list[str]:
         first, self._number = self._number, self._number + count
-        settings = {"num_inference_steps": self._options.steps, "guidance_scale": 7.5}
+        # A scheduler that calls the UNet as often as it has steps.
+        settings = {"num_inference_steps": self._options.steps, "scheduler": "ddim"}
+        settings["guidance_scale"] = 7.5
         return [
             json.dumps({"prompt": f"a red circle, number {number}", "seed": number, **settings})
             for number in range(first, first + count)
@@ -280,7 +285,7 @@ def conclusions(results: Results, options: argparse.Namespace) -> list[str]:
     for variant in options.variants:
         one, all_ = (f"served, {variant}, {clients}" for clients in ("1 client", f"{many} clients"))
         rate = results.more(all_, "per_second")
-        batch = many if "cohorts" in variant else 2 * many
+        batch = many if COHORTS in VARIANTS[variant].values() else 2 * many
         busy, usual = f"{all_} while others decode: a step", f"{all_}: a step"
         steps = [
             row["seconds"] for name in (busy, usual) for row in results.rows if row["what"] == name

@@ -9,6 +9,8 @@ import torch
 from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from benchmarks import sd15
+
 MERGES = ["r e", "re d</w>", "b l", "u e</w>", "bl ue</w>"]
 
 
@@ -58,25 +60,7 @@ def write_model(folder: Path, second: bool = False) -> Path:
 def write_full_size(folder: Path) -> Path:
     """A model with the layers and widths of Stable Diffusion 1.5 and random weights."""
     torch.manual_seed(0)
-    tokenizer = _tokenizer(folder)
-    text_encoder = CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=49408,
-            hidden_size=768,
-            intermediate_size=3072,
-            num_hidden_layers=12,
-            num_attention_heads=12,
-        )
-    )
-    unet = UNet2DConditionModel(sample_size=64, cross_attention_dim=768)
-    vae = AutoencoderKL(
-        sample_size=512,
-        block_out_channels=(128, 256, 512, 512),
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        layers_per_block=2,
-    )
-    return _save(folder, tokenizer, text_encoder, unet, vae, "epsilon")
+    return _save(folder, _tokenizer(folder), **sd15.networks(), prediction="epsilon")
 
 
 def _save(folder, tokenizer, text_encoder, unet, vae, prediction: str) -> Path:

@@ -16,9 +16,6 @@ from pathlib import Path
 import pytest
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(CHECKOUT / "tests" / "full"))
-
-import random_models
 
 SECONDS = 600
 BYTES = 24 * 2**30
@@ -30,9 +27,8 @@ def model(tmp_path_factory):
     code = (
         f"import random_models; random_models.write_full_size(random_models.Path({str(folder)!r}))"
     )
-    subprocess.run(
-        [sys.executable, "-c", code], check=True, cwd=Path(random_models.__file__).parent
-    )
+    path = {"PYTHONPATH": f"{CHECKOUT}:{CHECKOUT / 'tests' / 'full'}"}
+    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, **path})
     yield folder
     shutil.rmtree(folder)
 

@@ -68,7 +68,7 @@ def measure(
     """Print the lines of one network."""
     asked = config(repository, model)
     usual = asked.setdefault("parameters", {})
-    for way, parameters in ways(model, usual, batches, options.device).items():
+    for way, parameters in ways(usual, batches, options.device).items():
         asked["parameters"] = parameters
         begun = time.perf_counter()
         network = Network(repository / model / "1", asked)
@@ -93,18 +93,18 @@ def measure(
             print(json.dumps({**line, **about}, default=bool), flush=True)
 
 
-def ways(
-    model: str, usual: dict[str, Any], batches: list[int], device: str
-) -> dict[str, dict[str, Any]]:
-    """Names of what is compared, each with the parameters of config.pbtxt."""
+def ways(usual: dict[str, Any], batches: list[int], device: str) -> dict[str, dict[str, Any]]:
+    """Names of what is compared, each with the parameters of config.pbtxt.
+
+    On CUDA: with graphs and without, and what is usual with the other search for algorithms.
+    """
     plain = {name: value for name, value in usual.items() if name != TUNING}
-    found = {"no graph": plain}
-    if device == "cuda":
-        text = {"string_value": " ".join(map(str, batches))}
-        found = {"graph": {**plain, TUNING: text}, **found}
-        if model == "vae_decoder":
-            found["exhaustive search"] = {**plain, SEARCH: {"string_value": "EXHAUSTIVE"}}
-    return found
+    if device != "cuda":
+        return {"no graph": plain}
+    graph = {**plain, TUNING: {"string_value": " ".join(map(str, batches))}}
+    other = "HEURISTIC" if SEARCH not in usual else "EXHAUSTIVE"
+    searched = {**(graph if TUNING in usual else plain), SEARCH: {"string_value": other}}
+    return {"graph": graph, "no graph": plain, f"{other.lower()} search": searched}
 
 
 def main() -> int:

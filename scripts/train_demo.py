@@ -39,6 +39,7 @@ LEARNING_RATE = 6e-4
 EMA_DECAY = 0.999
 UNCONDITIONAL = 0.1
 CAPTIONS = 2
+DRAWN_AT_ONCE = 5  # batches: to draw takes a few hundred launches, however many pictures
 SAVE_EVERY = 120
 
 
@@ -60,7 +61,7 @@ def main() -> None:
         help="pictures whose latents are kept to learn from",
     )
     parser.add_argument("--vae-batch", type=int, default=48)
-    parser.add_argument("--batch", type=int, default=512)
+    parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     args.deadline = time.time() + 60 * args.stop_after
@@ -87,6 +88,8 @@ class Training:
         self.running = [p for network in networks for p in network.parameters()]
         self.weights = [p.detach().clone() for p in self.running]
         self.average = [w.clone() for w in self.weights]
+        for weight in self.weights:
+            weight.grad = torch.zeros_like(weight)
         self.optimizer = torch.optim.AdamW(self.weights, lr=0, betas=(0.9, 0.99), weight_decay=0.01)
         self.spent, self.steps, self.losses = 0.0, 0, []
         for network in networks:
@@ -98,8 +101,9 @@ class Training:
     def step(self, loss: torch.Tensor) -> bool:
         """One update; False when the time is up."""
         loss.backward()
-        for weight, running in zip(self.weights, self.running):
-            weight.grad, running.grad = running.grad.float(), None
+        torch._foreach_copy_([w.grad for w in self.weights], [p.grad for p in self.running])
+        for running in self.running:
+            running.grad = None
         torch.nn.utils.clip_grad_norm_(self.weights, 1.0)
         self.optimizer.step()
         torch._foreach_copy_([p.data for p in self.running], self.weights)
@@ -170,9 +174,13 @@ def train_vae(args) -> AutoencoderKL:
     vae = AutoencoderKL(**architecture.VAE).to(args.device)
     training = Training("autoencoder", [vae], args.vae_minutes, LEARNING_RATE_VAE, args)
     rng = random.Random(args.seed)
+    ready: list[torch.Tensor] = []
     training.start()
     while True:
-        images = pictures_of([random_picture(rng) for _ in range(args.vae_batch)], args.device)
+        if not ready:
+            scenes = [random_picture(rng) for _ in range(DRAWN_AT_ONCE * args.vae_batch)]
+            ready += pictures_of(scenes, args.device).split(args.vae_batch)
+        images = ready.pop()
         mean, log_variance = (
             vae.quant_conv(vae.encoder(images.to(args.dtype))).float().chunk(2, dim=1)
         )

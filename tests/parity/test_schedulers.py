@@ -94,7 +94,7 @@ def tolerance(name, config, steps):
     v_prediction = config.get("prediction_type") == "v_prediction"
     if name == "pndm" and cosine and v_prediction:
         return 2e-3
-    if name == "euler_ancestral" and (cosine or config.get("rescale_betas_zero_snr")) and steps < 7:
+    if name.startswith("euler") and (cosine or config.get("rescale_betas_zero_snr")) and steps < 7:
         return 5e-4
     return 1e-4
 

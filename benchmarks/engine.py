@@ -4,7 +4,8 @@
 
 A line of JSON for each network, batch and way, with CUDA graphs or without: seconds of runs with
 everything on the device already (`engine`), from the host's memory and back to it (`run`), and the
-latter each after a millisecond in which the device had nothing to do (`rested`).
+latter each after a millisecond in which the device had nothing to do (`rested`). `difference` is to
+the outputs of model.onnx on the CPU, where that has its weights: norm over norm.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import onnxruntime
 from google.protobuf import json_format, text_format
 from tritonclient.grpc import model_config_pb2
 
@@ -62,6 +64,20 @@ def engine(network: Network, batch: int) -> Callable[[], object]:
     return lambda: slot._session.run_with_iobinding(slot._binding, slot._options)
 
 
+def difference(
+    folder: Path, request: dict[str, np.ndarray], result: dict[str, np.ndarray]
+) -> float | None:
+    """How far the outputs are from those of the folder's model.onnx; None where there is none."""
+    if not (folder / "model.onnx").exists():
+        return None
+    session = onnxruntime.InferenceSession(
+        str(folder / "model.onnx"), providers=["CPUExecutionProvider"]
+    )
+    wanted = session.run(list(result), request)
+    errors = [np.linalg.norm(got - one) for got, one in zip(result.values(), wanted)]
+    return float(max(error / np.linalg.norm(one) for error, one in zip(errors, wanted)))
+
+
 def measure(
     repository: Path, model: str, batches: list[int], inputs: Callable, options: argparse.Namespace
 ) -> None:
@@ -88,6 +104,7 @@ def measure(
                 "run": seconds(run, options.seconds, options.runs),
                 "rested": seconds(run, options.seconds, options.runs, pause=0.001),
                 "engine": seconds(engine(network, batch), options.seconds, options.runs),
+                "difference": difference(repository / model / "1", request, result),
                 "finite": all(np.isfinite(output).all() for output in result.values()),
             }
             print(json.dumps({**line, **about}, default=bool), flush=True)

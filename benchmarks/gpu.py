@@ -137,7 +137,8 @@ def engine(repository: Path, options: argparse.Namespace, results: Results) -> N
         name = f"{line['network']}, batch {line['batch']}, {line['way']}"
         results.about[f"{line['network']}, {line['way']}"] = line["provider"]
         on_device = f"{name}, on the device"
-        results.add("engine", on_device, line["engine"], loading=line["loading"])
+        more = {} if line["difference"] is None else {"difference": line["difference"]}
+        results.add("engine", on_device, line["engine"], loading=line["loading"], **more)
         results.add("engine", f"{name}, from and to the host", line["run"])
         results.add("engine", f"{name}, from and to the host, rested", line["rested"])
 

@@ -20,7 +20,8 @@ def test_it_measures_every_part_and_says_what_came_of_it(tmp_path, repository):
         text=True,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    rows = {row["what"]: row["seconds"] for row in json.loads(output.read_text())["rows"]}
+    measured = json.loads(output.read_text())["rows"]
+    rows = {row["what"]: row["seconds"] for row in measured}
     for what in (
         *("unet, batch 2, no graph, on the device", "unet, batch 4, no graph, on the device"),
         *("text_encoder, batch 2, no graph, on the device", "served, line, 1 client"),
@@ -29,6 +30,8 @@ def test_it_measures_every_part_and_says_what_came_of_it(tmp_path, repository):
     ):
         assert rows[what] and min(rows[what]) > 0, what
     assert len(rows["served, line, 1 client: a step"]) == 8, "two between three calls, 4 pictures"
+    differences = [row["difference"] for row in measured if "difference" in row]
+    assert len(differences) == 5 and max(differences) < 1e-5
     assert "line: a step / the UNet alone, 1 client: nan" not in done.stdout
     assert "line: a step / the UNet alone, 1 client: " in done.stdout
 

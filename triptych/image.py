@@ -53,11 +53,14 @@ def to_pixels(sample: np.ndarray) -> np.ndarray:
         raise InvalidRequest("sample", sample.shape, "[3, height, width]")
     if not np.isfinite(sample).all():
         raise NotFinite("the decoded picture is not finite: the VAE or its precision overflowed")
-    pixels = sample.transpose(1, 2, 0) * np.float32(0.5)
-    pixels += np.float32(0.5)
-    np.clip(pixels, 0, 1, out=pixels)
-    pixels *= np.float32(255)
-    return np.ascontiguousarray(np.rint(pixels, out=pixels).astype(np.uint8))
+    pixels = np.empty((*sample.shape[1:], 3), np.uint8)
+    for channel, plane in enumerate(sample):  # one at a time stays in the processor's cache
+        plane = plane * np.float32(0.5)
+        plane += np.float32(0.5)
+        np.clip(plane, 0, 1, out=plane)
+        plane *= np.float32(255)
+        pixels[..., channel] = np.rint(plane, out=plane)
+    return pixels
 
 
 def read_settings(file: bytes) -> Settings:

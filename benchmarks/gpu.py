@@ -31,13 +31,11 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(CHECKOUT))
 
 from benchmarks import load, machine, tick_log, weightless
+from benchmarks.loop import LINE
 from triptych.pipeline import Pipeline
 from triptych.server.running import RunningServer
 
-LINE, COHORTS = (
-    f'parameters {{ key: "{key}" value {{ string_value: "{value}" }} }}\n'
-    for key, value in (("line", "true"), ("cohorts", "2"))
-)
+COHORTS = 'parameters { key: "cohorts" value { string_value: "2" } }\n'
 GPUS = "instance_group [ { kind: KIND_GPU count: 1 gpus: [ 0, 1 ] } ]\n"
 VARIANTS = {
     "Triton": {},
@@ -48,7 +46,11 @@ VARIANTS = {
 }
 """Ways from the loop to the UNet: what is added to the models' config.pbtxt."""
 
-NETWORKS = ("text_encoder", "vae_decoder", "unet")
+
+def rows(variant: str, clients: int) -> int:
+    """Rows of a call of the UNet, two an image, when that many images are in flight."""
+    shared = COHORTS in VARIANTS[variant].values() and clients > 1
+    return clients if shared else 2 * clients
 
 
 class Results:
@@ -192,24 +194,23 @@ class Served:
         self._client = grpcclient.InferenceServerClient(running.grpc)
         load.closed(self._draw, self._requests(1), 1)
         load.closed(self._draw, self._requests(many), many)
-        self._phase("1 client", 1, 2 * scale, rows=2)
+        self._phase("1 client", 1, 2 * scale)
         if time.monotonic() < end:
-            self._phase(f"{many} clients", many, scale * many // 2, rows=2 * many)
+            self._phase(f"{many} clients", many, scale * many // 2)
         if time.monotonic() < end:
             with self._decoding():
-                self._phase(f"{many} clients while others decode", many, many, rows=2 * many)
+                self._phase(f"{many} clients while others decode", many, many)
         self._client.close()
 
-    def _phase(self, what: str, clients: int, pictures: int, rows: int) -> None:
+    def _phase(self, what: str, clients: int, pictures: int) -> None:
         begun = time.monotonic()
         run = load.closed(self._draw, self._requests(pictures), clients)
         ended = time.monotonic()
         add, name = self._results.add, f"served, {self._variant}, {what}"
         add("serve", name, run.latencies, per_second=run.per_second)
-        if COHORTS in VARIANTS[self._variant].values() and clients > 1:
-            rows //= 2
-        periods = tick_log.periods(self._ticks, begun, ended, rows)
-        add("serve", f"{name}: a step", periods, rows=rows)
+        called = rows(self._variant, clients)
+        periods = tick_log.periods(self._ticks, begun, ended, called)
+        add("serve", f"{name}: a step", periods, rows=called)
 
     @contextmanager
     def _decoding(self) -> Iterator[None]:
@@ -236,9 +237,11 @@ class Served:
 
     def _requests(self, count: int) -> list[str]:
         first, self._number = self._number, self._number + count
-        # A scheduler that calls the UNet as often as it has steps.
-        settings = {"num_inference_steps": self._options.steps, "scheduler": "ddim"}
-        settings["guidance_scale"] = 7.5
+        settings = {
+            "num_inference_steps": self._options.steps,
+            "guidance_scale": 7.5,
+            "scheduler": "ddim",  # it calls the UNet as often as it has steps
+        }
         return [
             json.dumps({"prompt": f"a red circle, number {number}", "seed": number, **settings})
             for number in range(first, first + count)
@@ -286,7 +289,6 @@ def conclusions(results: Results, options: argparse.Namespace) -> list[str]:
     for variant in options.variants:
         one, all_ = (f"served, {variant}, {clients}" for clients in ("1 client", f"{many} clients"))
         rate = results.more(all_, "per_second")
-        batch = many if COHORTS in VARIANTS[variant].values() else 2 * many
         busy, usual = f"{all_} while others decode: a step", f"{all_}: a step"
         steps = [
             row["seconds"] for name in (busy, usual) for row in results.rows if row["what"] == name
@@ -301,7 +303,7 @@ def conclusions(results: Results, options: argparse.Namespace) -> list[str]:
             ("a request / the networks alone, 1 client", results.median(one) / request, "<= 1.15"),
             (
                 f"a step / the UNet alone, {many} clients",
-                results.median(usual) / alone("unet", batch),
+                results.median(usual) / alone("unet", rows(variant, many)),
                 "<= 1.04",
             ),
             (

@@ -89,14 +89,8 @@ class Line:
         """The next message; asleep until it may come, by what the last one took."""
         begun = time.perf_counter()
         self._arrival.poll(1e3 * max(0.0, self._usual - AWAKE))
-        message = None
-        while message is None and time.perf_counter() < begun + self._usual + AWAKE:
-            try:
-                message = self._socket.recv(_MESSAGE, socket.MSG_DONTWAIT)
-            except BlockingIOError:
-                os.sched_yield()
-        if message is None:
-            message = self._socket.recv(_MESSAGE)
+        _look(lambda: self._arrival.poll(0), begun + self._usual + AWAKE)
+        message = self._socket.recv(_MESSAGE)
         self._usual = time.perf_counter() - begun
         return message
 
@@ -174,13 +168,7 @@ class Exchange:
     @staticmethod
     def _next(ready: selectors.BaseSelector) -> list[tuple[selectors.SelectorKey, int]]:
         """What there is to do; the next call comes soon after the last."""
-        end = time.perf_counter() + AWAKE
-        while time.perf_counter() < end:
-            found = ready.select(0)
-            if found:
-                return found
-            os.sched_yield()
-        return ready.select()
+        return _look(lambda: ready.select(0), time.perf_counter() + AWAKE) or ready.select()
 
     def _do_jobs(self) -> None:
         for _ in self._woken.recv(_MESSAGE):
@@ -214,6 +202,16 @@ class Exchange:
         except Exception as error:
             return {"error": self._explain(error)}
         return {"tensor": how}
+
+
+def _look(look: Callable[[], list], end: float) -> list:
+    """What `look` finds, asked without sleeping; empty if there is nothing until the time `end`."""
+    found: list = []
+    while not found and time.perf_counter() < end:
+        found = look()
+        if not found:
+            os.sched_yield()
+    return found
 
 
 def _tensor(memory: mmap.mmap, dtype: str, shape: Any, offset: int) -> np.ndarray:

@@ -90,7 +90,9 @@ class Training:
         self.average = [w.clone() for w in self.weights]
         for weight in self.weights:
             weight.grad = torch.zeros_like(weight)
-        self.optimizer = torch.optim.AdamW(self.weights, lr=0, betas=(0.9, 0.99), weight_decay=0.01)
+        self.optimizer = torch.optim.AdamW(
+            self.weights, lr=0, betas=(0.9, 0.99), weight_decay=0.01, fused=True
+        )
         self.spent, self.steps, self.losses = 0.0, 0, []
         for network in networks:
             network.to(args.dtype)

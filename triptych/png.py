@@ -1,15 +1,17 @@
 """PNG files (W3C Recommendation "Portable Network Graphics", third edition), written fast.
 
 Pillow tries five filters on every row, which takes twice as long as the compression: pictures of
-512x512 with fine grain take it 23 ms, and this 7 ms, in files as large. Smooth ones become larger,
+512x512 with fine grain take it 23 ms, and this 7 ms in one thread, in files as large. Smooth ones become larger,
 84 KB in place of 60.
 """
 
 from __future__ import annotations
 
 import io
+import os
 import struct
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from PIL.PngImagePlugin import PngInfo, putchunk
@@ -17,6 +19,8 @@ from PIL.PngImagePlugin import PngInfo, putchunk
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _DEPTH, _RGB = 8, 2
 _UP = 2
+_PIECE = 200_000  # bytes that one thread compresses
+_threads = ThreadPoolExecutor(min(4, os.cpu_count() or 1))
 
 
 def write(pixels: np.ndarray, info: PngInfo) -> bytes:
@@ -27,11 +31,27 @@ def write(pixels: np.ndarray, info: PngInfo) -> bytes:
     putchunk(file, b"IHDR", struct.pack(">IIBBBBB", width, height, _DEPTH, _RGB, 0, 0, 0))
     for kind, content, *_ in info.chunks:
         putchunk(file, kind, content)
-    # Run lengths alone are looked for: grain has no longer matches, and what is smooth has these.
-    deflate = zlib.compressobj(strategy=zlib.Z_RLE)
-    putchunk(file, b"IDAT", deflate.compress(_filtered(pixels)) + deflate.flush())
+    putchunk(file, b"IDAT", _compressed(_filtered(pixels).tobytes()))
     putchunk(file, b"IEND", b"")
     return file.getvalue()
+
+
+def _compressed(data: bytes) -> bytes:
+    """A zlib stream (RFC 1950) of `data`, compressed a piece a thread.
+
+    Deflate (RFC 1951) lets pieces stand one after the other if each ends on a whole byte, as a
+    synchronising flush does, and only the last says that it is the last.
+    """
+    pieces = [data[start : start + _PIECE] for start in range(0, len(data), _PIECE)]
+    ends = [zlib.Z_SYNC_FLUSH] * (len(pieces) - 1) + [zlib.Z_FINISH]
+    body = b"".join(_threads.map(_deflated, pieces, ends))
+    return b"\x78\x01" + body + struct.pack(">I", zlib.adler32(data))
+
+
+def _deflated(piece: bytes, end: int) -> bytes:
+    # Run lengths alone are looked for: grain has no longer matches, and what is smooth has these.
+    deflate = zlib.compressobj(wbits=-zlib.MAX_WBITS, strategy=zlib.Z_RLE)
+    return deflate.compress(piece) + deflate.flush(end)
 
 
 def _filtered(pixels: np.ndarray) -> np.ndarray:

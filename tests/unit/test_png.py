@@ -9,7 +9,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from triptych import png
 
-SIZES = ((1, 1), (8, 3), (3, 8), (64, 65), (256, 256))
+SIZES = ((1, 1), (8, 3), (3, 8), (64, 65), (256, 256), (300, 500))
 
 
 def pictures():

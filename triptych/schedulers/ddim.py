@@ -34,7 +34,10 @@ class DDIM(AlphaSpace):
 
         self.timesteps = timesteps.astype(np.float32)
         self._prev = prev.astype(np.float32)
+        self._unclipped = (prev[:, :1] * x0 + prev[:, 1:]).astype(np.float32)
 
     def step(self, model_output, i, sample, randn):
+        if self._limit is None:
+            return tables.weighted_sum(self._unclipped[i], (sample, model_output))
         x0 = self._predict_x0(model_output, i, sample)
         return tables.weighted_sum(self._prev[i], (x0, sample, model_output))

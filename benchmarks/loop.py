@@ -35,7 +35,11 @@ from triptych.server.running import RunningServer
 from triptych.settings import Settings
 
 PIPELINE = {"height": 512, "width": 512}
-SCHEDULER = {"_class_name": "DDIMScheduler", "beta_schedule": "scaled_linear"}
+SCHEDULER = {
+    "_class_name": "DDIMScheduler",
+    "beta_schedule": "scaled_linear",
+    "clip_sample": False,
+}
 LINE = 'parameters { key: "line" value { string_value: "true" } }\n'
 # A second thread, of no use here, would be in the way of the loop's, which a GPU is not.
 ONE_THREAD = """\

@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 from onnxruntime.transformers.fusion_options import FusionOptions
+from onnxruntime.transformers.onnx_model import OnnxModel
 from onnxruntime.transformers.optimizer import optimize_model
 
 from triptych_export import onnx_files
@@ -28,6 +29,8 @@ EXPECTED = {
     "vae_decoder": ("GroupNorm", "NhwcConv"),
 }
 """Operators that a graph with nothing fused would lack."""
+WIDTHS = {"BiasAdd": (320, 640, 1280), "BiasSplitGelu": (2560, 5120, 10240)}
+"""The lengths of a bias that CUDA's kernels of these operators are made for, and no others."""
 
 
 def fuse(stage: str, folder: Path) -> dict[str, int]:
@@ -36,18 +39,9 @@ def fuse(stage: str, folder: Path) -> dict[str, int]:
     Inputs and output stay in single precision. ExportError where the graph has not the patterns.
     """
     logging.disable(logging.WARNING)
-    patterns = FusionOptions(KINDS[stage])
-    # Of the VAE's attention ONNX Runtime's fusion keeps the weights and forgets the biases.
-    patterns.enable_attention = stage != "vae_decoder"
-    model = optimize_model(
-        _load_with_half_kernels(folder),
-        model_type=KINDS[stage],
-        num_heads=0,
-        hidden_size=0,
-        opt_level=0,
-        optimization_options=patterns,
-        use_gpu=True,
-    )
+    model = _optimized(stage, folder, with_biases=True)
+    if not _widths_have_kernels(model.model):
+        model = _optimized(stage, folder, with_biases=False)
     counts = {name: n for name, n in model.get_fused_operator_statistics().items() if n}
     missing = [name for name in EXPECTED[stage] if name not in counts]
     if missing:
@@ -58,6 +52,32 @@ def fuse(stage: str, folder: Path) -> dict[str, int]:
         model.model.opset_import.append(onnx.helper.make_opsetid(DOMAIN, 1))
     onnx_files.save(model.model, folder, NAME)
     return counts
+
+
+def _optimized(stage: str, folder: Path, with_biases: bool) -> OnnxModel:
+    """The graph with its patterns fused; `with_biases`: also those of WIDTHS."""
+    patterns = FusionOptions(KINDS[stage])
+    # Of the VAE's attention ONNX Runtime's fusion keeps the weights and forgets the biases.
+    patterns.enable_attention = stage != "vae_decoder"
+    patterns.enable_bias_add = patterns.enable_bias_splitgelu = with_biases
+    return optimize_model(
+        _load_with_half_kernels(folder),
+        model_type=KINDS[stage],
+        num_heads=0,
+        hidden_size=0,
+        opt_level=0,
+        optimization_options=patterns,
+        use_gpu=True,
+    )
+
+
+def _widths_have_kernels(graph: onnx.ModelProto) -> bool:
+    weights = {weight.name: weight for weight in graph.graph.initializer}
+    return all(
+        weights[node.input[1]].dims[0] in WIDTHS[node.op_type]
+        for node in graph.graph.node
+        if node.op_type in WIDTHS
+    )
 
 
 def _load_with_half_kernels(folder: Path) -> onnx.ModelProto:

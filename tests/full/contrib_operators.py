@@ -47,6 +47,10 @@ def _group_norm(x, gamma, beta, epsilon, groups, activation):
     return y / (1 + np.exp(-y)) if activation else y
 
 
+def _gelu(x):
+    return x * 0.5 * (1 + _erf(x / np.sqrt(2)))
+
+
 def _single(*arrays):
     return [None if a is None else a.astype(np.float32) for a in arrays]
 
@@ -116,7 +120,7 @@ class BiasSplitGelu(OpRun):
 
     def _run(self, x, bias):
         left, right = np.split(np.add(*_single(x, bias)), 2, axis=-1)
-        return ((left * right * 0.5 * (1 + _erf(right / np.sqrt(2)))).astype(x.dtype),)
+        return ((left * _gelu(right)).astype(x.dtype),)
 
 
 class BiasAdd(OpRun):
@@ -130,8 +134,14 @@ class BiasGelu(OpRun):
     op_domain = "com.microsoft"
 
     def _run(self, x, bias):
-        whole = np.add(*_single(x, bias))
-        return ((whole * 0.5 * (1 + _erf(whole / np.sqrt(2)))).astype(x.dtype),)
+        return (_gelu(np.add(*_single(x, bias))).astype(x.dtype),)
+
+
+class Gelu(OpRun):
+    op_domain = "com.microsoft"
+
+    def _run(self, x, **_):
+        return (_gelu(*_single(x)).astype(x.dtype),)
 
 
 class QuickGelu(OpRun):

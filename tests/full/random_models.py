@@ -14,10 +14,10 @@ from benchmarks import sd15
 MERGES = ["r e", "re d</w>", "b l", "u e</w>", "bl ue</w>"]
 
 
-def write_model(folder: Path, second: bool = False) -> Path:
+def write_model(folder: Path, second: bool = False, widths=(32, 64, 64)) -> Path:
     """A small Stable Diffusion with random weights in `folder`, as diffusers saves it.
 
-    second: with what sets Stable Diffusion 2.x apart from 1.x.
+    second: with what sets Stable Diffusion 2.x apart from 1.x. widths: the UNet's channels.
     """
     torch.manual_seed(0)
     tokenizer = _tokenizer(folder)
@@ -41,7 +41,7 @@ def write_model(folder: Path, second: bool = False) -> Path:
         cross_attention_dim=64,
         attention_head_dim=[2, 4, 4] if second else 4,
         use_linear_projection=second,
-        block_out_channels=(32, 64, 64),
+        block_out_channels=widths,
         down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
         up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
     )

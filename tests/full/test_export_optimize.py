@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -20,9 +21,13 @@ from triptych_export.stages import example, stages
 PLAIN = {"model.onnx", "model.cuda.onnx"}
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["first", "second"])
+SECOND_NARROW = {"second": True}
+FIRST_WIDE = {"widths": (320, 320, 320)}
+
+
+@pytest.fixture(scope="module", params=[FIRST_WIDE, SECOND_NARROW], ids=["first", "second"])
 def model(request, tmp_path_factory) -> Path:
-    return write_model(tmp_path_factory.mktemp("source") / "model", second=request.param)
+    return write_model(tmp_path_factory.mktemp("source") / "model", **request.param)
 
 
 @pytest.fixture(scope="module")
@@ -63,9 +68,17 @@ def test_the_fused_graph_is_that_of_cuda(served):
         for name in ("unet", "vae_decoder")
         for path in (served / name / "1").glob("model.cuda.onnx")
     }
-    assert kinds["unet"] >= {"MultiHeadAttention", "SkipGroupNorm", "NhwcConv", "BiasSplitGelu"}
+    assert kinds["unet"] >= {"MultiHeadAttention", "SkipGroupNorm", "NhwcConv"}
     assert not kinds["unet"] & {"Softmax", "InstanceNormalization", "Conv"}
     assert kinds["vae_decoder"] >= {"GroupNorm", "SkipGroupNorm", "NhwcConv"}
+
+
+def test_biases_are_fused_where_cuda_has_a_kernel_of_their_width(model, served):
+    config = json.loads((model / "unet" / "config.json").read_text())
+    fused = onnx.load(str(served / "unet" / "1" / "model.cuda.onnx"))
+    biases = {node.op_type for node in fused.graph.node} & {"BiasSplitGelu", "BiasAdd"}
+    wide = config["block_out_channels"] == list(FIRST_WIDE["widths"])
+    assert biases == ({"BiasSplitGelu", "BiasAdd"} if wide else set())
 
 
 def test_a_fused_graph_that_did_not_run_is_said(export):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import array
 import json
+import math
 import mmap
 import os
 import select
@@ -18,6 +19,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -64,20 +66,20 @@ class Line:
 
         LineFailed with what the stage says; OSError if it is not there any more.
         """
-        tensors, size = {}, 0
+        tensors, size = [], 0
         for name, value in inputs.items():
-            tensors[name] = (value.dtype.str, value.shape, size)
+            tensors.append((name, (value.dtype.str, value.shape, size)))
             size += -(-value.nbytes // _ALIGNED) * _ALIGNED
         # The output is about as large as one of the inputs.
-        said = {"tensors": tensors, "parameters": dict(parameters), "free": size}
+        said = ("tensors", tuple(tensors)), ("parameters", tuple(parameters.items())), ("free", size)
         handed = self._grow(2 * size)
-        for name, value in inputs.items():
-            _tensor(self._memory, *tensors[name])[...] = value
-        self._socket.sendmsg([json.dumps(said).encode()], handed)
+        for (_, how), value in zip(tensors, inputs.values()):
+            _tensor(self._memory, *how)[...] = value
+        self._socket.sendmsg([_encoded(said)], handed)
         answer = self._receive()
         if not answer:
             raise ConnectionResetError("the stage has hung up")
-        answer = json.loads(answer)
+        answer = _decoded(answer)
         if "error" in answer:
             raise LineFailed(answer["error"])
         return _tensor(self._memory, *answer["tensor"])
@@ -187,21 +189,31 @@ class Exchange:
                 self._callers[caller] = mmap.mmap(file, os.fstat(file).st_size)
                 os.close(file)
             if message:
-                answer = self._answer(self._callers[caller], json.loads(message))
-                caller.send(json.dumps(answer).encode())
+                caller.send(_encoded(self._answer(self._callers[caller], _decoded(message))))
         except OSError:
             return False
         return bool(message)
 
-    def _answer(self, memory: mmap.mmap, said: dict[str, Any]) -> dict[str, Any]:
+    def _answer(self, memory: mmap.mmap, said: dict[str, Any]) -> tuple:
         try:
-            tensors = {name: _tensor(memory, *how) for name, how in said["tensors"].items()}
-            output = self._work(tensors, said["parameters"])
+            tensors = {name: _tensor(memory, *how) for name, how in said["tensors"]}
+            output = self._work(tensors, dict(said["parameters"]))
             how = (output.dtype.str, output.shape, said["free"])
             _tensor(memory, *how)[...] = output
         except Exception as error:
-            return {"error": self._explain(error)}
-        return {"tensor": how}
+            return (("error", self._explain(error)),)
+        return (("tensor", how),)
+
+
+@lru_cache(64)
+def _encoded(said: tuple[tuple[str, Any], ...]) -> bytes:
+    """A message of pairs; call after call says the same, but for what lies in the memory."""
+    return json.dumps(dict(said)).encode()
+
+
+@lru_cache(64)
+def _decoded(message: bytes) -> dict[str, Any]:
+    return json.loads(message)
 
 
 def _look(look: Callable[[], list], end: float) -> list:
@@ -215,5 +227,5 @@ def _look(look: Callable[[], list], end: float) -> list:
 
 
 def _tensor(memory: mmap.mmap, dtype: str, shape: Any, offset: int) -> np.ndarray:
-    count = int(np.prod(shape, dtype=np.int64))
+    count = math.prod(shape)
     return np.frombuffer(memory, dtype, count, offset).reshape(shape)

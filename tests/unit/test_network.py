@@ -210,7 +210,7 @@ def test_cpu_threads(tmp_path):
 
 def test_shapes_for_tensorrt_must_be_the_graphs(loaded):
     def check(**shapes):
-        network.check_profiles(Accelerators(shapes={"opt_shape": shapes}), loaded._inputs)
+        network.check_profiles(Accelerators(shapes={"opt_shape": shapes}), loaded._shapes)
 
     check(rows=(2, 3, 64), number=(2,))
     with pytest.raises(ConfigError, match=r"rows: got '2 4 64'; model\.onnx has \[-1, 3, -1\]"):

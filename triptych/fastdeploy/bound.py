@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -38,35 +39,29 @@ class Bound:
         self._device = device
         self._slots: dict[tuple, _Slot] = {}
 
-    def fits(self, rows: int, shapes: Sequence[tuple[int, ...]]) -> bool:
-        """Whether a batch of that many rows has a slot or can have one.
+    def run(
+        self, parts: Mapping[str, Sequence[np.ndarray]], rows: int
+    ) -> list[np.ndarray] | None:
+        """The outputs for each input's `parts`, stacked, of that many `rows`.
 
-        `shapes` are the inputs' without the batch.
-        """
-        if rows > self._batches[-1]:
-            return False
-        return self._key(rows, shapes) in self._slots or len(self._slots) < self.MOST
-
-    def run(self, parts: Mapping[str, Sequence[np.ndarray]]) -> list[np.ndarray]:
-        """The outputs for each input's `parts`, stacked; only where `fits` says so.
-
-        An array that owns its memory and is read-only is taken to stay as it is: given again to the
+        None where a batch of them, or of that shape, has no slot and can have none any more. An
+        array that owns its memory and is read-only is taken to stay as it is: given again to the
         same slot, it is not copied to the device again.
         """
-        rows = sum(map(len, next(iter(parts.values()))))
-        shapes = [parts[name][0].shape[1:] for name in self._types]
-        key = self._key(rows, shapes)
-        if key not in self._slots:
-            self._slots[key] = self._new(key)
-        slot = self._slots[key]
+        if rows > self._batches[-1]:
+            return None
+        batch = self._batches[bisect_left(self._batches, rows)]
+        key = (batch, *[parts[name][0].shape[1:] for name in self._types])
+        slot = self._slots.get(key)
+        if slot is None:
+            if len(self._slots) == self.MOST:
+                return None
+            slot = self._slots[key] = self._new(key)
         try:
             return slot.run(parts, rows)
         except Exception:
             slot.clear()  # or the rows that failed would be the padding of others
             raise
-
-    def _key(self, rows: int, shapes: Sequence[tuple[int, ...]]) -> tuple:
-        return (next(batch for batch in self._batches if batch >= rows), *shapes)
 
     def _new(self, key: tuple) -> _Slot:
         batch, *shapes = key

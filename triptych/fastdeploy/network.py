@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -55,17 +56,19 @@ class Network:
             chosen, self.provider = providers.choose(accelerators, reasons, device, more)
             self._bound: Bound | None = None
             self._session = _load(folder, chosen, accelerators)
-            self._inputs = {tensor.name: tensor for tensor in self._session.get_inputs()}
+            inputs = {tensor.name: tensor for tensor in self._session.get_inputs()}
             outputs = {tensor.name: tensor for tensor in self._session.get_outputs()}
             self._outputs = _declared(model_config, "output", outputs, complete=False)
-            _declared(model_config, "input", self._inputs, complete=True)
+            _declared(model_config, "input", inputs, complete=True)
+            self._types = {name: _ONNX_TYPES[tensor.type] for name, tensor in inputs.items()}
+            self._shapes = {name: tensor.shape for name, tensor in inputs.items()}
             asked, first = chosen[0][0], self._session.get_providers()[0]
             if first != asked:
                 self.provider = f"{first} ({asked} does not load here)"
             elif first == providers.CUDA and accelerators.gpu_fp16 and not _fused(folder).exists():
                 self.provider += f"; in single precision: no {_fused(folder).name}"
             if first == providers.TENSORRT:
-                check_profiles(accelerators, self._inputs)
+                check_profiles(accelerators, self._shapes)
             if first == providers.CUDA and graphs:
                 self.bind(tuned.graph_batches, ("cuda", device))
             if first != providers.CPU:
@@ -81,8 +84,7 @@ class Network:
 
     def bind(self, batches: Sequence[int], device: tuple[str, int]) -> None:
         """Run on buffers on `device`, ONNX Runtime's name and number, padded up to `batches`."""
-        types = {name: _ONNX_TYPES[tensor.type] for name, tensor in self._inputs.items()}
-        self._bound = Bound(self._session, types, list(self._outputs), batches, device)
+        self._bound = Bound(self._session, self._types, list(self._outputs), batches, device)
 
     def run(
         self, requests: Sequence[Mapping[str, np.ndarray]]
@@ -99,7 +101,7 @@ class Network:
             except InvalidRequest as error:
                 results[position] = error
                 continue
-            shape = tuple(tensors[name].shape[1:] for name in self._inputs)
+            shape = tuple([tensors[name].shape[1:] for name in self._shapes])
             groups.setdefault(shape, []).append(position)
         for positions in groups.values():
             outputs = self._run_group([requests[position] for position in positions])
@@ -132,10 +134,10 @@ class Network:
 
     def _check(self, tensors: Mapping[str, np.ndarray]) -> None:
         """InvalidRequest, naming the tensor, for what the network cannot take."""
-        for name, wanted in self._inputs.items():
+        for name, allowed in self._shapes.items():
             if name not in tensors:
                 raise InvalidRequest(name, None, "every input of the network is needed")
-            shape, allowed = tensors[name].shape, wanted.shape
+            shape = tensors[name].shape
             fits = len(shape) == len(allowed) and all(
                 not isinstance(size, int) or size == got for size, got in zip(allowed, shape)
             )
@@ -144,32 +146,31 @@ class Network:
                 raise InvalidRequest(name, shape, f"shape {sizes}, -1 being any size over 0")
 
     def _run_together(self, requests: Sequence[Mapping[str, np.ndarray]]) -> list[Any]:
-        parts = {name: [tensors[name] for tensors in requests] for name in self._inputs}
-        ends = np.cumsum([len(part) for part in next(iter(parts.values()))])
-        outputs = self._compute(parts)
+        parts = {name: [tensors[name] for tensors in requests] for name in self._types}
+        ends = list(accumulate([len(part) for part in next(iter(parts.values()))]))
+        outputs = self._compute(parts, ends[-1])
         results: list[dict[str, np.ndarray]] = [{} for _ in requests]
         for (name, dtype), output in zip(self._outputs.items(), outputs):
             if len(output) != ends[-1]:
                 raise RuntimeError(f"{name}: {len(output)} rows came out for {ends[-1]}")
             output = output.astype(dtype, copy=False)
-            for result, part in zip(results, np.split(output, ends[:-1])):
-                result[name] = part
+            for result, start, end in zip(results, [0, *ends], ends):
+                result[name] = output[start:end]
         return results
 
-    def _compute(self, parts: Mapping[str, Sequence[np.ndarray]]) -> list[np.ndarray]:
-        """The outputs for each input's parts, stacked."""
+    def _compute(self, parts: Mapping[str, Sequence[np.ndarray]], rows: int) -> list[np.ndarray]:
+        """The outputs for each input's parts, stacked, of that many rows."""
         options = []
         if self._bound is not None:
-            first = [arrays[0] for arrays in parts.values()]
-            rows = sum(map(len, next(iter(parts.values()))))
-            if self._bound.fits(rows, [array.shape[1:] for array in first]):
-                return self._bound.run(parts)
+            outputs = self._bound.run(parts, rows)
+            if outputs is not None:
+                return outputs
             options = [run_options(NO_GRAPH)]
         feeds = {}
-        for name, wanted in self._inputs.items():
+        for name, dtype in self._types.items():
             arrays = parts[name]
             whole = arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
-            feeds[name] = whole.astype(_ONNX_TYPES[wanted.type], copy=False)
+            feeds[name] = whole.astype(dtype, copy=False)
         return self._session.run(list(self._outputs), feeds, *options)
 
     def _warm_up(self, accelerators: Accelerators, tuned: tuning.Tuning) -> None:
@@ -183,12 +184,11 @@ class Network:
             return
         batches = tuned.graph_batches if self._bound else {shape[0] for shape in usual.values()}
         for batch in batches:
-            self._compute(
-                {
-                    name: [np.zeros((batch, *usual[name][1:]), _ONNX_TYPES[tensor.type])]
-                    for name, tensor in self._inputs.items()
-                }
-            )
+            zeros = {
+                name: [np.zeros((batch, *usual[name][1:]), dtype)]
+                for name, dtype in self._types.items()
+            }
+            self._compute(zeros, batch)
 
 
 def network_file(folder: Path, provider: str, fp16: bool) -> Path:
@@ -257,13 +257,13 @@ def _declared(
     return {name: _TRITON_TYPES[data_type] for name, data_type in declared.items()}
 
 
-def check_profiles(accelerators: Accelerators, inputs: Mapping[str, Any]) -> None:
-    """ConfigError unless TensorRT's shapes are those of the graph's inputs."""
+def check_profiles(accelerators: Accelerators, inputs: Mapping[str, Sequence[Any]]) -> None:
+    """ConfigError unless TensorRT's shapes are those of the graph's `inputs`, shapes too."""
     for profile in PROFILES:
         for name, shape in accelerators.shapes.get(profile, {}).items():
             if name not in inputs:
                 raise ConfigError(f"{profile}: no input {name}; allowed: {', '.join(inputs)}")
-            graph = inputs[name].shape
+            graph = inputs[name]
             if len(graph) != len(shape) or any(
                 isinstance(size, int) and size != got for size, got in zip(graph, shape)
             ):

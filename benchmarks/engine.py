@@ -30,7 +30,7 @@ from tritonclient.grpc import model_config_pb2
 from triptych.fastdeploy.network import Network
 from triptych.pipeline import Pipeline
 
-TUNING, SEARCH = "graph_batches", "cudnn_conv_algo_search"
+TUNING = "graph_batches"
 
 
 def config(repository: Path, model: str) -> dict[str, Any]:
@@ -123,15 +123,15 @@ def measure(
 def ways(usual: dict[str, Any], batches: list[int], device: str) -> dict[str, dict[str, Any]]:
     """Names of what is compared, each with the parameters of config.pbtxt.
 
-    On CUDA: with graphs and without, and what is usual with the other search for algorithms.
+    On CUDA: with graphs and without.
     """
     plain = {name: value for name, value in usual.items() if name != TUNING}
     if device != "cuda":
         return {"no graph": plain}
-    graph = {**plain, TUNING: {"string_value": " ".join(map(str, batches))}}
-    other = "HEURISTIC" if SEARCH not in usual else "EXHAUSTIVE"
-    searched = {**(graph if TUNING in usual else plain), SEARCH: {"string_value": other}}
-    return {"graph": graph, "no graph": plain, f"{other.lower()} search": searched}
+    return {
+        "graph": {**plain, TUNING: {"string_value": " ".join(map(str, batches))}},
+        "no graph": plain,
+    }
 
 
 def main() -> int:

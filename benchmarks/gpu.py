@@ -40,8 +40,6 @@ GPUS = "instance_group [ { kind: KIND_GPU count: 1 gpus: [ 0, 1 ] } ]\n"
 VARIANTS = {
     "Triton": {},
     "line": {"unet": LINE},
-    "line, 2 cohorts": {"unet": LINE, "unet_loop": COHORTS},
-    "Triton, 2 cohorts": {"unet_loop": COHORTS},
     "line, 2 GPUs": {"unet": LINE + GPUS, "unet_loop": COHORTS},
 }
 """Ways from the loop to the UNet: what is added to the models' config.pbtxt."""
@@ -167,9 +165,10 @@ class Served:
         self._ticks = self._scratch / "ticks"
         shutil.copytree(repository, self._repository, copy_function=_link)
         tick_log.install(self._repository, CHECKOUT, self._ticks)
-        for model, more in VARIANTS[variant].items():
-            with (self._repository / model / "config.pbtxt").open("a") as config:
-                config.write(more)
+        for model in ("unet", "unet_loop"):
+            config = self._repository / model / "config.pbtxt"
+            text = config.read_text().replace(LINE, "")
+            config.write_text(text + VARIANTS[variant].get(model, ""))
         pipeline = Pipeline.load(repository / "unet_loop" / "1")
         self._latents = pipeline.latent_shape(pipeline.height, pipeline.width)
         self._number = 0
@@ -259,7 +258,7 @@ def diffusers(repository: Path, options: argparse.Namespace, results: Results) -
         print("diffusers: only on CUDA")
         return
     script = [CHECKOUT / "benchmarks" / "diffusers_gpu.py", repository]
-    for line in _lines(script, options.limits["diffusers"]):
+    for line in _lines(script, options.limits["diffusers"], options.diffusers_python):
         results.about["versions"] += f", {line['versions']}" if "versions" in line else ""
         more = {"loading": line["loading"]} if "loading" in line else {}
         what = f"diffusers, {line['way']}, batch {line['batch']}"
@@ -334,6 +333,11 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--parts", default=",".join(PARTS), help="some of them, with commas")
     parser.add_argument("--variants", default="line;Triton", help=f"some of: {'; '.join(VARIANTS)}")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    parser.add_argument(
+        "--diffusers-python",
+        default=sys.executable,
+        help="one whose packages diffusers works with: the server wants NumPy 1",
+    )
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--clients", type=int, default=16)
     parser.add_argument("--pictures", type=int, default=6, help="a client, about")
@@ -354,9 +358,11 @@ def _options() -> argparse.Namespace:
     return options
 
 
-def _lines(script: list[Any], limit: float) -> Iterator[dict[str, Any]]:
+def _lines(
+    script: list[Any], limit: float, python: str = sys.executable
+) -> Iterator[dict[str, Any]]:
     """The lines of JSON that a Python script prints, as they come; its errors go to ours."""
-    command = [sys.executable, *map(str, script)]
+    command = [python, *map(str, script)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=CHECKOUT) as process:
         timer = threading.Timer(limit, process.kill)
         timer.start()

@@ -71,7 +71,11 @@ class Line:
             tensors.append((name, (value.dtype.str, value.shape, size)))
             size += -(-value.nbytes // _ALIGNED) * _ALIGNED
         # The output is about as large as one of the inputs.
-        said = ("tensors", tuple(tensors)), ("parameters", tuple(parameters.items())), ("free", size)
+        said = (
+            ("tensors", tuple(tensors)),
+            ("parameters", tuple(parameters.items())),
+            ("free", size),
+        )
         handed = self._grow(2 * size)
         for (_, how), value in zip(tensors, inputs.values()):
             _tensor(self._memory, *how)[...] = value

@@ -1,4 +1,4 @@
-"""What the export changes in a config.pbtxt: TensorRT's shapes, and where its engine is kept.
+"""What the export changes in a config.pbtxt: TensorRT's shapes and cache, and parameters.
 
 FastDeploy writes the shapes as accelerators called min_shape, opt_shape and max_shape, each with
 one parameter an input: `parameters { key: "sample" value: "2 4 64 64" }`, batch first.
@@ -50,6 +50,14 @@ def with_cache_file(config: str, path: Path) -> str:
         return _CACHE_FILE.sub(lambda match: f"{match.group(1)}{path}{match.group(2)}", config)
     entry = f' parameters {{ key: "cache_file" value: "{path}" }}'
     return _PRECISION.sub(lambda match: match.group(0) + entry, config, count=1)
+
+
+def with_parameter(config: str, name: str, value: str) -> str:
+    """The config.pbtxt `config` with that parameter, unless it says something of it already."""
+    if re.search(rf'key\s*:\s*"{re.escape(name)}"', config):
+        return config
+    entry = f'parameters {{ key: "{name}" value {{ string_value: "{value}" }} }}'
+    return f"{config.rstrip()}\n{entry}\n"
 
 
 def _fit(profile: str, old: int, usual: int) -> int:

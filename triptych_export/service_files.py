@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from triptych_export.config_edits import follow_model, with_cache_file
+from triptych_export.config_edits import follow_model, with_cache_file, with_parameter
 from triptych_export.repository import Replacement
 from triptych_export.scheduler_file import as_in_pipeline
 from triptych_export.source import Source
@@ -24,10 +24,13 @@ def write_service_files(source: Source, numbers: dict, new: Replacement) -> None
             (new.version_folder(model) / name).write_text(text, encoding="utf-8")
 
 
-def fit_configs(source: Source, new: Replacement, with_engine: tuple[str, ...] = ()) -> None:
+def fit_configs(
+    source: Source, new: Replacement, with_engine: tuple[str, ...] = (), line: bool = False
+) -> None:
     """Make the TensorRT shapes in the configurations hold the model's own sizes.
 
-    with_engine: models whose configurations name a file for TensorRT's engine too.
+    with_engine: models whose configurations name a file for TensorRT's engine too. line: whether
+    the loop has a line of its own to the UNet, unless the configuration says so or not already.
     """
     latents = (-source.latent_channels, *source.sample_size)
     embeds = (-source.text_length, -source.hidden_size)
@@ -43,5 +46,7 @@ def fit_configs(source: Source, new: Replacement, with_engine: tuple[str, ...] =
         config = follow_model(old, sizes)
         if model in with_engine:
             config = with_cache_file(config, (new.output / model / ENGINE).resolve())
+        if model == "unet" and line:
+            config = with_parameter(config, "line", "true")
         if config != old:
             new.set_config(model, config)

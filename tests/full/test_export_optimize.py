@@ -81,6 +81,12 @@ def test_biases_are_fused_where_cuda_has_a_kernel_of_their_width(model, served):
     assert biases == ({"BiasSplitGelu", "BiasAdd"} if wide else set())
 
 
+def test_the_loop_of_a_gpu_has_a_line_to_its_unet(served):
+    assert (
+        'key: "line" value { string_value: "true" }' in (served / "unet/config.pbtxt").read_text()
+    )
+
+
 def test_a_fused_graph_that_did_not_run_is_said(export):
     assert "CUDAExecutionProvider" not in onnxruntime.get_available_providers()
     for name in ("text_encoder", "unet", "vae_decoder"):

@@ -140,26 +140,16 @@ def test_rows_that_failed_are_no_others_padding(tmp_path):
     np.testing.assert_array_equal(result["rows"], [[[0, 1], [2, 3], [8, 9]]])
 
 
-@pytest.mark.parametrize(
-    ("parameters", "expected"),
-    [
-        ({}, tuning.Tuning((), "EXHAUSTIVE")),
-        ({"graph_batches": "4 1 2"}, tuning.Tuning((1, 2, 4), "EXHAUSTIVE")),
-        ({"cudnn_conv_algo_search": "HEURISTIC"}, tuning.Tuning((), "HEURISTIC")),
-    ],
-)
-def test_parameters(parameters, expected):
-    entries = {key: {"string_value": value} for key, value in parameters.items()}
-    assert tuning.parse({"parameters": entries}) == expected
+@pytest.mark.parametrize(("text", "expected"), [("", ()), ("4 1 2", (1, 2, 4))])
+def test_graph_batches(text, expected):
+    parameters = {"graph_batches": {"string_value": text}} if text else {}
+    assert tuning.graph_batches({"parameters": parameters}) == expected
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [("graph_batches", "0"), ("graph_batches", "two"), ("cudnn_conv_algo_search", "FAST")],
-)
-def test_parameters_that_cannot_be(name, value):
-    with pytest.raises(ConfigError, match=f"{name}: got .*; allowed: "):
-        tuning.parse({"parameters": {name: {"string_value": value}}})
+@pytest.mark.parametrize("text", ["0", "two"])
+def test_graph_batches_that_cannot_be(text):
+    with pytest.raises(ConfigError, match=r"graph_batches: got .*; allowed: "):
+        tuning.graph_batches({"parameters": {"graph_batches": {"string_value": text}}})
 
 
 @pytest.fixture

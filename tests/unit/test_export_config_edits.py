@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from triptych_export.config_edits import follow_model, with_cache_file
+from triptych_export.config_edits import follow_model, with_cache_file, with_parameter
 
 REPOSITORY = Path(__file__).resolve().parents[2] / "model_repository"
 
@@ -93,3 +93,12 @@ def test_the_committed_configurations_are_understood(model, count):
         changed = f'key: "{name}" value: "{" ".join([batch, *["999"] * len(rest)])}"'
         assert changed in new
     assert "cache_file" in with_cache_file(config, "/engine")
+
+
+def test_a_parameter_is_added_where_there_is_none():
+    line = 'parameters { key: "line" value { string_value: "%s" } }\n'
+    with_line = with_parameter(CONFIG, "line", "true")
+    assert with_line == CONFIG.rstrip() + "\n" + line % "true"
+    assert with_parameter(with_line, "line", "true") == with_line
+    without = CONFIG + line % "false"
+    assert with_parameter(without, "line", "true") == without

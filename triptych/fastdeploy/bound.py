@@ -39,9 +39,7 @@ class Bound:
         self._device = device
         self._slots: dict[tuple, _Slot] = {}
 
-    def run(
-        self, parts: Mapping[str, Sequence[np.ndarray]], rows: int
-    ) -> list[np.ndarray] | None:
+    def run(self, parts: Mapping[str, Sequence[np.ndarray]], rows: int) -> list[np.ndarray] | None:
         """The outputs for each input's `parts`, stacked, of that many `rows`.
 
         None where a batch of them, or of that shape, has no slot and can have none any more. An

@@ -48,11 +48,11 @@ class Network:
         Raises ModelFileError for a missing or damaged file, ConfigError for a config.pbtxt that
         does not fit the network or this backend.
         """
-        accelerators, tuned = parse(model_config), tuning.parse(model_config)
+        accelerators, graph_batches = parse(model_config), tuning.graph_batches(model_config)
         reasons = providers.unusable(onnxruntime.get_available_providers())
 
         def start(graphs: bool) -> None:
-            more = tuned.options(graphs)
+            more = tuning.cuda_options(graphs)
             chosen, self.provider = providers.choose(accelerators, reasons, device, more)
             self._bound: Bound | None = None
             self._session = _load(folder, chosen, accelerators)
@@ -70,14 +70,14 @@ class Network:
             if first == providers.TENSORRT:
                 check_profiles(accelerators, self._shapes)
             if first == providers.CUDA and graphs:
-                self.bind(tuned.graph_batches, ("cuda", device))
+                self.bind(graph_batches, ("cuda", device))
             if first != providers.CPU:
-                self._warm_up(accelerators, tuned)
+                self._warm_up(accelerators, graph_batches)
 
         try:
-            start(graphs=bool(tuned.graph_batches))
+            start(graphs=bool(graph_batches))
         except Exception as error:
-            if not (tuned.graph_batches and self.provider.startswith(providers.CUDA)):
+            if not (graph_batches and self.provider.startswith(providers.CUDA)):
                 raise
             start(graphs=False)
             self.provider += f"; no CUDA graphs: {_line(error)}"
@@ -173,7 +173,7 @@ class Network:
             feeds[name] = whole.astype(dtype, copy=False)
         return self._session.run(list(self._outputs), feeds, *options)
 
-    def _warm_up(self, accelerators: Accelerators, tuned: tuning.Tuning) -> None:
+    def _warm_up(self, accelerators: Accelerators, graph_batches: Sequence[int]) -> None:
         """Run what is usual, opt_shape, in every batch that has a graph, else in its own.
 
         Finds cuDNN's algorithms, builds TensorRT's engine and records graphs before the first
@@ -182,7 +182,7 @@ class Network:
         usual = accelerators.shapes.get("opt_shape")
         if not usual:
             return
-        batches = tuned.graph_batches if self._bound else {shape[0] for shape in usual.values()}
+        batches = graph_batches if self._bound else {shape[0] for shape in usual.values()}
         for batch in batches:
             zeros = {
                 name: [np.zeros((batch, *usual[name][1:]), dtype)]

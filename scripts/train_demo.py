@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--vae-minutes", type=float, default=3.3)
     parser.add_argument(
-        "--minutes", type=float, default=17, help="for the text encoder and the UNet"
+        "--minutes", type=float, default=17.5, help="for the text encoder and the UNet"
     )
     parser.add_argument("--stop-after", type=float, default=math.inf, help="minutes, for this run")
     parser.add_argument(

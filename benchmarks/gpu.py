@@ -30,7 +30,7 @@ import tritonclient.grpc as grpcclient
 CHECKOUT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(CHECKOUT))
 
-from benchmarks import load, machine, tick_log, weightless
+from benchmarks import load, machine, stage_times, tick_log, weightless
 from benchmarks.loop import LINE
 from triptych.pipeline import Pipeline
 from triptych.server.running import RunningServer
@@ -202,14 +202,17 @@ class Served:
         self._client.close()
 
     def _phase(self, what: str, clients: int, pictures: int) -> None:
-        begun = time.monotonic()
+        before, begun = stage_times.snapshot(self._client), time.monotonic()
         run = load.closed(self._draw, self._requests(pictures), clients)
-        ended = time.monotonic()
+        ended, after = time.monotonic(), stage_times.snapshot(self._client)
         add, name = self._results.add, f"served, {self._variant}, {what}"
         add("serve", name, run.latencies, per_second=run.per_second)
         called = rows(self._variant, clients)
         periods = tick_log.periods(self._ticks, begun, ended, called)
         add("serve", f"{name}: a step", periods, rows=called)
+        for stage, parts in stage_times.between(before, after, pictures).items():
+            more = {f"{part}, ms": 1e3 * value for part, value in parts.items()}
+            add("serve", f"{name}: {stage}, a picture", [sum(parts.values())], **more)
 
     @contextmanager
     def _decoding(self) -> Iterator[None]:

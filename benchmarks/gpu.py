@@ -34,8 +34,9 @@ from benchmarks import load, machine, stage_times, tick_log, weightless
 from benchmarks.loop import LINE
 from triptych.pipeline import Pipeline
 from triptych.server.running import RunningServer
+from triptych_export.config_edits import parameter
 
-COHORTS = 'parameters { key: "cohorts" value { string_value: "2" } }\n'
+COHORTS = parameter("cohorts", "2")
 GPUS = "instance_group [ { kind: KIND_GPU count: 1 gpus: [ 0, 1 ] } ]\n"
 VARIANTS = {
     "Triton": {},

@@ -33,6 +33,7 @@ from triptych.loop import DenoisingLoop
 from triptych.pipeline import Pipeline
 from triptych.server.running import RunningServer
 from triptych.settings import Settings
+from triptych_export.config_edits import parameter
 
 PIPELINE = {"height": 512, "width": 512}
 SCHEDULER = {
@@ -40,7 +41,7 @@ SCHEDULER = {
     "beta_schedule": "scaled_linear",
     "clip_sample": False,
 }
-LINE = 'parameters { key: "line" value { string_value: "true" } }\n'
+LINE = parameter("line", "true")
 # A second thread, of no use here, would be in the way of the loop's, which a GPU is not.
 ONE_THREAD = """\
 cpu_execution_accelerator : [

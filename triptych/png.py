@@ -31,13 +31,13 @@ def write(pixels: np.ndarray, info: PngInfo) -> bytes:
     putchunk(file, b"IHDR", struct.pack(">IIBBBBB", width, height, _DEPTH, _RGB, 0, 0, 0))
     for kind, content, *_ in info.chunks:
         putchunk(file, kind, content)
-    putchunk(file, b"IDAT", _compressed(_filtered(pixels).tobytes()))
+    putchunk(file, b"IDAT", _compressed(_filtered(pixels).ravel()))
     putchunk(file, b"IEND", b"")
     return file.getvalue()
 
 
-def _compressed(data: bytes) -> bytes:
-    """A zlib stream (RFC 1950) of `data`, compressed a piece a thread.
+def _compressed(data: np.ndarray) -> bytes:
+    """A zlib stream (RFC 1950) of `data`, uint8 [bytes], compressed a piece a thread.
 
     Deflate (RFC 1951) lets pieces stand one after the other if each ends on a whole byte, as a
     synchronising flush does, and only the last says that it is the last.
@@ -48,7 +48,7 @@ def _compressed(data: bytes) -> bytes:
     return b"\x78\x01" + body + struct.pack(">I", zlib.adler32(data))
 
 
-def _deflated(piece: bytes, end: int) -> bytes:
+def _deflated(piece: np.ndarray, end: int) -> bytes:
     # Run lengths alone are looked for: grain has no longer matches, and what is smooth has these.
     deflate = zlib.compressobj(wbits=-zlib.MAX_WBITS, strategy=zlib.Z_RLE)
     return deflate.compress(piece) + deflate.flush(end)

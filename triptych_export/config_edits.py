@@ -52,12 +52,16 @@ def with_cache_file(config: str, path: Path) -> str:
     return _PRECISION.sub(lambda match: match.group(0) + entry, config, count=1)
 
 
+def parameter(name: str, value: str) -> str:
+    """The line of a config.pbtxt that sets a model's parameter."""
+    return f'parameters {{ key: "{name}" value {{ string_value: "{value}" }} }}\n'
+
+
 def with_parameter(config: str, name: str, value: str) -> str:
     """The config.pbtxt `config` with that parameter, unless it says something of it already."""
     if re.search(rf'key\s*:\s*"{re.escape(name)}"', config):
         return config
-    entry = f'parameters {{ key: "{name}" value {{ string_value: "{value}" }} }}'
-    return f"{config.rstrip()}\n{entry}\n"
+    return f"{config.rstrip()}\n{parameter(name, value)}"
 
 
 def _fit(profile: str, old: int, usual: int) -> int:

@@ -26,10 +26,8 @@ def test_it_measures_every_part_and_says_what_came_of_it(tmp_path, repository):
         *("unet, batch 2, no graph, on the device", "unet, batch 4, no graph, on the device"),
         *("text_encoder, batch 2, no graph, on the device", "served, line, 1 client"),
         *("served, line, 1 client: a step", "served, line, 2 clients while others decode"),
-        *(
-            "served, line: vae_decoder beside it",
-            "served, line, 1 client: image_encoder, a picture",
-        ),
+        "served, line: vae_decoder beside it",
+        "served, line, 1 client: image_encoder, a picture",
     ):
         assert rows[what] and min(rows[what]) > 0, what
     assert len(rows["served, line, 1 client: a step"]) == 8, "two between three calls, 4 pictures"

@@ -7,6 +7,7 @@ import pytest
 
 from tests.server.calls import SMALL, Calls, metrics, request
 from triptych.server.running import RunningServer
+from triptych_export.config_edits import parameter
 
 CALLS = ("nv_inference_exec_count", "unet")
 STEPS = ("triptych_steps_total", "unet_loop")
@@ -19,7 +20,7 @@ def lined(repository, tmp_path_factory):
     shutil.copytree(repository, copy, copy_function=shutil.copyfile)
     for model, name, value in (("unet", "line", "true"), ("unet_loop", "cohorts", "2")):
         with open(copy / model / "config.pbtxt", "a") as config:
-            config.write(f'parameters {{ key: "{name}" value {{ string_value: "{value}" }} }}\n')
+            config.write(parameter(name, value))
     with RunningServer(copy, tmp_path_factory.mktemp("log") / "server.log") as running:
         calls = Calls(running.grpc)
         yield running, calls

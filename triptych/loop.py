@@ -192,8 +192,8 @@ class _Ticks:
             self._buffers.pop(flight.shape, None)
         if not isinstance(result, Exception):
             self._tell(self._observer.finished)
-        self._tell(self._observer.in_flight, len(self.flights))
         self._tell(flight.done, result)
+        self._tell(self._observer.in_flight, len(self.flights))
 
     def tick(self) -> None:
         """One call for the images whose turn it is."""

@@ -8,19 +8,18 @@ large. Smooth ones become larger, 84 KB in place of 60.
 from __future__ import annotations
 
 import io
-import os
 import struct
 import zlib
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from PIL.PngImagePlugin import PngInfo, putchunk
 
+from triptych.threads import pool
+
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _DEPTH, _RGB = 8, 2
 _UP = 2
-_PIECE = 200_000  # bytes that one thread compresses
-_threads = ThreadPoolExecutor(min(4, os.cpu_count() or 1))
+_PIECE = 100_000  # bytes that one thread compresses
 
 
 def write(pixels: np.ndarray, info: PngInfo) -> bytes:
@@ -44,7 +43,7 @@ def _compressed(data: np.ndarray) -> bytes:
     """
     pieces = [data[start : start + _PIECE] for start in range(0, len(data), _PIECE)]
     ends = [zlib.Z_SYNC_FLUSH] * (len(pieces) - 1) + [zlib.Z_FINISH]
-    body = b"".join(_threads.map(_deflated, pieces, ends))
+    body = b"".join(pool.map(_deflated, pieces, ends))
     return b"\x78\x01" + body + struct.pack(">I", zlib.adler32(data))
 
 

@@ -16,11 +16,14 @@ from onnxruntime.transformers.onnx_model import OnnxModel
 from onnxruntime.transformers.optimizer import optimize_model
 
 from triptych_export import onnx_files
+from triptych_export.channels_last import ChannelsLast
 from triptych_export.errors import ExportError
+from triptych_export.folded_biases import ADD_WIDTHS, FoldedBiases
+from triptych_export.joined_products import JoinedProducts
+from triptych_export.rewriting import DOMAIN
+from triptych_export.separate_heads import SeparateHeads
 
 NAME = "model.cuda.onnx"
-DOMAIN = "com.microsoft"
-"""Of ONNX Runtime's own operators."""
 KINDS = {"text_encoder": "clip", "unet": "unet", "vae_decoder": "vae"}
 """What ONNX Runtime's optimizer calls the stages."""
 EXPECTED = {
@@ -29,8 +32,10 @@ EXPECTED = {
     "vae_decoder": ("GroupNorm", "NhwcConv"),
 }
 """Operators that a graph with nothing fused would lack."""
-WIDTHS = {"BiasAdd": (320, 640, 1280), "BiasSplitGelu": (2560, 5120, 10240)}
+WIDTHS = {"BiasAdd": ADD_WIDTHS, "BiasSplitGelu": (2560, 5120, 10240)}
 """The lengths of a bias that CUDA's kernels of these operators are made for, and no others."""
+REWRITINGS = (ChannelsLast, FoldedBiases, SeparateHeads, JoinedProducts)
+"""What is done to the graph after ONNX Runtime's fusion, in this order."""
 
 
 def fuse(stage: str, folder: Path) -> dict[str, int]:
@@ -48,6 +53,8 @@ def fuse(stage: str, folder: Path) -> dict[str, int]:
         raise ExportError(f"{stage}: ONNX Runtime found no {', '.join(missing)} to fuse")
     model.convert_float_to_float16(keep_io_types=True)
     model.topological_sort()
+    for rewriting in REWRITINGS:
+        rewriting(model).run()
     if DOMAIN not in {known.domain for known in model.model.opset_import}:
         model.model.opset_import.append(onnx.helper.make_opsetid(DOMAIN, 1))
     onnx_files.save(model.model, folder, NAME)

@@ -106,12 +106,15 @@ class MultiHeadAttention(OpRun):
     op_domain = "com.microsoft"
 
     def _run(self, query, key=None, value=None, num_heads=None, **_):
-        assert value is None, "keys and values come packed"
         if key is None:
-            q, k, v = (query[..., i, :].astype(np.float32) for i in range(3))
+            parts = (query[..., i, :] for i in range(3))
+        elif value is None:
+            parts = (query, key[..., 0, :], key[..., 1, :])
         else:
-            k, v = (key[..., i, :].astype(np.float32) for i in range(2))
-            q = query.reshape(*query.shape[:2], num_heads, -1).astype(np.float32)
+            parts = (query, key, value)
+        q, k, v = (
+            part.reshape(*part.shape[:2], num_heads, -1).astype(np.float32) for part in parts
+        )
         return (_attention(q, k, v).astype(query.dtype),)
 
 

@@ -59,7 +59,7 @@ class RunningServer:
             )
 
     def wait_ready(self, seconds: float = 120) -> None:
-        """Return when every model is ready; Unfit, with the log's end, if that does not come."""
+        """Return when `is_ready`; Unfit, with the log's end, if that does not come."""
         deadline = time.monotonic() + seconds
         while not self.is_ready():
             if self.process.poll() is not None:
@@ -70,13 +70,16 @@ class RunningServer:
             time.sleep(0.05)
 
     def is_ready(self) -> bool:
-        """Whether the server says that all its models are ready."""
-        url = f"http://{self.http}/v2/health/ready"
+        """Whether all models are ready, and the metrics, whose port Triton opens last."""
+        urls = f"http://{self.http}/v2/health/ready", f"http://{self.metrics}/metrics"
         try:
-            with urllib.request.urlopen(url, timeout=5) as reply:
-                return reply.status == 200
+            for url in urls:
+                with urllib.request.urlopen(url, timeout=5) as reply:
+                    if reply.status != 200:
+                        return False
         except OSError:
             return False
+        return True
 
     def stop(self) -> int:
         """End the server in its orderly way; its exit code."""

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from onnx import NodeProto, helper
 from onnxruntime.transformers.onnx_model import OnnxModel
 
-from triptych_export.rewriting import Rewriting
+from triptych_export.rewriting import Rewriting, attributes
 
 TO_FIRST, TO_LAST = [0, 3, 1, 2], [0, 2, 3, 1]
 """The axes that a Transpose from NHWC to NCHW takes in order, and one back."""
@@ -30,39 +30,39 @@ class ChannelsLast(Rewriting):
             if _is_transpose(node, TO_FIRST):
                 self._last[node.output[0]] = node.input[0]
             return [node]
-        attributes = {one.name: helper.get_attribute_value(one) for one in node.attribute}
+        given = attributes(node)
         last = self._last[node.input[0]]
         if _is_transpose(node, TO_LAST):
             self._instead[node.output[0]] = last
             return []
-        if node.op_type == "Shape" and not attributes:
+        if node.op_type == "Shape" and not given:
             shape = f"{node.output[0]}.last"
             return [
                 helper.make_node("Shape", [last], [shape]),
                 self._picked(shape, TO_FIRST, node.output[0]),
             ]
-        if node.op_type == "Resize" and "axes" not in attributes:
+        if node.op_type == "Resize" and "axes" not in given:
             numbers = [name and f"{node.output[0]}.{name}.last" for name in node.input[1:]]
             picked = [
                 self._picked(name, TO_LAST, new)
                 for name, new in zip(node.input[1:], numbers)
                 if name
             ]
-            return [*picked, *self._moved(node, [last, *numbers], **attributes)]
+            return [*picked, *self._moved(node, [last, *numbers], **given)]
         if all(name in self._last for name in node.input):
             inputs = [self._last[name] for name in node.input]
             if node.op_type == "Add":
                 return self._moved(node, inputs)
-            if node.op_type == "Concat" and attributes["axis"] == 1:
+            if node.op_type == "Concat" and given["axis"] == 1:
                 return self._moved(node, inputs, axis=3)
         return [node]
 
-    def _moved(self, node: NodeProto, inputs: list[str], **attributes) -> list[NodeProto]:
+    def _moved(self, node: NodeProto, inputs: list[str], **given) -> list[NodeProto]:
         """The node with its channels last, and a Transpose for whoever wants them first."""
         (output,) = node.output
         self._last[output] = f"{output}.last"
         return [
-            helper.make_node(node.op_type, inputs, [self._last[output]], node.name, **attributes),
+            helper.make_node(node.op_type, inputs, [self._last[output]], node.name, **given),
             helper.make_node("Transpose", [self._last[output]], [output], perm=TO_FIRST),
         ]
 

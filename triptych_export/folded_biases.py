@@ -12,7 +12,7 @@ import numpy as np
 from onnx import NodeProto, helper
 from onnxruntime.transformers.onnx_model import OnnxModel
 
-from triptych_export.rewriting import DOMAIN, Rewriting
+from triptych_export.rewriting import DOMAIN, Rewriting, attributes
 
 ADD_WIDTHS = (320, 640, 1280)
 """The lengths of a bias that CUDA's kernel of BiasAdd is made for, and no others."""
@@ -23,6 +23,7 @@ class FoldedBiases(Rewriting):
 
     def __init__(self, model: OnnxModel) -> None:
         super().__init__(model)
+        self._producers = model.output_name_to_node()
         self._readers = {
             name: [node for node in nodes if node.op_type != "Shape"]
             for name, nodes in model.input_name_to_nodes().items()
@@ -57,13 +58,12 @@ class FoldedBiases(Rewriting):
         name = node.output[0]
         shape, rows, bias = (f"{name}.{part}" for part in ("shape", "rows", "rows of bias"))
         width = self.constant(f"{name}.width", [1])
-        attributes = {one.name: helper.get_attribute_value(one) for one in node.attribute}
         return [
             helper.make_node("Shape", [node.input[0]], [shape], start=0, end=1),
             helper.make_node("Concat", [shape, width], [rows], axis=0),
             helper.make_node("Expand", [self._bias(node, found), rows], [bias]),
             helper.make_node(
-                "SkipGroupNorm", [*node.input, bias], [name], domain=DOMAIN, **attributes
+                "SkipGroupNorm", [*node.input, bias], [name], domain=DOMAIN, **attributes(node)
             ),
         ]
 
@@ -75,7 +75,7 @@ class FoldedBiases(Rewriting):
         """
         tokens = node.input[0]
         norms = [one for one in self._readers[tokens] if one.op_type == "SkipLayerNormalization"]
-        reshape = self.model.output_name_to_node().get(tokens)
+        reshape = self._producers.get(tokens)
         if reshape is None or reshape.op_type != "Reshape" or len(self._readers[tokens]) != 2:
             return [node]
         found = self._folding(reshape.input[0])
@@ -87,7 +87,6 @@ class FoldedBiases(Rewriting):
         norms[0].input[4] = self._sum(f"{norms[0].output[0]}.bias", [bias, norms[0].input[4]])
         kind = self.values(node.input[1]).dtype
         value = helper.make_tensor("zero", helper.np_dtype_to_tensor_dtype(kind), [1], [0])
-        epsilon = next(one.f for one in node.attribute if one.name == "epsilon")
         return [
             helper.make_node("Shape", [tokens], [shape], start=1),
             helper.make_node("ConstantOfShape", [shape], [zeros], value=value),
@@ -96,7 +95,7 @@ class FoldedBiases(Rewriting):
                 [tokens, zeros, *node.input[1:3], bias],
                 [name],
                 domain=DOMAIN,
-                epsilon=epsilon,
+                epsilon=attributes(node).get("epsilon", 1e-5),
             ),
         ]
 

@@ -12,7 +12,7 @@ import numpy as np
 from onnx import NodeProto, helper
 from onnxruntime.transformers.onnx_model import OnnxModel
 
-from triptych_export.rewriting import Rewriting
+from triptych_export.rewriting import Rewriting, attributes
 
 OF_ONE_LAYER = 3
 """Queries, keys and values of one layer read the same, and stay apart: see SeparateHeads."""
@@ -24,8 +24,8 @@ class JoinedProducts(Rewriting):
         alike: dict[tuple, list[NodeProto]] = defaultdict(list)
         for node in model.nodes():
             if node.op_type in ("Gemm", "MatMul") and set(node.input[1:]) <= set(self.weights):
-                attributes = tuple(sorted(one.SerializeToString() for one in node.attribute))
-                alike[node.op_type, node.input[0], len(node.input), attributes].append(node)
+                given = tuple(sorted(attributes(node).items()))
+                alike[node.op_type, node.input[0], len(node.input), given].append(node)
         self._groups = {
             node.output[0]: group
             for group in alike.values()
@@ -41,9 +41,9 @@ class JoinedProducts(Rewriting):
 
     def _joined(self, group: list[NodeProto]) -> list[NodeProto]:
         first = group[0]
-        attributes = {one.name: helper.get_attribute_value(one) for one in first.attribute}
+        given = attributes(first)
         name = f"{first.output[0]}.joined"
-        across = 0 if attributes.get("transB") else 1
+        across = 0 if given.get("transB") else 1
         widths = [self.weights[node.input[1]].dims[across] for node in group]
         weights = [
             self.constant(
@@ -55,6 +55,6 @@ class JoinedProducts(Rewriting):
         outputs = [node.output[0] for node in group]
         cuts = self.constant(f"{name}.widths", widths)
         return [
-            helper.make_node(first.op_type, [first.input[0], *weights], [name], **attributes),
+            helper.make_node(first.op_type, [first.input[0], *weights], [name], **given),
             helper.make_node("Split", [name, cuts], outputs, axis=-1),
         ]

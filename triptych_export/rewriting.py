@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
-from onnx import NodeProto, numpy_helper
+from onnx import NodeProto, helper, numpy_helper
 from onnxruntime.transformers.onnx_model import OnnxModel
 
 DOMAIN = "com.microsoft"
@@ -38,3 +39,8 @@ class Rewriting:
     def values(self, name: str) -> np.ndarray:
         """Of a weight."""
         return numpy_helper.to_array(self.weights[name])
+
+
+def attributes(node: NodeProto) -> dict[str, Any]:
+    """As `helper.make_node` takes them."""
+    return {one.name: helper.get_attribute_value(one) for one in node.attribute}

@@ -47,7 +47,7 @@ class FoldedBiases(Rewriting):
         found = self._folding(node.input[0], node.input[3])
         if found:
             own = [node.input.pop()] if len(node.input) == 5 else []
-            node.input.append(self._bias(node, found, own))
+            node.input.append(self._bias(node, found, *own))
         return [node]
 
     def _group_norm(self, node: NodeProto) -> list[NodeProto]:
@@ -128,10 +128,10 @@ class FoldedBiases(Rewriting):
             name for name in names if name in self._convolutions and len(self._readers[name]) == 1
         ]
 
-    def _bias(self, node: NodeProto, found: list[str], more: list[str] | None = None) -> str:
-        """One for the biases of the convolutions that give `found`, which lose theirs."""
+    def _bias(self, node: NodeProto, found: list[str], *more: str) -> str:
+        """One for those of the convolutions that give `found`, which lose theirs, and `more`."""
         own = [self._convolutions.pop(name).input.pop() for name in found]
-        return self._sum(f"{node.output[0]}.bias", [*own, *(more or [])])
+        return self._sum(f"{node.output[0]}.bias", [*own, *more])
 
     def _sum(self, name: str, biases: list[str]) -> str:
         values = [self.values(bias) for bias in biases]

@@ -1,16 +1,15 @@
 """The images and the compose file, as far as they can be judged without a container engine."""
 
-import http.server
 import json
 import re
 import subprocess
 import sys
-import threading
 from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
 import yaml
+from http_fake import serving
 
 ROOT = Path(__file__).resolve().parents[2]
 IMAGES = sorted((ROOT / "docker").glob("*.Dockerfile"))
@@ -70,25 +69,12 @@ def test_an_image_runs_without_root_and_serves_the_mounted_models(image):
 @pytest.mark.parametrize("status", [200, 400])
 def test_the_health_check_tells_a_ready_server(image, status):
     """The command itself, at another port, against Triton's two answers."""
-
-    class Answer(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            self.send_response(status if self.path == "/v2/health/ready" else 404)
-            self.end_headers()
-
-        def log_message(self, *_):
-            pass
-
-    server = http.server.HTTPServer(("localhost", 0), Answer)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
+    with serving({"/v2/health/ready": status}) as address:
         _, _, command = values(image, "HEALTHCHECK")[0].partition("CMD ")
         _, *arguments = json.loads(command)
-        arguments = [a.replace(":8000/", f":{server.server_port}/") for a in arguments]
+        port = address.rpartition(":")[2]
+        arguments = [a.replace(":8000/", f":{port}/") for a in arguments]
         done = subprocess.run([sys.executable, *arguments], capture_output=True, check=False)
-    finally:
-        server.shutdown()
-        server.server_close()
     assert (done.returncode == 0) == (status == 200)
 
 

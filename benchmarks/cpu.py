@@ -36,7 +36,7 @@ from benchmarks import load, machine
 from benchmarks.load import Run, percentile
 from benchmarks.table import Table
 from benchmarks.worker import Worker
-from triptych.pipeline import Pipeline
+from triptych.model_files import ModelFiles
 from triptych.server.running import RunningServer
 from triptych.settings import Defaults
 
@@ -192,7 +192,7 @@ def main() -> int:
     parser.add_argument("--steps", type=int, help="of each picture, instead of the model's")
     options = parser.parse_args()
     repository = options.repository.resolve()
-    usual = Pipeline.load(repository / "tokenizer" / "1").defaults()
+    usual = ModelFiles.load(repository / "tokenizer" / "1").defaults()
     if options.steps:
         usual = replace(usual, num_inference_steps=options.steps)
     size = (repository / "unet" / "1" / "model.onnx").stat().st_size

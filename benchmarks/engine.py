@@ -28,7 +28,7 @@ from google.protobuf import json_format, text_format
 from tritonclient.grpc import model_config_pb2
 
 from triptych.fastdeploy.network import Network
-from triptych.pipeline import Pipeline
+from triptych.model_files import ModelFiles
 
 TUNING = "graph_batches"
 
@@ -142,8 +142,8 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=1.0)
     parser.add_argument("--runs", type=int, default=10, help="at least")
     options = parser.parse_args()
-    pipeline = Pipeline.load(options.repository / "unet_loop" / "1")
-    latents = pipeline.latent_shape(pipeline.height, pipeline.width)
+    model_files = ModelFiles.load(options.repository / "unet_loop" / "1")
+    latents = model_files.latent_shape(model_files.height, model_files.width)
     random = np.random.RandomState(0)
     shapes = config(options.repository, "unet")["optimization"]["execution_accelerators"]
     usual = next(

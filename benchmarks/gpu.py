@@ -32,7 +32,7 @@ sys.path.insert(0, str(CHECKOUT))
 
 from benchmarks import load, machine, stage_times, tick_log, weightless
 from benchmarks.loop import LINE
-from triptych.pipeline import Pipeline
+from triptych.model_files import ModelFiles
 from triptych.server.running import RunningServer
 from triptych_export.config_edits import parameter
 
@@ -170,8 +170,8 @@ class Served:
             config = self._repository / model / "config.pbtxt"
             text = config.read_text().replace(LINE, "")
             config.write_text(text + VARIANTS[variant].get(model, ""))
-        pipeline = Pipeline.load(repository / "unet_loop" / "1")
-        self._latents = pipeline.latent_shape(pipeline.height, pipeline.width)
+        model_files = ModelFiles.load(repository / "unet_loop" / "1")
+        self._latents = model_files.latent_shape(model_files.height, model_files.width)
         self._number = 0
 
     def measure(self, end: float) -> None:

@@ -28,14 +28,14 @@ sys.path.insert(0, str(CHECKOUT))
 
 from benchmarks import machine
 from benchmarks.load import percentile
-from triptych.denoising import Denoising
-from triptych.loop import DenoisingLoop
-from triptych.pipeline import Pipeline
+from triptych.denoise.denoising import Denoising
+from triptych.denoise.loop import DenoisingLoop
+from triptych.model_files import ModelFiles
 from triptych.server.running import RunningServer
 from triptych.settings import Settings
 from triptych_export.config_edits import parameter
 
-PIPELINE = {"height": 512, "width": 512}
+MODEL_FILES = {"height": 512, "width": 512}
 SCHEDULER = {
     "_class_name": "DDIMScheduler",
     "beta_schedule": "scaled_linear",
@@ -63,7 +63,7 @@ def write_repository(folder: Path, line: bool) -> Path:
     text = config.read_text().replace("gpu_execution_accelerator :", ONE_THREAD, 1)
     config.write_text(text + LINE if line else text)
     version = folder / "unet_loop" / "1"
-    (version / "pipeline.json").write_text(json.dumps(PIPELINE))
+    (version / "pipeline.json").write_text(json.dumps(MODEL_FILES))
     (version / "scheduler_config.json").write_text(json.dumps(SCHEDULER))
     floats = TensorProto.FLOAT
     nodes = [
@@ -101,13 +101,13 @@ def write_repository(folder: Path, line: bool) -> Path:
 
 def in_process(count: int, settings: Settings, folder: Path) -> float:
     """Seconds a call, the UNet a function that returns."""
-    pipeline = Pipeline.load(folder / "unet_loop" / "1")
+    model_files = ModelFiles.load(folder / "unet_loop" / "1")
     outputs: dict[tuple, np.ndarray] = {}
 
     def nothing(sample: np.ndarray, *_: np.ndarray) -> np.ndarray:
         return outputs.setdefault(sample.shape, np.full(sample.shape, 0.01, np.float32))
 
-    images = [Denoising(settings, embeds(1), embeds(0), pipeline) for _ in range(count)]
+    images = [Denoising(settings, embeds(1), embeds(0), model_files) for _ in range(count)]
     begun = time.perf_counter()
     for result in DenoisingLoop(nothing, 32).run_to_end(images):
         if isinstance(result, Exception):

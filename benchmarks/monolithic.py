@@ -16,9 +16,9 @@ import onnxruntime
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.worker import serve, timed
-from triptych import image
-from triptych.denoising import Denoising
-from triptych.pipeline import Pipeline
+from triptych.denoise.denoising import Denoising
+from triptych.model_files import ModelFiles
+from triptych.picture.encode import encode_base64
 from triptych.settings import Limits, parse
 from triptych.tokenizer import Tokenizer
 
@@ -27,7 +27,7 @@ class Monolith:
     """The stages of a model repository, called as functions."""
 
     def __init__(self, repository: Path) -> None:
-        self._pipeline = Pipeline.load(repository / "tokenizer" / "1")
+        self._model_files = ModelFiles.load(repository / "tokenizer" / "1")
         self._tokenizer = Tokenizer(repository / "tokenizer" / "1")
         self._text_encoder, self._unet, self._vae_decoder = (
             onnxruntime.InferenceSession(str(repository / name / "1" / "model.onnx"))
@@ -36,13 +36,13 @@ class Monolith:
 
     def pictures(self, requests: list[str]) -> list[bytes]:
         """OUTPUT_0 for each INPUT_0; they have one size, step count and scheduler, and guidance."""
-        defaults = self._pipeline.defaults()
+        defaults = self._model_files.defaults()
         settings = [parse(request.encode(), defaults, Limits()) for request in requests]
         input_ids, negative_ids, settings = self._tokenizer.encode_settings(settings)
         prompts = self._run(self._text_encoder, input_ids=np.concatenate([negative_ids, input_ids]))
         count = len(requests)
         images = [
-            Denoising(one, prompts[count + row], prompts[row], self._pipeline)
+            Denoising(one, prompts[count + row], prompts[row], self._model_files)
             for row, one in enumerate(settings)
         ]
         encoder_hidden_states = np.stack([row for one in images for row in one.embeds])
@@ -58,11 +58,11 @@ class Monolith:
                 one.advance(rows)
         latents = np.stack([one.result() for one in images])
         samples = self._run(self._vae_decoder, latent_sample=latents)
-        return [image.encode_base64(*pair) for pair in zip(samples, settings)]
+        return [encode_base64(*pair) for pair in zip(samples, settings)]
 
     def unet_seconds(self, rows: int, runs: int) -> list[float]:
         """How long each of `runs` runs of the UNet alone takes, with that many rows."""
-        shape = self._pipeline.latent_shape(self._pipeline.height, self._pipeline.width)
+        shape = self._model_files.latent_shape(self._model_files.height, self._model_files.width)
         width = self._unet.get_inputs()[2].shape[2]
         feeds = {
             "sample": np.ones((rows, *shape), np.float32),

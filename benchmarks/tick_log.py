@@ -29,7 +29,7 @@ def install(repository: Path, checkout: Path, file: Path) -> None:
 
 def record(file: str) -> None:
     """In the stage's process: have the loop's metrics write each tick."""
-    from triptych import loop_stage
+    from triptych.stages import unet_loop as loop_stage
 
     ticks = open(file, "ab", buffering=0)  # noqa: SIM115 open as long as the process lives
 

@@ -17,7 +17,7 @@ from tritonclient import grpc as triton
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from triptych import streaming
-from triptych.image import read_settings
+from triptych.picture.metadata import read_settings
 from triptych.settings import WIDEST, Settings
 from triptych.streaming import Step, Stream, Streams
 

@@ -20,16 +20,9 @@ import os
 import sys
 from pathlib import Path
 
-from triptych.activity import VARIABLE, Stages
-from triptych.server import (
-    Unfit,
-    embedded,
-    flags,
-    installed,
-    preflight,
-    restricted,
-    shared_memory,
-)
+from triptych.ipc import shared_memory
+from triptych.ipc.activity import VARIABLE, Stages
+from triptych.server import Unfit, embedded, flags, installed, preflight, restricted
 from triptych.server.supervise import Ended, Supervisor
 
 BACKENDS = Path(__file__).resolve().parents[1] / "backends"

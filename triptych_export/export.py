@@ -7,8 +7,8 @@ from pathlib import Path
 
 import onnxruntime
 
-from triptych.pipeline import Pipeline
-from triptych.preview import fit_network
+from triptych.denoise.preview import fit_network
+from triptych.model_files import ModelFiles
 from triptych_export import check, engines, fuse_cuda, onnx_files
 from triptych_export.check import Wanted
 from triptych_export.progress import Progress
@@ -49,7 +49,7 @@ def export(options: argparse.Namespace, template: Path, scratch: Path) -> None:
             progress.stage_done()
         numbers = pipeline_numbers(source, options.num_inference_steps, options.guidance_scale)
         with progress.step("the colours of previews"):
-            pipeline = Pipeline(scheduler_config={}, **numbers)
+            pipeline = ModelFiles(scheduler_config={}, **numbers)
             size = source.sample_size if source.fixed_size else (32, 32)
             decoder = folders["vae_decoder"] / "model.onnx"
             numbers["latent_rgb"] = fit_network(decoder, pipeline, size)

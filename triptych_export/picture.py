@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
-from triptych.denoising import Denoising
-from triptych.image import to_pixels
-from triptych.loop import DenoisingLoop
-from triptych.pipeline import Pipeline
+from triptych.denoise.denoising import Denoising
+from triptych.denoise.loop import DenoisingLoop
+from triptych.model_files import ModelFiles
+from triptych.picture.pixels import to_pixels
 from triptych.settings import Limits, parse
 from triptych.tokenizer import Tokenizer
 
@@ -39,11 +39,11 @@ def draw(
         )
         for stage in ("text_encoder", "unet", "vae_decoder")
     }
-    pipeline = Pipeline.load(folders["tokenizer"])
-    settings = parse(request, pipeline.defaults(), LIMITS)
+    model_files = ModelFiles.load(folders["tokenizer"])
+    settings = parse(request, model_files.defaults(), LIMITS)
     tokens, _ = Tokenizer(folders["tokenizer"]).encode([settings.prompt, settings.negative_prompt])
     prompt, negative = run("text_encoder", {"input_ids": tokens})
-    image = Denoising(settings, prompt, negative, pipeline)
+    image = Denoising(settings, prompt, negative, model_files)
     (latents,) = DenoisingLoop(predict_noise, max_rows=2).run_to_end([image])
     if isinstance(latents, Exception):
         raise latents

@@ -5,8 +5,8 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[2]))  # the checkout, if not installed
 
-from triptych import triton
-from triptych.fastdeploy.served import ServedNetwork
+from triptych.stages import triton
+from triptych.stages.network import ServedNetwork
 
 
 class TritonPythonModel:

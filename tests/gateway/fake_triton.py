@@ -14,8 +14,8 @@ import numpy as np
 from PIL import Image
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from triptych import image
 from triptych.errors import InvalidRequest
+from triptych.picture.encode import encode
 from triptych.settings import Defaults, Limits, parse
 
 _file = io.BytesIO()
@@ -87,7 +87,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
             context.abort(*self.abort_after)
         gray = np.zeros((3, settings.height, settings.width), np.float32)
         settings = dataclasses.replace(settings, warnings=self.warnings)
-        yield _streamed(OUTPUT_0=base64.b64encode(image.encode(gray, settings)))
+        yield _streamed(OUTPUT_0=base64.b64encode(encode(gray, settings)))
 
     def _settings(self, request, context):
         try:

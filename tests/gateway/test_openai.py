@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from tests.gateway.running import wait_for
-from triptych.image import read_settings
+from triptych.picture.metadata import read_settings
 
 
 @pytest.fixture

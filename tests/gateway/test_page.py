@@ -13,8 +13,8 @@ from selenium.webdriver.common.by import By
 from tests.gateway import browser as chromium
 from tests.gateway.fake_triton import TOTAL
 from tests.gateway.running import wait_for
-from triptych import image
 from triptych.client import Client
+from triptych.picture.metadata import read_settings
 
 pytestmark = pytest.mark.skipif(chromium.missing() is not None, reason=str(chromium.missing()))
 
@@ -113,7 +113,7 @@ def test_the_download_is_the_file_with_its_settings(page, tmp_path):
     page.one("[data-does=download]").click()
     path = tmp_path / "triptych-5.png"
     wait_for(path.exists)
-    settings = image.read_settings(path.read_bytes())
+    settings = read_settings(path.read_bytes())
     assert (settings.prompt, settings.seed) == ("a ☀ over hills", 5)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.gateway.fake_triton import PREVIEW, TOTAL
 from tests.gateway.running import wait_for
-from triptych.image import read_settings
+from triptych.picture.metadata import read_settings
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from diffusers.image_processor import VaeImageProcessor
 
-from triptych.image import to_pixels
+from triptych.picture.pixels import to_pixels
 
 
 def test_pixels_are_those_of_diffusers():

@@ -17,7 +17,7 @@ import torch
 from diffusers_reference import CLASSES
 
 from tests.server.calls import Calls, pixels, request
-from triptych.image import read_settings
+from triptych.picture.metadata import read_settings
 from triptych.server.running import RunningServer
 from triptych_export.picture import psnr
 from triptych_export.rebuild import pipeline

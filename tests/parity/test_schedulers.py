@@ -14,8 +14,8 @@ from diffusers_reference import CLASSES, trajectory
 from scheduler_run import DEMO, SD15, SD21, relative_error, run
 
 from triptych import schedulers
+from triptych.denoise.noise import Noise
 from triptych.errors import InvalidRequest
-from triptych.noise import Noise
 
 SHAPE, SEED = (4, 3, 5), 1234
 STEPS = (1, 2, 7, 20, 50)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from triptych.client import Client, NotReady, NotThere, Refused, TimedOut
-from triptych.image import read_settings
+from triptych.picture.metadata import read_settings
 
 COMMAND = Path(__file__).parents[2] / "client" / "client.py"
 

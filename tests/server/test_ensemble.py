@@ -5,7 +5,7 @@ import base64
 import pytest
 
 from tests.server.calls import SMALL, get, metrics, metrics_when, pixels, post, request
-from triptych.image import read_settings
+from triptych.picture.metadata import read_settings
 
 STAGES = (
     *("tokenizer", "text_encoder", "unet", "unet_loop"),

@@ -17,7 +17,7 @@ import pytest
 from tests.gateway.running import Gateway, wait_for
 from tests.server.calls import SMALL, metrics
 from triptych.client import Client
-from triptych.pipeline import Pipeline
+from triptych.model_files import ModelFiles
 
 IN_FLIGHT = ("triptych_images_in_flight", "unet_loop")
 STEPS = ("triptych_steps_total", "unet_loop")
@@ -91,7 +91,7 @@ def test_progress_and_interrupt(web, server, repository):
     now = seen[-1]
     assert now["state"]["job_count"] == 2
     assert 0 < now["progress"] < 1 and now["eta_relative"] > 0
-    if Pipeline.load(repository / "unet_loop" / "1").latent_rgb:
+    if ModelFiles.load(repository / "unet_loop" / "1").latent_rgb:
         assert base64.b64decode(now["current_image"]).startswith(b"\x89PNG")
     assert web.post("/sdapi/v1/interrupt").status_code == 200
     drawing.join(10)
@@ -135,7 +135,7 @@ def test_more_pictures_than_the_server_streams_are_refused_with_when_to_come_aga
 
 def test_the_models_own_settings(web, repository):
     usual = web.get("/api/usual").json()
-    assert usual["width"] == Pipeline.load(repository / "unet_loop" / "1").width
+    assert usual["width"] == ModelFiles.load(repository / "unet_loop" / "1").width
     assert 1 <= usual["num_inference_steps"] <= 200
     assert usual["scheduler"] in usual["schedulers"]
 

@@ -10,7 +10,7 @@ import pytest
 from tests.server import repositories
 from tests.server.calls import Calls, metrics, metrics_when, request, texts
 from triptych.client import Client, TimedOut
-from triptych.image import read_settings
+from triptych.picture.metadata import read_settings
 from triptych.server.running import RunningServer
 
 QUEUE = 32

@@ -6,7 +6,7 @@ from tests.gateway import browser as chromium
 from tests.gateway.running import Gateway, wait_for
 from tests.gateway.test_page import Page
 from tests.server.calls import metrics
-from triptych.pipeline import Pipeline
+from triptych.model_files import ModelFiles
 
 pytestmark = pytest.mark.skipif(chromium.missing() is not None, reason=str(chromium.missing()))
 
@@ -26,7 +26,7 @@ def page(server, tmp_path_factory):
 
 def test_a_picture_with_its_previews(page, repository):
     page.draw(prompt="a red circle", num_inference_steps="20", seed="7")
-    if Pipeline.load(repository / "unet_loop" / "1").latent_rgb:
+    if ModelFiles.load(repository / "unet_loop" / "1").latent_rgb:
         wait_for(lambda: page.all(".coming img:not([hidden])"), 30)
         assert page.one(".coming img").get_property("naturalWidth") == 32
     wait_for(lambda: page.all(".card:not(.coming)"), 60)

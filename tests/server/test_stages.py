@@ -5,7 +5,7 @@ import base64
 import numpy as np
 
 from tests.server.calls import SMALL, pixels, request, texts
-from triptych.image import read_settings
+from triptych.picture.metadata import read_settings
 from triptych.settings import Settings
 
 

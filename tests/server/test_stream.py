@@ -20,7 +20,7 @@ from PIL import Image
 
 from tests.server.calls import SMALL, metrics, post, request, tensors, texts
 from triptych.client import Cancelled, Client, Overloaded, Picture, Refused, TimedOut
-from triptych.pipeline import Pipeline
+from triptych.model_files import ModelFiles
 from triptych.streaming import Step
 
 COMMAND = Path(__file__).parents[2] / "client" / "client.py"
@@ -58,7 +58,7 @@ def test_steps_then_the_very_picture_of_the_ensemble(client, repository):
     assert {step.total for step in steps} == {8}
     told = [step.step for step in steps]
     assert told == sorted(set(told)) and told[-1] == 8
-    has_colours = Pipeline.load(repository / "unet_loop" / "1").latent_rgb
+    has_colours = ModelFiles.load(repository / "unet_loop" / "1").latent_rgb
     previews = [step.preview for step in steps if step.preview]
     assert bool(previews) == bool(has_colours)
     for preview in previews:
@@ -66,8 +66,8 @@ def test_steps_then_the_very_picture_of_the_ensemble(client, repository):
 
 
 def test_the_last_preview_looks_like_the_picture(client, repository):
-    if not Pipeline.load(repository / "unet_loop" / "1").latent_rgb:
-        pytest.skip("this model has no colours for previews: python -m triptych.preview")
+    if not ModelFiles.load(repository / "unet_loop" / "1").latent_rgb:
+        pytest.skip("this model has no colours for previews: python -m triptych.denoise.preview")
     asked = small(12, height=256, width=256, seed=3)
     *steps, picture = client.stream("a red circle on a blue background", 60, 11, **asked)
     (preview,) = (step.preview for step in steps if step.preview)

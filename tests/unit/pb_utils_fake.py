@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 import types
 
@@ -192,6 +193,13 @@ def module(release, unet):
 def _named(tensors, name):
     found = [tensor for tensor in tensors if tensor.name() == name]
     return found[0] if found else None
+
+
+def install(monkeypatch, module):
+    """Have the stages' modules, imported anew, find `module` as Triton's."""
+    monkeypatch.setitem(sys.modules, "triton_python_backend_utils", module)
+    for name in [name for name in sys.modules if name.startswith("triptych.stages.")]:
+        monkeypatch.delitem(sys.modules, name)
 
 
 LOOP_INPUTS = ("prompt_embeds", "negative_prompt_embeds", "settings")

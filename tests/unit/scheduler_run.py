@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from triptych import schedulers
-from triptych.noise import Noise
+from triptych.denoise.noise import Noise
 
 SD15 = {
     "_class_name": "PNDMScheduler",

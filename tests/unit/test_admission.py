@@ -2,10 +2,10 @@
 
 import pytest
 
-from triptych import admission
-from triptych.activity import VARIABLE, Activity, Seen, Stages
-from triptych.admission import Admission, Between
 from triptych.errors import Unavailable
+from triptych.ipc.activity import VARIABLE, Activity, Seen, Stages
+from triptych.stages import admission
+from triptych.stages.admission import Admission, Between
 
 
 class Clock:

@@ -19,7 +19,6 @@ import pytest
 from grpc_fake import serving
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from triptych import image
 from triptych.client import (
     Client,
     ClientError,
@@ -29,6 +28,8 @@ from triptych.client import (
     Refused,
     TimedOut,
 )
+from triptych.picture.encode import encode
+from triptych.picture.metadata import read_settings
 from triptych.settings import Defaults, Limits, parse
 
 COMMAND = Path(__file__).parents[2] / "client" / "client.py"
@@ -59,7 +60,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         settings = parse(raw, Defaults(64, 128, 20, 5.0, "pndm"), Limits())
         settings = dataclasses.replace(settings, warnings=("a warning",))
         sample = np.zeros((3, settings.height, settings.width), np.float32)
-        text = self.spoil(base64.b64encode(image.encode(sample, settings)))
+        text = self.spoil(base64.b64encode(encode(sample, settings)))
         response = service_pb2.ModelInferResponse(model_name="sd_ensemble")
         response.outputs.add(name="OUTPUT_0", datatype="BYTES", shape=[1, 1])
         response.raw_output_contents.append(len(text).to_bytes(4, "little") + text)
@@ -103,7 +104,7 @@ def test_a_picture_comes_with_its_settings_and_its_time(fake, tmp_path):
     assert picture.settings.scheduler == "pndm"
     assert 0 < picture.seconds < 10
     picture.save(tmp_path / "a.png")
-    assert image.read_settings((tmp_path / "a.png").read_bytes()) == picture.settings
+    assert read_settings((tmp_path / "a.png").read_bytes()) == picture.settings
 
 
 @pytest.mark.parametrize("prompt", ['{"seed": 1}', "{", "狐 🦊", " x ", "\x01"])
@@ -206,7 +207,7 @@ def test_the_command_needs_no_arguments_but_a_server(fake, command, tmp_path, mo
     asked = {"prompt": command.PROMPT, "output_format": "png", "timeout": 300}
     assert fake.requests == [asked]
     printed = capsys.readouterr()
-    seed = image.read_settings((tmp_path / "out.png").read_bytes()).seed
+    seed = read_settings((tmp_path / "out.png").read_bytes()).seed
     assert re.fullmatch(rf"out\.png: 128x64, seed {seed}, \d+\.\d\d s\n", printed.out)
     assert printed.err == "warning: a warning\n"
 
@@ -249,7 +250,7 @@ def test_many_pictures_have_seeds_and_names_in_order(fake, command, tmp_path, ca
     assert command.main(arguments) == 0
     for number in range(1, 11):
         file = (tmp_path / f"a-{number}.png").read_bytes()
-        assert image.read_settings(file).seed == 4 + number
+        assert read_settings(file).seed == 4 + number
     assert len(capsys.readouterr().out.splitlines()) == 10
 
 

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 
 from triptych import schedulers
-from triptych.denoising import Denoising
+from triptych.denoise.denoising import Denoising
+from triptych.denoise.loop import DenoisingLoop
+from triptych.denoise.noise import Noise
 from triptych.errors import Expired, InvalidRequest, NotFinite
-from triptych.loop import DenoisingLoop
-from triptych.noise import Noise
-from triptych.pipeline import Pipeline
+from triptych.model_files import ModelFiles
 from triptych.settings import Settings
 
 CONFIG = {
@@ -22,14 +22,14 @@ CONFIG = {
     "skip_prk_steps": True,
     "steps_offset": 1,
 }
-PIPELINE = Pipeline(height=64, width=64, scheduler_config=CONFIG)
+MODEL_FILES = ModelFiles(height=64, width=64, scheduler_config=CONFIG)
 SETTINGS = Settings("a circle", "", 5, 7.5, 42, 64, 96, "ddim", "png")
 RANDOM = np.random.default_rng(0)
 PROMPT, NEGATIVE = RANDOM.standard_normal((2, 7, 16), dtype=np.float32)
 
 
-def image(prompt=PROMPT, negative=NEGATIVE, pipeline=PIPELINE, **changes):
-    return Denoising(dataclasses.replace(SETTINGS, **changes), prompt, negative, pipeline)
+def image(prompt=PROMPT, negative=NEGATIVE, model_files=MODEL_FILES, **changes):
+    return Denoising(dataclasses.replace(SETTINGS, **changes), prompt, negative, model_files)
 
 
 def predict(sample, timestep, embeds):
@@ -110,8 +110,8 @@ def test_a_run_is_the_schedulers_steps_with_guidance():
 
 
 def test_the_result_is_scaled_and_shifted_for_the_vae():
-    pipeline = dataclasses.replace(PIPELINE, scaling_factor=0.5, shift_factor=0.25)
-    one, other = denoise(image(), image(pipeline=pipeline))
+    model_files = dataclasses.replace(MODEL_FILES, scaling_factor=0.5, shift_factor=0.25)
+    one, other = denoise(image(), image(model_files=model_files))
     np.testing.assert_allclose(other, one * 0.18215 / 0.5 + 0.25, rtol=1e-5, atol=1e-6)
 
 
@@ -153,16 +153,17 @@ def test_a_stochastic_scheduler_draws_from_the_seeds_stream_after_the_first_nois
 )
 def test_the_calls_output_may_be_overwritten_after_the_step(scheduler, prediction_type):
     config = {**CONFIG, "prediction_type": prediction_type}
-    pipeline = dataclasses.replace(PIPELINE, scheduler_config=config)
+    model_files = dataclasses.replace(MODEL_FILES, scheduler_config=config)
     memory = np.empty((1, 4, 8, 12), np.float32)
 
     def reuse_memory(*arguments):
         memory[:] = predict(*arguments)
         return memory
 
-    (usual,) = denoise(image(scheduler=scheduler, guidance_scale=1, pipeline=pipeline))
+    (usual,) = denoise(image(scheduler=scheduler, guidance_scale=1, model_files=model_files))
     (other,) = denoise(
-        image(scheduler=scheduler, guidance_scale=1, pipeline=pipeline), predict_noise=reuse_memory
+        image(scheduler=scheduler, guidance_scale=1, model_files=model_files),
+        predict_noise=reuse_memory,
     )
     assert np.array_equal(usual, other)
 

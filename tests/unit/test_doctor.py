@@ -9,7 +9,8 @@ import pytest
 
 from triptych import cli
 from triptych.commands import doctor
-from triptych.server import embedded, preflight, shared_memory
+from triptych.ipc import shared_memory
+from triptych.server import embedded, preflight
 
 REPOSITORY = Path(__file__).resolve().parents[2] / "model_repository"
 

@@ -6,8 +6,8 @@ from concurrent.futures import Future, wait
 import numpy as np
 import pytest
 
+from triptych.denoise.loop import Cancelled, DenoisingLoop, LoopClosed, Observer
 from triptych.errors import Expired
-from triptych.loop import Cancelled, DenoisingLoop, LoopClosed, Observer
 
 LATENTS, EMBEDS = (4, 8, 8), (7, 16)
 

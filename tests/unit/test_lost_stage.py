@@ -1,14 +1,13 @@
 """A stage's process that died, told to the living ones, which answer what they hold."""
 
-import sys
 import threading
 
 import numpy as np
 import pb_utils_fake as fake
 import pytest
 
-from triptych.activity import VARIABLE, Activity, Stages
 from triptych.errors import Unavailable
+from triptych.ipc.activity import VARIABLE, Activity, Stages
 
 SAYS = "the process of unet died; the server starts again, try later"
 
@@ -44,11 +43,9 @@ def test_nobody_without_a_launcher_is_told(monkeypatch):
 
 
 def test_held_replies_are_answered_though_a_call_has_no_end(stages, tmp_path, monkeypatch):
-    module = fake.module("24.10", None)
-    monkeypatch.setitem(sys.modules, "triton_python_backend_utils", module)
-    for name in ("triptych.triton", "triptych.loop_metrics", "triptych.loop_stage"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    from triptych import loop_stage, triton
+    fake.install(monkeypatch, fake.module("24.10", None))
+    from triptych.stages import triton
+    from triptych.stages import unet_loop as loop_stage
 
     watch = loop_stage.Watch(triton.Model(fake.initialize_args(tmp_path)))
     sent = fake.Request(sample=np.zeros(1))

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from triptych.denoise.noise import Noise
 from triptych.errors import InvalidRequest
-from triptych.noise import Noise
 
 
 def test_the_stream_is_that_of_torch():

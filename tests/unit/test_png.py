@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from triptych import png
+from triptych.picture import png
 
 SIZES = ((1, 1), (8, 3), (3, 8), (64, 65), (256, 256), (300, 500))
 

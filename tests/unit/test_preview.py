@@ -4,11 +4,12 @@ import json
 import numpy as np
 import pytest
 
-from triptych import preview, schedulers
-from triptych.denoising import Denoising
-from triptych.image import to_pixels
-from triptych.pipeline import Pipeline
-from triptych.preview import Preview, fit
+from triptych import schedulers
+from triptych.denoise import preview
+from triptych.denoise.denoising import Denoising
+from triptych.denoise.preview import Preview, fit
+from triptych.model_files import ModelFiles
+from triptych.picture.pixels import to_pixels
 from triptych.settings import Settings
 
 CONFIG = {
@@ -19,7 +20,7 @@ CONFIG = {
     "clip_sample": False,
 }
 COLOURS = [[0.5, 0, 0.1], [0, 0.5, 0], [0.2, 0, 0.5], [-0.1, 0.1, 0], [0.1, -0.2, 0.3]]
-PIPELINE = Pipeline(height=64, width=64, scheduler_config=CONFIG, latent_rgb=COLOURS)
+MODEL_FILES = ModelFiles(height=64, width=64, scheduler_config=CONFIG, latent_rgb=COLOURS)
 SETTINGS = Settings("x", "", 6, 1.0, 3, 64, 96, "ddim", "png")
 CLEAN = np.random.RandomState(0).standard_normal((4, 8, 12)).astype(np.float32)
 
@@ -60,11 +61,11 @@ SERVED = [
 @pytest.mark.parametrize(("scheduler", "kind"), SERVED)
 def test_it_shows_what_the_unet_expects_from_the_first_call_on(scheduler, kind):
     config = {**CONFIG, "prediction_type": kind}
-    pipeline = dataclasses.replace(PIPELINE, scheduler_config=config)
+    model_files = dataclasses.replace(MODEL_FILES, scheduler_config=config)
     settings = dataclasses.replace(SETTINGS, scheduler=scheduler)
     embeds = np.ones((7, 16), np.float32)
-    image, shown = Denoising(settings, embeds, embeds, pipeline), []
-    draws = Preview(pipeline)
+    image, shown = Denoising(settings, embeds, embeds, model_files), []
+    draws = Preview(model_files)
 
     def watch(image, model_output):
         shown.append(draws.pixels(image.model_input(), image.timestep, model_output))
@@ -81,7 +82,7 @@ def test_it_shows_what_the_unet_expects_from_the_first_call_on(scheduler, kind):
 
 def test_a_model_without_colours_has_no_preview():
     with pytest.raises(ValueError, match="latent_rgb"):
-        Preview(dataclasses.replace(PIPELINE, latent_rgb=None))
+        Preview(dataclasses.replace(MODEL_FILES, latent_rgb=None))
 
 
 def blocks(latents):
@@ -93,8 +94,8 @@ def blocks(latents):
 
 
 def test_the_fit_finds_the_colours_of_a_linear_vae():
-    pipeline = dataclasses.replace(PIPELINE, scaling_factor=0.5, shift_factor=0.25)
-    tame = dataclasses.replace(pipeline, latent_rgb=None)
+    model_files = dataclasses.replace(MODEL_FILES, scaling_factor=0.5, shift_factor=0.25)
+    tame = dataclasses.replace(model_files, latent_rgb=None)
 
     def faint(latents):
         return 0.2 * blocks(latents)  # so that nothing is clipped
@@ -121,6 +122,6 @@ def test_a_repository_gets_its_colours(tmp_path, monkeypatch):
     (folder / "pipeline.json").write_text(json.dumps(numbers))
     (folder / "scheduler_config.json").write_text(json.dumps(CONFIG))
     preview.main(tmp_path)
-    loaded = Pipeline.load(folder)
+    loaded = ModelFiles.load(folder)
     np.testing.assert_allclose(loaded.latent_rgb, 0.2 * np.array(COLOURS), atol=1e-4)
     assert loaded.scaling_factor == 0.5

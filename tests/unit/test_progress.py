@@ -6,9 +6,9 @@ import os
 import numpy as np
 import pytest
 
-from triptych import progress
 from triptych.errors import NotFinite
-from triptych.progress import Record, writer
+from triptych.ipc import progress
+from triptych.ipc.progress import Record, writer
 
 
 @pytest.fixture(autouse=True)

@@ -10,8 +10,8 @@ import pytest
 from scheduler_run import DEMO, SD15, SD21, relative_error, run
 
 from triptych import schedulers
+from triptych.denoise.noise import Noise
 from triptych.errors import InvalidRequest
-from triptych.noise import Noise
 
 SEED = 7  # of scripts/make_fixtures.py
 SKIP_PRK = {"skip_prk_steps": True}

@@ -9,15 +9,8 @@ from types import SimpleNamespace
 import pytest
 
 from triptych import launcher
-from triptych.server import (
-    Unfit,
-    embedded,
-    flags,
-    installed,
-    preflight,
-    python,
-    shared_memory,
-)
+from triptych.ipc import shared_memory
+from triptych.server import Unfit, embedded, flags, installed, preflight, python
 
 
 def test_flags_in_both_spellings_the_last_one_counts():

@@ -10,7 +10,6 @@ import pytest
 from grpc_fake import serving
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from triptych import image
 from triptych.client import (
     Cancelled,
     Client,
@@ -21,6 +20,7 @@ from triptych.client import (
     Refused,
     TimedOut,
 )
+from triptych.picture.encode import encode
 from triptych.settings import Defaults, Limits, parse
 from triptych.streaming import Step
 
@@ -59,7 +59,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
                 yield response(step=step, total=3, **preview)
             settings = parse(raw[4:], Defaults(64, 64, 3, 5.0, "pndm"), Limits())
             gray = np.zeros((3, 64, 64), np.float32)
-            yield response(OUTPUT_0=b64(image.encode(gray, settings)))
+            yield response(OUTPUT_0=b64(encode(gray, settings)))
             self.at_end()
 
 

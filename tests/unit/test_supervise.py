@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from triptych.activity import SETTLED, VARIABLE, Activity, Stages
+from triptych.ipc.activity import SETTLED, VARIABLE, Activity, Stages
 from triptych.server import Unfit, embedded, flags, restricted
 from triptych.server.model_processes import ModelProcesses
 
@@ -28,7 +28,7 @@ time.sleep(60)
 LAUNCHER = """
 import os, sys
 from pathlib import Path
-from triptych.activity import Stages
+from triptych.ipc.activity import Stages
 from triptych.server.supervise import Supervisor
 supervisor = Supervisor(exit_timeout=2)
 stages = Stages(Path(sys.argv[1], "activity"))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from triptych.trace import LATER, chrome
+from triptych.commands.trace import LATER, chrome
 
 
 def part(number, model, parent=None, **stamps):

@@ -13,7 +13,8 @@ from importlib import metadata, util
 from pathlib import Path
 from typing import NamedTuple
 
-from triptych.server import Unfit, embedded, installed, preflight, python, shared_memory
+from triptych.ipc import shared_memory
+from triptych.server import Unfit, embedded, installed, preflight, python
 
 EXAMPLES = """\
 example:

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from triptych import trace
 from triptych.client import MODEL, Client, ClientError
+from triptych.commands import trace
 from triptych.commands.settings import add_settings, given
 from triptych.server import Unfit
 from triptych.server.running import RunningServer

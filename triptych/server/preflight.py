@@ -7,7 +7,8 @@ import shutil
 import socket
 from pathlib import Path
 
-from triptych.server import Unfit, flags, shared_memory
+from triptych.ipc import shared_memory
+from triptych.server import Unfit, flags
 
 NEEDED_SHARED_MEMORY = 32 * 2**20
 """Bytes that the Python models' processes take with a few images in flight."""

@@ -11,7 +11,7 @@ import sys
 import time
 from dataclasses import dataclass
 
-from triptych.activity import Stages
+from triptych.ipc.activity import Stages
 from triptych.server.model_processes import ModelProcesses
 
 _LIBC = ctypes.CDLL(None)

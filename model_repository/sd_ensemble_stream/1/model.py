@@ -5,8 +5,8 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[3]))  # the checkout, if not installed
 
-from triptych import triton
-from triptych.stream_stage import StreamStage
+from triptych.stages import triton
+from triptych.stages.sd_ensemble_stream import StreamStage
 
 
 class TritonPythonModel:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[3]))  # the checkout, if not installed
 
-from triptych import triton
-from triptych.loop_stage import LoopStage
+from triptych.stages import triton
+from triptych.stages.unet_loop import LoopStage
 
 
 class TritonPythonModel:

@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from triptych.line import Exchange, Line, LineFailed
+from triptych.ipc.channel import Exchange, Line, LineFailed
 
 
 def double(tensors, parameters):

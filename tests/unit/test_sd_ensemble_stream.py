@@ -3,7 +3,6 @@
 import base64
 import importlib
 import io
-import sys
 import threading
 import time
 
@@ -13,7 +12,7 @@ import pytest
 from pb_utils_fake import answer
 from PIL import Image
 
-from triptych import progress
+from triptych.ipc import progress
 
 ANSWER = np.array([[b"the picture"]], dtype=object)
 PREVIEW = np.random.RandomState(0).randint(0, 256, (8, 8, 3), np.uint8)
@@ -73,11 +72,9 @@ def stage(tmp_path, monkeypatch, ensemble):
     def make(release="24.10", **parameters):
         module = fake.module(release, None)
         module.InferenceRequest = inference_request(module, ensemble)
-        monkeypatch.setitem(sys.modules, "triton_python_backend_utils", module)
-        for name in ("triptych.triton", "triptych.stream_stage"):
-            monkeypatch.delitem(sys.modules, name, raising=False)
-        triton = importlib.import_module("triptych.triton")
-        stream_stage = importlib.import_module("triptych.stream_stage")
+        fake.install(monkeypatch, module)
+        triton = importlib.import_module("triptych.stages.triton")
+        stream_stage = importlib.import_module("triptych.stages.sd_ensemble_stream")
         names = ("INPUT_0",)
         arguments = fake.initialize_args(tmp_path, "sd_ensemble_stream", names, **parameters)
         made.append(stream_stage.StreamStage(triton.Model(arguments)))

@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from triptych import image
 from triptych.errors import InvalidRequest, NotFinite
+from triptych.picture.encode import encode, encode_base64
+from triptych.picture.metadata import read_settings
+from triptych.picture.pixels import to_pixels
 from triptych.settings import OUTPUT_FORMATS, Settings
 
 SETTINGS = Settings(
@@ -44,7 +46,7 @@ def opened(file):
 def test_pixels_are_rounded_and_clamped_as_by_diffusers():
     values = np.array([-np.float32(3e38), -1.5, -1, -0.9961, -0.5, 0, 0.00392, 0.5, 1, 1.5, 3e38])
     sample = np.broadcast_to(values.astype(np.float32), (3, 2, len(values)))
-    pixels = image.to_pixels(sample)
+    pixels = to_pixels(sample)
     assert pixels.dtype == np.uint8
     assert pixels.shape == (2, len(values), 3)
     # 127.5 is 128 and 0.49725 is 0: half to even, as NumPy's round.
@@ -53,50 +55,50 @@ def test_pixels_are_rounded_and_clamped_as_by_diffusers():
 
 def test_every_pixel_value_is_kept():
     exact = np.arange(256, dtype=np.float32).reshape(1, 16, 16) / 255 * 2 - 1
-    pixels = image.to_pixels(np.concatenate([exact, -exact, exact]))
+    pixels = to_pixels(np.concatenate([exact, -exact, exact]))
     assert pixels[..., 0].ravel().tolist() == list(range(256))
     assert pixels[..., 1].ravel().tolist() == list(range(255, -1, -1))
 
 
 def test_a_png_is_the_pixels():
     sample = smooth()
-    picture = opened(image.encode(sample, SETTINGS))
+    picture = opened(encode(sample, SETTINGS))
     assert picture.format == "PNG"
-    assert np.array_equal(np.asarray(picture), image.to_pixels(sample))
+    assert np.array_equal(np.asarray(picture), to_pixels(sample))
 
 
 @pytest.mark.parametrize("output_format", ["jpeg", "webp"])
 def test_the_other_formats_come_near_to_the_pixels(output_format):
     sample = smooth()
     settings = dataclasses.replace(SETTINGS, output_format=output_format)
-    picture = opened(image.encode(sample, settings))
+    picture = opened(encode(sample, settings))
     assert picture.format == output_format.upper()
     assert picture.size == (64, 48)
-    difference = np.asarray(picture, float) - image.to_pixels(sample)
+    difference = np.asarray(picture, float) - to_pixels(sample)
     assert 10 * np.log10(255**2 / np.mean(difference**2)) > 35
 
 
 def test_the_output_is_the_base64_of_the_file():
     sample = smooth()
-    file = image.encode(sample, SETTINGS)
-    assert base64.b64decode(image.encode_base64(sample, SETTINGS), validate=True) == file
+    file = encode(sample, SETTINGS)
+    assert base64.b64decode(encode_base64(sample, SETTINGS), validate=True) == file
 
 
 def test_the_same_image_is_the_same_file():
-    assert image.encode(smooth(), SETTINGS) == image.encode(smooth(), SETTINGS)
+    assert encode(smooth(), SETTINGS) == encode(smooth(), SETTINGS)
 
 
 @pytest.mark.parametrize("output_format", OUTPUT_FORMATS)
 def test_a_deadline_leaves_no_mark_on_the_file(output_format):
     usual = dataclasses.replace(SETTINGS, output_format=output_format)
     hurried = dataclasses.replace(usual, deadline=12345.5)
-    assert image.encode(smooth(), hurried) == image.encode(smooth(), usual)
-    assert image.read_settings(image.encode(smooth(), hurried)).deadline is None
+    assert encode(smooth(), hurried) == encode(smooth(), usual)
+    assert read_settings(encode(smooth(), hurried)).deadline is None
 
 
 def test_a_png_tells_its_settings_in_text_chunks_that_any_program_shows():
     settings = dataclasses.replace(SETTINGS, prompt="ein Fuß", negative_prompt="狐")
-    texts = opened(image.encode(smooth(), settings)).text
+    texts = opened(encode(smooth(), settings)).text
     assert texts["prompt"] == "ein Fuß"
     assert texts["negative_prompt"] == "狐"
     assert texts["seed"] == "18446744073709551615"
@@ -116,7 +118,7 @@ def test_a_png_tells_its_settings_in_text_chunks_that_any_program_shows():
 def test_settings_come_back_out_of_the_file(**changes):
     changes["warnings"] = tuple(changes["warnings"])
     settings = dataclasses.replace(SETTINGS, **changes)
-    assert image.read_settings(image.encode(smooth(8, 8), settings)) == settings
+    assert read_settings(encode(smooth(8, 8), settings)) == settings
 
 
 @pytest.mark.parametrize("letter", ["x", "é", "\x01", "🦊"])
@@ -126,7 +128,7 @@ def test_the_longest_prompts_fit_or_the_file_says_that_they_were_cut(output_form
     settings = dataclasses.replace(
         SETTINGS, prompt=long, negative_prompt=long, output_format=output_format
     )
-    read = image.read_settings(image.encode(smooth(), settings))
+    read = read_settings(encode(smooth(), settings))
     if output_format == "png" or letter == "x":
         assert read == settings
     else:
@@ -141,7 +143,7 @@ def test_a_sample_that_is_not_finite_is_no_picture(bad):
     sample = smooth()
     sample[1, 2, 3] = bad
     with pytest.raises(NotFinite, match=r"the decoded picture is not finite"):
-        image.encode(sample, SETTINGS)
+        encode(sample, SETTINGS)
 
 
 @pytest.mark.parametrize(
@@ -149,7 +151,7 @@ def test_a_sample_that_is_not_finite_is_no_picture(bad):
 )
 def test_a_sample_of_another_shape_is_refused(shape):
     with pytest.raises(InvalidRequest, match=r"^sample: got \[.*\]; allowed: \[3, height, width\]"):
-        image.encode(np.zeros(shape, np.float32), SETTINGS)
+        encode(np.zeros(shape, np.float32), SETTINGS)
 
 
 def other_picture(**texts):
@@ -169,38 +171,38 @@ def other_picture(**texts):
         other_picture(),
         other_picture(prompt="x", seed="1"),
         other_picture(prompt="x" * 10**8),
-        image.encode(smooth(), SETTINGS)[:60],
-        image.encode(smooth(), dataclasses.replace(SETTINGS, output_format="jpeg"))[:60],
-        image.encode(smooth(), dataclasses.replace(SETTINGS, output_format="webp"))[:60],
+        encode(smooth(), SETTINGS)[:60],
+        encode(smooth(), dataclasses.replace(SETTINGS, output_format="jpeg"))[:60],
+        encode(smooth(), dataclasses.replace(SETTINGS, output_format="webp"))[:60],
         zlib.compress(bytes(10**6)),
     ],
     ids=range(9),
 )
 def test_what_is_no_picture_of_ours_is_refused(file):
     with pytest.raises(InvalidRequest, match=r"^image: got .*allowed: a picture by Triptych"):
-        image.read_settings(file)
+        read_settings(file)
 
 
 def test_a_file_over_the_bound_is_refused():
     with pytest.raises(InvalidRequest, match=r"at most 67108864 bytes"):
-        image.read_settings(bytes(64 * 1024 * 1024 + 1))
+        read_settings(bytes(64 * 1024 * 1024 + 1))
 
 
 @pytest.mark.parametrize(
     ("name", "text"), [("seed", "-1"), ("height", "many"), ("warnings", "{}"), ("scheduler", "no")]
 )
 def test_settings_that_were_changed_to_nonsense_are_refused(name, text):
-    texts = {**opened(image.encode(smooth(), SETTINGS)).text, name: text, "warnings": "[]"}
+    texts = {**opened(encode(smooth(), SETTINGS)).text, name: text, "warnings": "[]"}
     texts[name] = text
     with pytest.raises(InvalidRequest, match=rf"^({name}|image): "):
-        image.read_settings(other_picture(**texts))
+        read_settings(other_picture(**texts))
 
 
 @given(st.binary(max_size=300), st.integers(0, 400))
 def test_damage_gives_settings_or_the_error(noise, at):
-    file = image.encode(smooth(8, 8), SETTINGS)
+    file = encode(smooth(8, 8), SETTINGS)
     for damaged in (noise, file[:at] + noise + file[at + len(noise) :]):
         try:
-            image.read_settings(damaged)
+            read_settings(damaged)
         except InvalidRequest:
             continue

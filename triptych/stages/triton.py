@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from triptych.activity import Activity
+from triptych.denoise.loop import Cancelled, LoopClosed
 from triptych.errors import Expired, InvalidRequest, ModelFileError, Unavailable
-from triptych.loop import Cancelled, LoopClosed
+from triptych.ipc.activity import Activity
 
 
 class Model:

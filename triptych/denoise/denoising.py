@@ -7,9 +7,9 @@ from collections.abc import Callable
 import numpy as np
 
 from triptych import schedulers
+from triptych.denoise.noise import Noise
 from triptych.errors import Expired, InvalidRequest, NotFinite
-from triptych.noise import Noise
-from triptych.pipeline import Pipeline
+from triptych.model_files import ModelFiles
 from triptych.settings import Settings
 
 
@@ -28,7 +28,7 @@ class Denoising:
         settings: Settings,
         prompt_embeds: np.ndarray,
         negative_prompt_embeds: np.ndarray,
-        pipeline: Pipeline,
+        model_files: ModelFiles,
     ) -> None:
         """Embeddings are [L, C], both of one shape; InvalidRequest for what does not fit."""
         for name, embeds in (
@@ -43,10 +43,10 @@ class Denoising:
                 raise InvalidRequest(name, float(embeds[~finite][0]), "finite numbers")
         self._settings = settings
         self._guidance_scale = np.float32(settings.guidance_scale)
-        self._scaling_factor = np.float32(pipeline.scaling_factor)
-        self._shift_factor = np.float32(pipeline.shift_factor)
+        self._scaling_factor = np.float32(model_files.scaling_factor)
+        self._shift_factor = np.float32(model_files.shift_factor)
         self._scheduler = schedulers.create(
-            settings.scheduler, pipeline.scheduler_config, settings.num_inference_steps
+            settings.scheduler, model_files.scheduler_config, settings.num_inference_steps
         )
         self._noise = Noise(settings.seed)
         self.call = 0
@@ -58,7 +58,7 @@ class Denoising:
         else:
             self.embeds = (prompt_embeds,)
         self.rows = len(self.embeds)
-        noise = self._noise.randn(pipeline.latent_shape(settings.height, settings.width))
+        noise = self._noise.randn(model_files.latent_shape(settings.height, settings.width))
         self.latents = noise * np.float32(self._scheduler.init_noise_sigma)
 
     @property

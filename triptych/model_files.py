@@ -19,13 +19,13 @@ FIX = "export the stages again with scripts/export_stages.py"
 
 
 @dataclass(frozen=True)
-class Pipeline:
+class ModelFiles:
     """`pipeline.json` and `scheduler_config.json` of a stage's version folder.
 
     `height` and `width` are the picture's in pixels where the request names none. Its latents have
     `latent_channels` channels and one element every `vae_scale_factor` pixels; the VAE's decoder
     takes `latents / scaling_factor + shift_factor`. Steps and guidance default to diffusers' own.
-    `latent_rgb` are the colours of previews, see `triptych.preview`; without it there are none.
+    `latent_rgb` are the colours of previews, see `denoise.preview`; without it there are none.
     """
 
     height: int
@@ -40,7 +40,7 @@ class Pipeline:
     latent_rgb: list[list[float]] | None = None
 
     @classmethod
-    def load(cls, folder: str | Path) -> Pipeline:
+    def load(cls, folder: str | Path) -> ModelFiles:
         """The numbers in `folder`; ModelFileError names the file and what to do about it."""
         path = Path(folder) / "pipeline.json"
         values = _read(path)
@@ -57,18 +57,18 @@ class Pipeline:
             names = ", ".join(sorted(unknown or {"scheduler_config"}))
             raise ModelFileError(path, f"unknown: {names}", FIX)
         scheduler_path = Path(folder) / "scheduler_config.json"
-        pipeline = cls(scheduler_config=_read(scheduler_path), **values)
-        if pipeline.latent_rgb is not None:
-            _check_colours(path, pipeline)
+        model_files = cls(scheduler_config=_read(scheduler_path), **values)
+        if model_files.latent_rgb is not None:
+            _check_colours(path, model_files)
         for name in ("height", "width"):
-            if values[name] % pipeline.vae_scale_factor:
+            if values[name] % model_files.vae_scale_factor:
                 problem = f"{name} {values[name]} is no multiple of vae_scale_factor"
                 raise ModelFileError(path, problem, FIX)
         try:
-            schedulers.default_name(pipeline.scheduler_config)
+            schedulers.default_name(model_files.scheduler_config)
         except (ValueError, KeyError) as error:
             raise ModelFileError(scheduler_path, str(error), "name one of diffusers'") from error
-        return pipeline
+        return model_files
 
     def defaults(self) -> Defaults:
         """What a request gets that names nothing but its prompt."""
@@ -114,8 +114,8 @@ def _check_number(path: Path, name: str, value: Any) -> None:
         raise ModelFileError(path, f"{name} is {value!r}, not {kind}", FIX)
 
 
-def _check_colours(path: Path, pipeline: Pipeline) -> None:
-    rows, wanted = pipeline.latent_rgb, (pipeline.latent_channels + 1, 3)
+def _check_colours(path: Path, model_files: ModelFiles) -> None:
+    rows, wanted = model_files.latent_rgb, (model_files.latent_channels + 1, 3)
     try:
         numbers = np.array(rows, dtype=np.float64)
     except (TypeError, ValueError):

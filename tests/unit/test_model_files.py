@@ -3,7 +3,7 @@ import json
 import pytest
 
 from triptych.errors import InvalidRequest, ModelFileError
-from triptych.pipeline import Pipeline
+from triptych.model_files import ModelFiles
 from triptych.settings import Defaults
 
 NUMBERS = {
@@ -20,8 +20,8 @@ SCHEDULER = {"_class_name": "EulerDiscreteScheduler"}
 
 @pytest.fixture
 def folder(tmp_path):
-    def write(pipeline=NUMBERS, scheduler=SCHEDULER):
-        for name, values in (("pipeline", pipeline), ("scheduler_config", scheduler)):
+    def write(model_files=NUMBERS, scheduler=SCHEDULER):
+        for name, values in (("pipeline", model_files), ("scheduler_config", scheduler)):
             text = values if isinstance(values, str) else json.dumps(values)
             (tmp_path / f"{name}.json").write_text(text)
         return tmp_path
@@ -30,23 +30,23 @@ def folder(tmp_path):
 
 
 def test_a_pipeline_gives_requests_their_defaults(folder):
-    pipeline = Pipeline.load(folder())
-    assert pipeline.defaults() == Defaults(256, 192, 20, 5.0, "euler", 8)
-    assert pipeline.latent_shape(256, 192) == (4, 32, 24)
-    assert pipeline.scaling_factor == 0.18215
-    assert pipeline.shift_factor == 0
+    model_files = ModelFiles.load(folder())
+    assert model_files.defaults() == Defaults(256, 192, 20, 5.0, "euler", 8)
+    assert model_files.latent_shape(256, 192) == (4, 32, 24)
+    assert model_files.scaling_factor == 0.18215
+    assert model_files.shift_factor == 0
 
 
 def test_what_is_not_said_is_as_in_diffusers(folder):
-    pipeline = Pipeline.load(folder({"height": 512, "width": 512}))
-    assert (pipeline.num_inference_steps, pipeline.guidance_scale) == (50, 7.5)
+    model_files = ModelFiles.load(folder({"height": 512, "width": 512}))
+    assert (model_files.num_inference_steps, model_files.guidance_scale) == (50, 7.5)
 
 
 def test_a_side_between_two_latents_is_refused(folder):
-    pipeline = Pipeline.load(folder())
+    model_files = ModelFiles.load(folder())
     for sides in ((252, 256), (256, 252)):
         with pytest.raises(InvalidRequest, match="got 252; allowed: a multiple of 8"):
-            pipeline.latent_shape(*sides)
+            model_files.latent_shape(*sides)
 
 
 @pytest.mark.parametrize("name", ["pipeline.json", "scheduler_config.json"])
@@ -58,7 +58,7 @@ def test_a_file_that_cannot_be_read_is_named_with_the_fix(folder, name, text):
     else:
         path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(ModelFileError, match=f"{name}: .*; export the stages again"):
-        Pipeline.load(path.parent)
+        ModelFiles.load(path.parent)
 
 
 @pytest.mark.parametrize(
@@ -81,18 +81,18 @@ def test_a_file_that_cannot_be_read_is_named_with_the_fix(folder, name, text):
 )
 def test_a_number_that_makes_no_sense_is_named(folder, name, value):
     with pytest.raises(ModelFileError, match=rf"pipeline\.json: .*{name}"):
-        Pipeline.load(folder({**NUMBERS, name: value}))
+        ModelFiles.load(folder({**NUMBERS, name: value}))
 
 
 def test_a_number_that_is_missing_is_named(folder):
     with pytest.raises(ModelFileError, match=r"pipeline\.json: height is missing"):
-        Pipeline.load(folder({"width": 256}))
+        ModelFiles.load(folder({"width": 256}))
 
 
 @pytest.mark.parametrize("scheduler", [{}, {"_class_name": "HeunDiscreteScheduler"}])
 def test_a_scheduler_that_is_not_served_is_named(folder, scheduler):
     with pytest.raises(ModelFileError, match=r"scheduler_config\.json: .*_class_name"):
-        Pipeline.load(folder(scheduler=scheduler))
+        ModelFiles.load(folder(scheduler=scheduler))
 
 
 @pytest.mark.parametrize(
@@ -101,10 +101,10 @@ def test_a_scheduler_that_is_not_served_is_named(folder, scheduler):
 )
 def test_colours_of_previews_that_are_no_table_are_named(folder, rows):
     with pytest.raises(ModelFileError, match=r"pipeline\.json: latent_rgb is no table of 5 rows"):
-        Pipeline.load(folder({**NUMBERS, "latent_rgb": rows}))
+        ModelFiles.load(folder({**NUMBERS, "latent_rgb": rows}))
 
 
 def test_colours_of_previews_are_optional(folder):
     rows = [[0.1, 0.2, 0.3]] * 5
-    assert Pipeline.load(folder({**NUMBERS, "latent_rgb": rows})).latent_rgb == rows
-    assert Pipeline.load(folder()).latent_rgb is None
+    assert ModelFiles.load(folder({**NUMBERS, "latent_rgb": rows})).latent_rgb == rows
+    assert ModelFiles.load(folder()).latent_rgb is None

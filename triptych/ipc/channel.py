@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from triptych.activity import VARIABLE
+from triptych.ipc.activity import VARIABLE
 
 AWAKE = 2e-3
 """Seconds around the time when a message should come in which it is looked for without sleeping:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from triptych.denoising import Denoising
+from triptych.denoise.denoising import Denoising
 
 logger = logging.getLogger(__name__)
 

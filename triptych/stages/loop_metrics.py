@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 
-from triptych import triton
-from triptych.activity import Activity
-from triptych.loop import Observer
+from triptych.denoise.loop import Observer
+from triptych.ipc.activity import Activity
+from triptych.stages import triton
 
 
 class LoopMetrics(Observer):

@@ -12,16 +12,17 @@ from typing import Any
 
 import numpy as np
 
-from triptych import progress, triton
-from triptych.cohorts import Cohorts
-from triptych.denoising import Denoising
+from triptych.denoise.cohorts import Cohorts
+from triptych.denoise.denoising import Denoising
+from triptych.denoise.loop import DenoisingLoop, Observer
+from triptych.denoise.preview import Preview
 from triptych.errors import InvalidRequest, Unavailable
-from triptych.loop import DenoisingLoop, Observer
-from triptych.loop_metrics import LoopMetrics
-from triptych.pipeline import Pipeline
-from triptych.preview import Preview
-from triptych.served_unet import ServedUNet
+from triptych.ipc import progress
+from triptych.model_files import ModelFiles
 from triptych.settings import Settings
+from triptych.stages import triton
+from triptych.stages.loop_metrics import LoopMetrics
+from triptych.stages.served_unet import ServedUNet
 
 
 class LoopStage:
@@ -29,8 +30,8 @@ class LoopStage:
 
     def __init__(self, model: triton.Model) -> None:
         self._model = model
-        self._pipeline = Pipeline.load(model.folder)
-        self._preview = Preview(self._pipeline) if self._pipeline.latent_rgb else None
+        self._model_files = ModelFiles.load(model.folder)
+        self._preview = Preview(self._model_files) if self._model_files.latent_rgb else None
         self._max_queue = model.count("max_queue", 64)
         model.activity.limit(self._max_queue)
         metrics = LoopMetrics({"model": model.name}, model.activity)
@@ -130,7 +131,7 @@ class LoopStage:
             raise InvalidRequest("settings", str(sorted(sizes)), "one height and width a batch")
         prompts, negatives = tensors["prompt_embeds"], tensors["negative_prompt_embeds"]
         return [
-            Denoising(one, prompts[row], negatives[row], self._pipeline)
+            Denoising(one, prompts[row], negatives[row], self._model_files)
             for row, one in enumerate(settings)
         ]
 

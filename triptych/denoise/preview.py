@@ -1,6 +1,7 @@
 """A small picture of what latents are becoming, without the VAE: latents to colours, linearly.
 
-`python -m triptych.preview model_repository` fits the colours to the repository's vae_decoder.
+`python -m triptych.denoise.preview model_repository` fits the colours to the repository's
+vae_decoder.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from triptych.image import to_pixels
-from triptych.pipeline import Pipeline
+from triptych.model_files import ModelFiles
+from triptych.picture.pixels import to_pixels
 from triptych.schedulers import tables
 from triptych.schedulers.config import NOISE_LEVELS, flag, one_of, read
 
@@ -27,15 +28,17 @@ _OPTIONS = {
 class Preview:
     """The picture that the UNet expects at a step: its prediction of x_0, in colours."""
 
-    def __init__(self, pipeline: Pipeline) -> None:
-        """`pipeline.latent_rgb` says which colours; ValueError without it."""
-        if pipeline.latent_rgb is None:
-            raise ValueError("pipeline.json has no latent_rgb: see python -m triptych.preview")
-        values = read(pipeline.scheduler_config, _OPTIONS, "preview")
+    def __init__(self, model_files: ModelFiles) -> None:
+        """`model_files.latent_rgb` says which colours; ValueError without it."""
+        if model_files.latent_rgb is None:
+            raise ValueError(
+                "pipeline.json has no latent_rgb: run python -m triptych.denoise.preview"
+            )
+        values = read(model_files.scheduler_config, _OPTIONS, "preview")
         self._prediction_type = values["prediction_type"]
         # No signal at all is left at the last timestep of some schedules.
         self._signal = np.maximum(tables.alphas_cumprod(values), 1e-8)
-        *factors, bias = np.array(pipeline.latent_rgb, np.float32)
+        *factors, bias = np.array(model_files.latent_rgb, np.float32)
         self._factors, self._bias = np.stack(factors), bias[:, None, None]
 
     def pixels(
@@ -55,7 +58,7 @@ class Preview:
 
 def fit(
     decode: Callable[[np.ndarray], np.ndarray],
-    pipeline: Pipeline,
+    model_files: ModelFiles,
     size: tuple[int, int] = (32, 32),
     count: int = 8,
 ) -> list[list[float]]:
@@ -66,12 +69,14 @@ def fit(
     variance that latents have, large enough for the decoder to make a plain colour of each.
     """
     random = np.random.RandomState(0)
-    channels, factor = pipeline.latent_channels, pipeline.vae_scale_factor
+    channels, factor = model_files.latent_channels, model_files.vae_scale_factor
     patches = random.standard_normal((count, channels, 4, 4)).astype(np.float32)
     down, across = (np.arange(side) * 4 // side for side in size)
     rows, colours = [], []
     for one in patches[:, :, down][:, :, :, across]:
-        scaled = one[None] / np.float32(pipeline.scaling_factor) + np.float32(pipeline.shift_factor)
+        scaled = one[None] / np.float32(model_files.scaling_factor) + np.float32(
+            model_files.shift_factor
+        )
         picture = np.clip(decode(scaled)[0], -1, 1)
         pixels = picture.reshape(3, size[0], factor, size[1], factor).mean(axis=(2, 4))
         rows.append(np.vstack([one.reshape(channels, -1), np.ones((1, size[0] * size[1]))]).T)
@@ -81,7 +86,7 @@ def fit(
 
 
 def fit_network(
-    path: Path, pipeline: Pipeline, size: tuple[int, int] = (32, 32)
+    path: Path, model_files: ModelFiles, size: tuple[int, int] = (32, 32)
 ) -> list[list[float]]:
     """`fit` for a vae_decoder's model.onnx."""
     import onnxruntime
@@ -91,14 +96,14 @@ def fit_network(
     def decode(latents: np.ndarray) -> np.ndarray:
         return session.run(["sample"], {"latent_sample": latents})[0]
 
-    return fit(decode, pipeline, size)
+    return fit(decode, model_files, size)
 
 
 def main(repository: Path) -> None:
     """Write `latent_rgb` into the pipeline.json of the repository's unet_loop."""
     folder = repository / "unet_loop" / "1"
-    pipeline = Pipeline.load(folder)
-    found = fit_network(repository / "vae_decoder" / "1" / "model.onnx", pipeline)
+    model_files = ModelFiles.load(folder)
+    found = fit_network(repository / "vae_decoder" / "1" / "model.onnx", model_files)
     path = folder / "pipeline.json"
     numbers = {**json.loads(path.read_text(encoding="utf-8")), "latent_rgb": found}
     path.write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")

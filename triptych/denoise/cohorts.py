@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from triptych.denoising import Denoising
-from triptych.loop import DenoisingLoop, Observer
+from triptych.denoise.denoising import Denoising
+from triptych.denoise.loop import DenoisingLoop, Observer
 
 
 class Cohorts:

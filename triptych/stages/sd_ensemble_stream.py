@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from triptych import progress, triton
 from triptych.errors import InvalidRequest, Unavailable
-from triptych.progress import Progress, Record
+from triptych.ipc import progress
+from triptych.ipc.progress import Progress, Record
+from triptych.stages import triton
 
 MODEL = "sd_ensemble"
 MOST_STEPS = 1000

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from triptych import line, triton
 from triptych.fastdeploy.kept import Kept
 from triptych.fastdeploy.network import Network
+from triptych.ipc import channel as line
+from triptych.stages import triton
 
 
 class ServedNetwork:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import time
 from collections import deque
 
-from triptych.activity import Activity, Seen, Watched
 from triptych.errors import Unavailable
+from triptych.ipc.activity import Activity, Seen, Watched
 
 
 class Admission:

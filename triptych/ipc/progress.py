@@ -16,10 +16,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from triptych.denoising import Denoising
+from triptych.denoise.denoising import Denoising
+from triptych.denoise.preview import Preview
 from triptych.errors import NotFinite
-from triptych.preview import Preview
-from triptych.server.shared_memory import FOLDER, PREFIX_VARIABLE
+from triptych.ipc.shared_memory import FOLDER, PREFIX_VARIABLE
 
 _OWNER = struct.Struct("<HH")  # whether to stop, preview_every
 _STEP = struct.Struct("<II")  # calls made, calls in all

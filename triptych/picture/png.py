@@ -14,7 +14,7 @@ import zlib
 import numpy as np
 from PIL.PngImagePlugin import PngInfo, putchunk
 
-from triptych.threads import pool
+from triptych.picture.threads import pool
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _DEPTH, _RGB = 8, 2

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from triptych import line, triton
+from triptych.ipc import channel as line
+from triptych.stages import triton
 
 _EMBEDS = "encoder_hidden_states"
 

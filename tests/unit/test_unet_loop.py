@@ -15,11 +15,11 @@ import pb_utils_fake as fake
 import pytest
 from pb_utils_fake import answer
 
-from triptych.progress import Record
+from triptych.ipc.progress import Record
 from triptych.settings import Settings
 
 SCHEDULER = {"_class_name": "DDIMScheduler", "beta_schedule": "scaled_linear"}
-PIPELINE = {"height": 64, "width": 64}
+MODEL_FILES = {"height": 64, "width": 64}
 USUAL = Settings("a prompt", "", 4, 5.0, 1, 64, 64, "ddim", "png")
 
 
@@ -30,14 +30,11 @@ def stage(tmp_path, monkeypatch):
     (tmp_path / "1" / "scheduler_config.json").write_text(json.dumps(SCHEDULER))
     made = []
 
-    def make(release="24.10", unet=fake.no_noise, pipeline=PIPELINE, **parameters):
-        (tmp_path / "1" / "pipeline.json").write_text(json.dumps(pipeline))
-        name = "triton_python_backend_utils"
-        monkeypatch.setitem(sys.modules, name, fake.module(release, unet))
-        for module in ("triton", "loop_metrics", "served_unet", "loop_stage"):
-            monkeypatch.delitem(sys.modules, f"triptych.{module}", raising=False)
-        triton = importlib.import_module("triptych.triton")
-        loop_stage = importlib.import_module("triptych.loop_stage")
+    def make(release="24.10", unet=fake.no_noise, model_files=MODEL_FILES, **parameters):
+        (tmp_path / "1" / "pipeline.json").write_text(json.dumps(model_files))
+        fake.install(monkeypatch, fake.module(release, unet))
+        triton = importlib.import_module("triptych.stages.triton")
+        loop_stage = importlib.import_module("triptych.stages.unet_loop")
         arguments = fake.initialize_args(tmp_path, max_rows="8", max_queue="6", **parameters)
         made.append(loop_stage.LoopStage(triton.Model(arguments)))
         return made[-1]
@@ -197,7 +194,8 @@ def test_beyond_the_queue_requests_are_refused_at_once_and_served_later(stage):
 @pytest.mark.parametrize("value", ["0", "-1", "many", "1.5", ""])
 def test_a_queue_that_is_no_number_is_a_load_error_that_names_it(stage, tmp_path, value):
     stage()
-    loop_stage, triton = (sys.modules[f"triptych.{name}"] for name in ("loop_stage", "triton"))
+    names = ("triptych.stages.unet_loop", "triptych.stages.triton")
+    loop_stage, triton = (sys.modules[name] for name in names)
     with pytest.raises(ValueError, match=r"parameter max_queue: got .*; allowed: a whole number"):
         loop_stage.LoopStage(triton.Model(fake.initialize_args(tmp_path, max_queue=value)))
 
@@ -284,8 +282,8 @@ def test_a_streamed_image_tells_how_far_it_is_and_is_the_same(stage, record, rel
 
 
 def test_previews_come_where_the_model_has_colours(stage, record):
-    numbers = {**PIPELINE, "latent_rgb": [[0.1, 0, 0]] * 5}
-    one, watched = stage(pipeline=numbers), request({})
+    numbers = {**MODEL_FILES, "latent_rgb": [[0.1, 0, 0]] * 5}
+    one, watched = stage(model_files=numbers), request({})
     watched.id = record.token
     one.execute([watched])
     answer(watched)
@@ -411,8 +409,8 @@ def test_cohorts_give_the_same_and_are_counted_together(stage):
 
 
 def test_the_unet_is_called_on_its_line_where_it_listens(stage, monkeypatch, tmp_path):
-    from triptych import line
     from triptych.fastdeploy.kept import Kept
+    from triptych.ipc import channel as line
 
     folder = tmp_path / "run"
     folder.mkdir()
@@ -443,7 +441,7 @@ def test_the_unet_is_called_on_its_line_where_it_listens(stage, monkeypatch, tmp
 
 
 def test_cohorts_call_several_instances_of_the_unet(stage, monkeypatch, tmp_path):
-    from triptych import line
+    from triptych.ipc import channel as line
 
     folder = tmp_path / "run"
     folder.mkdir()

@@ -1,0 +1,38 @@
+"""The picture as a file that carries the settings it was made with."""
+
+from __future__ import annotations
+
+import base64
+import io
+
+import numpy as np
+from PIL import Image
+
+from triptych.picture import metadata, png
+from triptych.picture.pixels import to_pixels
+from triptych.settings import Settings
+
+_JPEG = {"quality": 95, "subsampling": 0}
+_WEBP = {"quality": 90, "method": 2}
+
+
+def encode(sample: np.ndarray, settings: Settings) -> bytes:
+    """The image file, in the settings' output_format, of what the VAE's decoder gave.
+
+    `sample` is float32 [3, height, width], -1 to 1; the settings go with it, for
+    `metadata.read_settings`. Raises NotFinite for NaN or infinity in it, InvalidRequest for another
+    shape.
+    """
+    pixels = to_pixels(sample)
+    if settings.output_format == "png":
+        return png.write(pixels, metadata.text_chunks(settings))
+    options = _JPEG if settings.output_format == "jpeg" else _WEBP
+    exif = metadata.exif(settings)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, settings.output_format.upper(), exif=exif, **options)
+    return file.getvalue()
+
+
+def encode_base64(sample: np.ndarray, settings: Settings) -> bytes:
+    """OUTPUT_0: the base64 of `encode`."""
+    return base64.b64encode(encode(sample, settings))

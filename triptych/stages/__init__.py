@@ -1,0 +1,1 @@
+"""What each served model does between Triton and the rest of the package."""

@@ -1,0 +1,44 @@
+"""The model tokenizer: INPUT_0 to the text encoder's tokens and the settings of the image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from triptych.model_files import ModelFiles
+from triptych.settings import Limits, parse
+from triptych.stages import triton
+from triptych.stages.admission import Admission
+from triptych.tokenizer import Tokenizer
+
+
+class TokenizerStage:
+    """Checks each request and gives it its settings and tokens."""
+
+    def __init__(self, model: triton.Model) -> None:
+        """Raises ValueError, naming the file or parameter, for a model that cannot be served."""
+        self._model = model
+        self._admission = Admission(model.activity)
+        self._limits = Limits.from_parameters(model.parameters)
+        self._defaults = ModelFiles.load(model.folder).defaults()
+        self._tokenizer = Tokenizer(model.folder)
+        self._tokenizer.check_fits(model.beside("text_encoder"))
+
+    def execute(self, requests: Sequence[Any]) -> list[Any]:
+        """Triton's responses."""
+        return self._model.answer(requests, self._tokenize)
+
+    def _tokenize(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        self._model.activity.check_serving()
+        texts = inputs["INPUT_0"][:, 0]
+        images = [parse(text, self._defaults, self._limits) for text in texts]
+        self._admission.check(len(images))
+        input_ids, negative_input_ids, settings = self._tokenizer.encode_settings(images)
+        self._model.activity.images(went=len(images))
+        return {
+            "input_ids": input_ids,
+            "negative_input_ids": negative_input_ids,
+            "settings": triton.strings([one.to_json() for one in settings]),
+        }

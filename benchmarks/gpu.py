@@ -31,7 +31,7 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(CHECKOUT))
 
 from benchmarks import load, machine, stage_times, tick_log, weightless
-from benchmarks.loop import LINE
+from benchmarks.loop import CHANNEL
 from triptych.model_files import ModelFiles
 from triptych.server.running import RunningServer
 from triptych_export.config_edits import parameter
@@ -40,8 +40,8 @@ COHORTS = parameter("cohorts", "2")
 GPUS = "instance_group [ { kind: KIND_GPU count: 1 gpus: [ 0, 1 ] } ]\n"
 VARIANTS = {
     "Triton": {},
-    "line": {"unet": LINE},
-    "line, 2 GPUs": {"unet": LINE + GPUS, "unet_loop": COHORTS},
+    "channel": {"unet": CHANNEL},
+    "channel, 2 GPUs": {"unet": CHANNEL + GPUS, "unet_loop": COHORTS},
 }
 """Ways from the loop to the UNet: what is added to the models' config.pbtxt."""
 
@@ -168,7 +168,7 @@ class Served:
         tick_log.install(self._repository, CHECKOUT, self._ticks)
         for model in ("unet", "unet_loop"):
             config = self._repository / model / "config.pbtxt"
-            text = config.read_text().replace(LINE, "")
+            text = config.read_text().replace(CHANNEL, "")
             config.write_text(text + VARIANTS[variant].get(model, ""))
         model_files = ModelFiles.load(repository / "unet_loop" / "1")
         self._latents = model_files.latent_shape(model_files.height, model_files.width)
@@ -335,7 +335,9 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--graphs", type=Path, default=CHECKOUT / "model_repository")
     parser.add_argument("--parts", default=",".join(PARTS), help="some of them, with commas")
-    parser.add_argument("--variants", default="line;Triton", help=f"some of: {'; '.join(VARIANTS)}")
+    parser.add_argument(
+        "--variants", default="channel;Triton", help=f"some of: {'; '.join(VARIANTS)}"
+    )
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument(
         "--diffusers-python",

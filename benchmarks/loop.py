@@ -1,6 +1,6 @@
 """What a step of the served loop costs beside the UNet: it is served with one that does nothing.
 
-    python benchmarks/loop.py [--scheduler ddim] [--line]
+    python benchmarks/loop.py [--scheduler ddim] [--channel]
 
 Latents and text embeddings are those of Stable Diffusion 1.5 at 512x512, with guidance. For 1, 4
 and 16 images at a time: milliseconds a call of the UNet, in the loop alone and served. The latter
@@ -41,7 +41,7 @@ SCHEDULER = {
     "beta_schedule": "scaled_linear",
     "clip_sample": False,
 }
-LINE = parameter("line", "true")
+CHANNEL = parameter("channel", "true")
 # A second thread, of no use here, would be in the way of the loop's, which a GPU is not.
 ONE_THREAD = """\
 cpu_execution_accelerator : [
@@ -54,14 +54,14 @@ IMAGES = (1, 4, 16)
 EMBEDS = (77, 768)
 
 
-def write_repository(folder: Path, line: bool) -> Path:
+def write_repository(folder: Path, channel: bool) -> Path:
     """unet_loop and a unet that gives its sample back, nearly, and reads its other inputs."""
     ignored = shutil.ignore_patterns("*.onnx", "*.data")
     for model in ("unet", "unet_loop"):
         shutil.copytree(CHECKOUT / "model_repository" / model, folder / model, ignore=ignored)
     config = folder / "unet" / "config.pbtxt"
     text = config.read_text().replace("gpu_execution_accelerator :", ONE_THREAD, 1)
-    config.write_text(text + LINE if line else text)
+    config.write_text(text + CHANNEL if channel else text)
     version = folder / "unet_loop" / "1"
     (version / "pipeline.json").write_text(json.dumps(MODEL_FILES))
     (version / "scheduler_config.json").write_text(json.dumps(SCHEDULER))
@@ -147,7 +147,7 @@ def main() -> int:
     )
     parser.add_argument("--scheduler", default="ddim")
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--line", action="store_true", help="unet's parameter of that name")
+    parser.add_argument("--channel", action="store_true", help="unet's parameter of that name")
     options = parser.parse_args()
     settings = Settings("a prompt", "", STEPS, 7.5, 1, 512, 512, options.scheduler, "png")
     print(machine.hardware())
@@ -155,7 +155,7 @@ def main() -> int:
     print("| images | loop alone, ms a call (quartiles) | served |")
     print("| --- | --- | --- |")
     with tempfile.TemporaryDirectory() as scratch:
-        folder = write_repository(Path(scratch) / "repository", options.line)
+        folder = write_repository(Path(scratch) / "repository", options.channel)
         with RunningServer(folder, Path(scratch) / "log") as running:
             client = grpcclient.InferenceServerClient(running.grpc)
             for count in IMAGES:

@@ -54,7 +54,7 @@ def export(options: argparse.Namespace, template: Path, scratch: Path) -> None:
             decoder = folders["vae_decoder"] / "model.onnx"
             numbers["latent_rgb"] = fit_network(decoder, pipeline, size)
         write_service_files(source, numbers, new)
-        fit_configs(source, new, SERVED if tensorrt else (), line=wanted.cuda)
+        fit_configs(source, new, SERVED if tensorrt else (), channel=wanted.cuda)
         if wanted.cuda:
             _compare_pictures(new, progress)
         sizes = {name: onnx_files.size_on_disk(folder) for name, folder in folders.items()}

@@ -25,12 +25,12 @@ def write_service_files(source: Source, numbers: dict, new: Replacement) -> None
 
 
 def fit_configs(
-    source: Source, new: Replacement, with_engine: tuple[str, ...] = (), line: bool = False
+    source: Source, new: Replacement, with_engine: tuple[str, ...] = (), channel: bool = False
 ) -> None:
     """Make the TensorRT shapes in the configurations hold the model's own sizes.
 
-    with_engine: models whose configurations name a file for TensorRT's engine too. line: whether
-    the loop has a line of its own to the UNet, unless the configuration says so or not already.
+    with_engine: models whose configurations name a file for TensorRT's engine too. channel: whether
+    the loop has a channel of its own to the UNet, unless the configuration says so or not already.
     """
     latents = (-source.latent_channels, *source.sample_size)
     embeds = (-source.text_length, -source.hidden_size)
@@ -46,7 +46,7 @@ def fit_configs(
         config = follow_model(old, sizes)
         if model in with_engine:
             config = with_cache_file(config, (new.output / model / ENGINE).resolve())
-        if model == "unet" and line:
-            config = with_parameter(config, "line", "true")
+        if model == "unet" and channel:
+            config = with_parameter(config, "channel", "true")
         if config != old:
             new.set_config(model, config)

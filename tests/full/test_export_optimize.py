@@ -81,9 +81,10 @@ def test_biases_are_fused_where_cuda_has_a_kernel_of_their_width(model, served):
     assert biases == ({"BiasSplitGelu", "BiasAdd"} if wide else set())
 
 
-def test_the_loop_of_a_gpu_has_a_line_to_its_unet(served):
+def test_the_loop_of_a_gpu_has_a_channel_to_its_unet(served):
     assert (
-        'key: "line" value { string_value: "true" }' in (served / "unet/config.pbtxt").read_text()
+        'key: "channel" value { string_value: "true" }'
+        in (served / "unet/config.pbtxt").read_text()
     )
 
 

@@ -13,7 +13,7 @@ def test_it_measures_every_part_and_says_what_came_of_it(tmp_path, repository):
     done = subprocess.run(
         [
             *(sys.executable, CHECKOUT / "benchmarks" / "gpu.py", "--graphs", repository),
-            *("--device", "cpu", "--tiny", "--parts", "engine,serve", "--variants", "line"),
+            *("--device", "cpu", "--tiny", "--parts", "engine,serve", "--variants", "channel"),
             *("--output", output, "--scratch", tmp_path),
         ],
         capture_output=True,
@@ -24,19 +24,21 @@ def test_it_measures_every_part_and_says_what_came_of_it(tmp_path, repository):
     rows = {row["what"]: row["seconds"] for row in measured}
     for what in (
         *("unet, batch 2, no graph, on the device", "unet, batch 4, no graph, on the device"),
-        *("text_encoder, batch 2, no graph, on the device", "served, line, 1 client"),
-        *("served, line, 1 client: a step", "served, line, 2 clients while others decode"),
-        "served, line: vae_decoder beside it",
-        "served, line, 1 client: image_encoder, a picture",
+        *("text_encoder, batch 2, no graph, on the device", "served, channel, 1 client"),
+        *("served, channel, 1 client: a step", "served, channel, 2 clients while others decode"),
+        "served, channel: vae_decoder beside it",
+        "served, channel, 1 client: image_encoder, a picture",
     ):
         assert rows[what] and min(rows[what]) > 0, what
-    assert len(rows["served, line, 1 client: a step"]) == 8, "two between three calls, 4 pictures"
-    (decoder,) = rows["served, line, 1 client: vae_decoder, a picture"]
-    assert decoder < min(rows["served, line, 1 client"]), "one of the stages"
+    assert len(rows["served, channel, 1 client: a step"]) == 8, (
+        "two between three calls, 4 pictures"
+    )
+    (decoder,) = rows["served, channel, 1 client: vae_decoder, a picture"]
+    assert decoder < min(rows["served, channel, 1 client"]), "one of the stages"
     differences = [row["difference"] for row in measured if "difference" in row]
     assert len(differences) == 5 and max(differences) < 1e-5
-    assert "line: a step / the UNet alone, 1 client: nan" not in done.stdout
-    assert "line: a step / the UNet alone, 1 client: " in done.stdout
+    assert "channel: a step / the UNet alone, 1 client: nan" not in done.stdout
+    assert "channel: a step / the UNet alone, 1 client: " in done.stdout
 
 
 def test_a_part_that_fails_leaves_the_others(tmp_path, repository):

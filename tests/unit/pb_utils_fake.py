@@ -9,7 +9,7 @@ import types
 
 import numpy as np
 
-from triptych.fastdeploy.kept import Kept
+from triptych.fastdeploy.kept_tensors import KeptTensors
 
 
 class TritonModelException(Exception):
@@ -184,7 +184,7 @@ def module(release, unet):
 
     made.InferenceRequest = OldInferenceRequest
     if release != "21.10":
-        made.kept = Kept()
+        made.kept = KeptTensors()
         made.InferenceRequest = InferenceRequest
         made.MetricFamily = MetricFamily
     return made

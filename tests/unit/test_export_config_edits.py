@@ -96,9 +96,9 @@ def test_the_committed_configurations_are_understood(model, count):
 
 
 def test_a_parameter_is_added_where_there_is_none():
-    line = 'parameters { key: "line" value { string_value: "%s" } }\n'
-    with_line = with_parameter(CONFIG, "line", "true")
-    assert with_line == CONFIG.rstrip() + "\n" + line % "true"
-    assert with_parameter(with_line, "line", "true") == with_line
-    without = CONFIG + line % "false"
-    assert with_parameter(without, "line", "true") == without
+    entry = 'parameters { key: "channel" value { string_value: "%s" } }\n'
+    with_channel = with_parameter(CONFIG, "channel", "true")
+    assert with_channel == CONFIG.rstrip() + "\n" + entry % "true"
+    assert with_parameter(with_channel, "channel", "true") == with_channel
+    without = CONFIG + entry % "false"
+    assert with_parameter(without, "channel", "true") == without

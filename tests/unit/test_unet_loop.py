@@ -408,14 +408,14 @@ def test_cohorts_give_the_same_and_are_counted_together(stage):
     assert answer(late).error().code() == fake.Error.UNAVAILABLE
 
 
-def test_the_unet_is_called_on_its_line_where_it_listens(stage, monkeypatch, tmp_path):
-    from triptych.fastdeploy.kept import Kept
-    from triptych.ipc import channel as line
+def test_the_unet_is_called_on_its_channel_where_it_listens(stage, monkeypatch, tmp_path):
+    from triptych.fastdeploy.kept_tensors import KeptTensors
+    from triptych.ipc import channel
 
     folder = tmp_path / "run"
     folder.mkdir()
-    monkeypatch.setattr(line, "folder", lambda: folder)
-    kept, calls, usual = Kept(), [], fake.no_noise
+    monkeypatch.setattr(channel, "folder", lambda: folder)
+    kept, calls, usual = KeptTensors(), [], fake.no_noise
 
     def work(tensors, parameters):
         calls.append(list(parameters))
@@ -425,27 +425,27 @@ def test_the_unet_is_called_on_its_line_where_it_listens(stage, monkeypatch, tmp
     def never(**inputs):
         raise RuntimeError("called through Triton")
 
-    exchange = line.Exchange(folder / "unet.1.line", work, lambda error: f"unet: {error}")
-    by_line, by_triton, wrong = request({}), request({}), request({}, length=7)
-    stage(unet=never).execute([by_line])
-    latents = answer(by_line).tensors["latents"]
+    listener = channel.Listener(folder / "unet.1.channel", work, lambda error: f"unet: {error}")
+    by_channel, by_triton, wrong = request({}), request({}), request({}, length=7)
+    stage(unet=never).execute([by_channel])
+    latents = answer(by_channel).tensors["latents"]
     assert calls == [["keep_encoder_hidden_states"]] + [["kept_encoder_hidden_states"]] * 3
     monkeypatch.setattr(fake, "no_noise", lambda **inputs: 1 / 0)
     stage(unet=never).execute([wrong])
     assert error(answer(wrong)) == "unet_loop: unet: division by zero"
-    exchange.close()
-    monkeypatch.setattr(line, "folder", lambda: None)
+    listener.close()
+    monkeypatch.setattr(channel, "folder", lambda: None)
     monkeypatch.setattr(fake, "no_noise", usual)
     stage().execute([by_triton])
     np.testing.assert_array_equal(answer(by_triton).tensors["latents"], latents)
 
 
 def test_cohorts_call_several_instances_of_the_unet(stage, monkeypatch, tmp_path):
-    from triptych.ipc import channel as line
+    from triptych.ipc import channel
 
     folder = tmp_path / "run"
     folder.mkdir()
-    monkeypatch.setattr(line, "folder", lambda: folder)
+    monkeypatch.setattr(channel, "folder", lambda: folder)
     called = set()
 
     def instance(number):
@@ -453,12 +453,12 @@ def test_cohorts_call_several_instances_of_the_unet(stage, monkeypatch, tmp_path
             called.add(number)
             return tensors["sample"] * np.float32(0.1)
 
-        return line.Exchange(folder / f"unet.{number}.line", work, str)
+        return channel.Listener(folder / f"unet.{number}.channel", work, str)
 
-    exchanges = [instance(number) for number in range(2)]
+    listeners = [instance(number) for number in range(2)]
     sent = request({}, {"seed": 2})
     stage(cohorts="2").execute([sent])
     assert not answer(sent).has_error()
     assert called == {0, 1}
-    for exchange in exchanges:
-        exchange.close()
+    for listener in listeners:
+        listener.close()

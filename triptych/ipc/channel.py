@@ -35,7 +35,7 @@ _MESSAGE = 2**16
 _ALIGNED = 64
 
 
-class LineFailed(Exception):
+class ChannelFailed(Exception):
     """The called stage gave an error; its text is that."""
 
 
@@ -45,7 +45,7 @@ def folder() -> Path | None:
     return Path(known) if known else None
 
 
-class Line:
+class Channel:
     """The caller's end. One call at a time."""
 
     def __init__(self, path: Path) -> None:
@@ -64,7 +64,7 @@ class Line:
     def call(self, inputs: Mapping[str, np.ndarray], parameters: Mapping[str, str]) -> np.ndarray:
         """The output for `inputs`, which is valid until the next call.
 
-        LineFailed with what the stage says; OSError if it is not there any more.
+        ChannelFailed with what the stage says; OSError if it is not there any more.
         """
         tensors, size = [], 0
         for name, value in inputs.items():
@@ -85,7 +85,7 @@ class Line:
             raise ConnectionResetError("the stage has hung up")
         answer = _decoded(answer)
         if "error" in answer:
-            raise LineFailed(answer["error"])
+            raise ChannelFailed(answer["error"])
         return _tensor(self._memory, *answer["tensor"])
 
     def close(self) -> None:
@@ -104,14 +104,14 @@ class Line:
         """What goes along with a message: the memory, if it was too small and is a new one."""
         if size <= len(self._memory):
             return []
-        file = os.memfd_create("triptych_line")
+        file = os.memfd_create("triptych_channel")
         os.ftruncate(file, size)
         self._memory = mmap.mmap(file, size)
         self._file = os.fdopen(file, "rb")  # the one before it is closed
         return [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [file]))]
 
 
-class Exchange:
+class Listener:
     """The called stage's end: `work(tensors, parameters)` answers, always from the same thread.
 
     `tensors` are valid during the call only. What `work` raises is told by `explain`. Of one thread
@@ -134,7 +134,7 @@ class Exchange:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._socket.bind(str(path))
         self._socket.listen()
-        self._thread = threading.Thread(target=self._run, name="exchange", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="listener", daemon=True)
         self._thread.start()
 
     def do(self, job: Callable[[], Any]) -> Any:

@@ -1,4 +1,4 @@
-"""A network between its callers, through Triton or on a line of their own, and ONNX Runtime."""
+"""A network under ONNX Runtime, called through Triton or over a channel of its own."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from typing import Any
 
 import numpy as np
 
-from triptych.fastdeploy.kept import Kept
+from triptych.fastdeploy.kept_tensors import KeptTensors
 from triptych.fastdeploy.network import Network
-from triptych.ipc import channel as line
+from triptych.ipc import channel
 from triptych.stages import triton
 
 
 class ServedNetwork:
-    """Answers Triton's requests and, with the parameter `line`, those of another stage's Line."""
+    """Answers Triton's requests and, with the parameter `channel`, those of a Channel."""
 
     def __init__(self, model: triton.Model) -> None:
         self._model = model
         # Names are of one kind of caller each, which has a thread of its own.
-        self._kept, self._kept_on_line = Kept(), Kept()
-        self._exchange: line.Exchange | None = None
-        folder = line.folder()
-        if model.parameters.get("line") == "true" and folder:
-            path = folder / f"{model.name}.{os.getpid()}.line"
-            self._exchange = line.Exchange(path, self._answer, model.explain)
+        self._kept, self._kept_over_channel = KeptTensors(), KeptTensors()
+        self._listener: channel.Listener | None = None
+        folder = channel.folder()
+        if model.parameters.get("channel") == "true" and folder:
+            path = folder / f"{model.name}.{os.getpid()}.channel"
+            self._listener = channel.Listener(path, self._answer, model.explain)
         self._network = self._do(lambda: Network(model.folder, model.config, model.device))
         triton.log(f"{model.name}: runs on {self._network.provider}")
 
@@ -34,17 +34,17 @@ class ServedNetwork:
         return self._model.answer_together(requests, self._run, self._kept.complete)
 
     def close(self) -> None:
-        if self._exchange is not None:
-            self._exchange.close()
+        if self._listener is not None:
+            self._listener.close()
 
     def _run(self, batch: list[dict[str, np.ndarray]]) -> list[Any]:
         return self._do(lambda: self._network.run(batch))
 
     def _do(self, job: Callable[[], Any]) -> Any:
-        return job() if self._exchange is None else self._exchange.do(job)
+        return job() if self._listener is None else self._listener.do(job)
 
     def _answer(self, tensors: dict[str, np.ndarray], parameters: Mapping[str, str]) -> np.ndarray:
-        (result,) = self._network.run([self._kept_on_line.complete(tensors, parameters)])
+        (result,) = self._network.run([self._kept_over_channel.complete(tensors, parameters)])
         if isinstance(result, Exception):
             raise result
         (output,) = result.values()

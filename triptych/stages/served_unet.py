@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from triptych.ipc import channel as line
+from triptych.ipc import channel
 from triptych.stages import triton
 
 _EMBEDS = "encoder_hidden_states"
@@ -17,15 +17,15 @@ class ServedUNet:
     """Sends text embeddings when they change; in between `unet` is told to take what it kept.
 
     They are the larger part of a call by far. A `unet` that keeps nothing, as that of a Triton
-    whose requests have no parameters, gets them in every call. Calls go through Triton, or on the
-    line on which `unet` listens; of several instances on the one with this `number`, in turn.
+    whose requests have no parameters, gets them in every call. Calls go through Triton, or over the
+    channel on which `unet` listens; of several instances the one with this `number`, in turn.
     """
 
     def __init__(self, number: int = 0) -> None:
         self._number = number
         self._keeps = True
         self._sent: dict[tuple, tuple[np.ndarray, str]] = {}
-        self._line: line.Line | None = None
+        self._channel: channel.Channel | None = None
         self._looked = False
 
     def __call__(
@@ -63,23 +63,23 @@ class ServedUNet:
 
     def _call(self, inputs: dict[str, np.ndarray], parameters: Mapping[str, str]) -> np.ndarray:
         if not self._looked:
-            self._line, self._looked = _open(self._number), True
-        if self._line is not None:
-            # The line does without the axis that Triton's config.pbtxt has and takes off again.
+            self._channel, self._looked = _open(self._number), True
+        if self._channel is not None:
+            # The channel does without the axis that Triton's config.pbtxt has and takes off again.
             flat = {**inputs, "timestep": inputs["timestep"][:, 0]}
             try:
-                return self._line.call(flat, parameters)
-            except line.LineFailed as error:
+                return self._channel.call(flat, parameters)
+            except channel.ChannelFailed as error:
                 raise triton.StageFailed(str(error)) from None
             except OSError:
-                self._line = None
+                self._channel = None
         return triton.call("unet", inputs, "out_sample", parameters=parameters)
 
 
-def _open(number: int) -> line.Line | None:
-    folder = line.folder()
-    paths = sorted(folder.glob("unet.*.line")) if folder else []
+def _open(number: int) -> channel.Channel | None:
+    folder = channel.folder()
+    paths = sorted(folder.glob("unet.*.channel")) if folder else []
     try:
-        return line.Line(paths[number % len(paths)]) if paths else None
+        return channel.Channel(paths[number % len(paths)]) if paths else None
     except OSError:
         return None

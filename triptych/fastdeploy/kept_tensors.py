@@ -15,7 +15,7 @@ import numpy as np
 from triptych.errors import InvalidRequest
 
 
-class Kept:
+class KeptTensors:
     """The tensors last used, of `BYTES` together at the most, and one of any size."""
 
     BYTES = 2**28

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from triptych.errors import InvalidRequest
-from triptych.fastdeploy.kept import Kept
+from triptych.fastdeploy.kept_tensors import KeptTensors
 
 
 def sent(value, rows=2):
@@ -10,7 +10,7 @@ def sent(value, rows=2):
 
 
 def test_what_is_kept_is_the_same_object_in_every_call():
-    kept, first = Kept(), sent(1)
+    kept, first = KeptTensors(), sent(1)
     (one, other, again) = (
         kept.complete(first, {"keep_rows": "a"}),
         kept.complete(sent(2), {"keep_rows": "b"}),
@@ -26,12 +26,12 @@ def test_what_is_kept_is_the_same_object_in_every_call():
 
 def test_other_parameters_and_none():
     request = sent(1)
-    assert Kept().complete(request, {}) is request
-    assert Kept().complete(request, {"priority": 3, "keep_nothing": "a"}) is request
+    assert KeptTensors().complete(request, {}) is request
+    assert KeptTensors().complete(request, {"priority": 3, "keep_nothing": "a"}) is request
 
 
 def test_a_name_that_is_not_known():
-    kept = Kept()
+    kept = KeptTensors()
     kept.complete(sent(1), {"keep_rows": "a"})
     for parameter in ("kept_rows", "kept_number"):
         with pytest.raises(InvalidRequest, match=f"{parameter}: got .b.; allowed: "):
@@ -41,8 +41,8 @@ def test_a_name_that_is_not_known():
 
 
 def test_what_was_not_used_for_longest_goes(monkeypatch):
-    monkeypatch.setattr(Kept, "BYTES", 2 * sent(0)["rows"].nbytes)
-    kept = Kept()
+    monkeypatch.setattr(KeptTensors, "BYTES", 2 * sent(0)["rows"].nbytes)
+    kept = KeptTensors()
     for name in "ab":
         kept.complete(sent(1), {"keep_rows": name})
     kept.complete(sent(1), {"kept_rows": "a"})

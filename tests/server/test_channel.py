@@ -1,4 +1,4 @@
-"""The unet called on its line instead of through Triton: on a server of its own."""
+"""The unet called over its channel instead of through Triton: on a server of its own."""
 
 import shutil
 import threading
@@ -14,11 +14,11 @@ STEPS = ("triptych_steps_total", "unet_loop")
 
 
 @pytest.fixture(scope="module")
-def lined(repository, tmp_path_factory):
-    """A running server with the parameter `line`, and calls of it."""
-    copy = tmp_path_factory.mktemp("lined") / "models"
+def with_channel(repository, tmp_path_factory):
+    """A running server with the parameter `channel`, and calls of it."""
+    copy = tmp_path_factory.mktemp("with_channel") / "models"
     shutil.copytree(repository, copy, copy_function=shutil.copyfile)
-    for model, name, value in (("unet", "line", "true"), ("unet_loop", "cohorts", "2")):
+    for model, name, value in (("unet", "channel", "true"), ("unet_loop", "cohorts", "2")):
         with open(copy / model / "config.pbtxt", "a") as config:
             config.write(parameter(name, value))
     with RunningServer(copy, tmp_path_factory.mktemp("log") / "server.log") as running:
@@ -27,14 +27,14 @@ def lined(repository, tmp_path_factory):
         calls.close()
 
 
-def test_pictures_are_the_same_and_triton_was_not_asked(lined, calls):
-    running, on_line = lined
+def test_pictures_are_the_same_and_triton_was_not_asked(with_channel, calls):
+    running, on_channel = with_channel
     requests = [request(**{**SMALL, "num_inference_steps": n, "seed": n}) for n in (2, 5, 9)]
     expected = [calls.pictures(one)[0] for one in requests]
     drawn = [None] * len(requests)
 
     def draw(at):
-        (drawn[at],) = on_line.pictures(requests[at])
+        (drawn[at],) = on_channel.pictures(requests[at])
 
     threads = [threading.Thread(target=draw, args=(at,)) for at in range(len(requests))]
     for thread in threads:
@@ -45,8 +45,8 @@ def test_pictures_are_the_same_and_triton_was_not_asked(lined, calls):
     assert metrics(running.metrics)[CALLS] == 0
 
 
-def test_it_answers_through_triton_too(lined, calls):
-    _, on_line = lined
+def test_it_answers_through_triton_too(with_channel, calls):
+    _, on_channel = with_channel
     raw = request(**SMALL)
     inputs = calls.loop_inputs(raw)
     sample = calls.infer("unet_loop", inputs)["latents"]
@@ -55,14 +55,14 @@ def test_it_answers_through_triton_too(lined, calls):
         "timestep": sample[:, 0, 0, :1] * 0 + 500,
         "encoder_hidden_states": inputs["prompt_embeds"],
     }
-    ours, theirs = (one.infer("unet", call)["out_sample"] for one in (on_line, calls))
+    ours, theirs = (one.infer("unet", call)["out_sample"] for one in (on_channel, calls))
     assert (ours == theirs).all()
 
 
-def test_what_the_unet_refuses_reaches_the_client(lined, calls):
-    _, on_line = lined
+def test_what_the_unet_refuses_reaches_the_client(with_channel, calls):
+    _, on_channel = with_channel
     inputs = calls.loop_inputs(request(**SMALL))
     for name in ("prompt_embeds", "negative_prompt_embeds"):
         inputs[name] = inputs[name][:, :, :5].copy()
     with pytest.raises(Exception, match="unet_loop: unet: encoder_hidden_states: got"):
-        on_line.infer("unet_loop", inputs)
+        on_channel.infer("unet_loop", inputs)

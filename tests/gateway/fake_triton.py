@@ -28,7 +28,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
     """`requests`: what came. `hold`: streams wait while it is clear, before step `held_from`.
 
     `abort`, `abort_after`: (code, text) to say before the first step, or after the last one.
-    `left`: how many streams were given up by whoever asked.
+    `left`: how many streams were given up by whoever asked. `scheduler`: the model's own.
     """
 
     def __init__(self) -> None:
@@ -45,6 +45,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         self.ready = True
         self.left = 0
         self.warnings: tuple[str, ...] = ()
+        self.scheduler = "pndm"
 
     def __enter__(self) -> FakeTriton:
         self._server = grpc.server(ThreadPoolExecutor(40))
@@ -92,7 +93,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
     def _settings(self, request, context):
         try:
             raw = request.raw_input_contents[0][4:]
-            return parse(raw, Defaults(64, 64, 20, 5.0, "pndm"), Limits())
+            return parse(raw, Defaults(64, 64, 20, 5.0, self.scheduler), Limits())
         except InvalidRequest as error:
             text = f"sd_ensemble_stream: in ensemble 'sd_ensemble', tokenizer: {error}"
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, text)

@@ -9,6 +9,7 @@ import pytest
 
 from tests.gateway.fake_triton import PREVIEW, TOTAL
 from tests.gateway.running import wait_for
+from triptych import schedulers
 from triptych.picture.metadata import read_settings
 
 
@@ -45,7 +46,8 @@ def test_the_models_own_settings(client):
     usual = client.get("/api/usual").json()
     assert (usual["width"], usual["height"], usual["num_inference_steps"]) == (64, 64, 20)
     assert usual["scheduler"] == "pndm"
-    assert "dpmpp_2m_karras" in usual["schedulers"]
+    assert list(usual["schedulers"]) == list(schedulers.NAMES)
+    assert usual["schedulers"]["dpmpp_2m_karras"] == "DPM++ 2M Karras"
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from PIL import Image
 
 from tests.gateway.fake_triton import PREVIEW
 from tests.gateway.running import wait_for
+from triptych.schedulers import NAMES, TABLE
 
 
 @pytest.fixture
@@ -84,6 +85,14 @@ def test_what_is_left_out_is_the_models_own_and_the_seed_is_told(client):
     [
         ({"sampler_name": "DPM++ 2M", "scheduler": "Karras"}, "dpmpp_2m_karras"),
         ({"sampler_name": "dpm++ 2m karras", "scheduler": "Automatic"}, "dpmpp_2m_karras"),
+        ({"sampler_name": "DPM++ 2M", "scheduler": "Automatic"}, "dpmpp_2m_karras"),
+        ({"sampler_name": "DPM++ 2M"}, "dpmpp_2m_karras"),
+        ({"sampler_name": "DPM++ 2M", "scheduler": "normal"}, "dpmpp_2m"),
+        ({"sampler_name": "DPM++ 2M", "scheduler": "Uniform"}, "dpmpp_2m"),
+        ({"sampler_name": "dpmpp_2m"}, "dpmpp_2m"),
+        ({"sampler_name": "dpmpp_2m", "scheduler": "karras"}, "dpmpp_2m_karras"),
+        ({"sampler_name": "DPMSolverMultistepScheduler"}, "dpmpp_2m"),
+        ({"sampler_name": "Euler a", "scheduler": "NORMAL"}, "euler_ancestral"),
         ({"sampler_index": "LMS"}, "lms"),
         ({"sampler_name": "lcm"}, "lcm"),
     ],
@@ -93,10 +102,30 @@ def test_samplers_by_their_names_there(client, triton, asked, sent):
     assert triton.requests[0]["scheduler"] == sent
 
 
-def test_every_sampler_that_is_listed_draws(client):
+@pytest.mark.parametrize("schedule", ["Exponential", "SGM Uniform", "sgm_uniform", "Simple", "?"])
+def test_a_schedule_that_is_not_there_is_said(client, triton, schedule):
+    asked = {"prompt": "x", "sampler_name": "Euler", "scheduler": schedule}
+    drawn = client.post("/txt2img", json=asked).json()
+    assert triton.requests[0]["scheduler"] == "euler"
+    assert json.loads(drawn["info"])["warnings"] == [
+        f"scheduler: {schedule!r} is not known here; the sampler's own is used"
+    ]
+
+
+def test_every_sampler_that_is_listed_draws(client, triton):
     for sampler in client.get("/samplers").json():
         asked = {"prompt": "x", "sampler_name": sampler["name"]}
-        assert client.post("/txt2img", json=asked).status_code == 200
+        drawn = client.post("/txt2img", json=asked).json()
+        named = json.loads(drawn["info"])["sampler_name"]
+        automatic = {"DPM++ 2M": "DPM++ 2M Karras"}.get(sampler["name"], sampler["name"])
+        assert named == automatic
+
+
+@pytest.mark.parametrize("entry", TABLE, ids=NAMES)
+def test_every_scheduler_may_be_the_models_own(client, triton, entry):
+    triton.scheduler = entry.name
+    drawn = client.post("/txt2img", json={"prompt": "x"}).json()
+    assert json.loads(drawn["info"])["sampler_name"] == entry.label
 
 
 @pytest.mark.parametrize(
@@ -130,7 +159,7 @@ def test_what_means_nothing_may_be_said(client):
     [
         {"sampler_name": "Heun"},
         {"sampler_name": "Euler", "scheduler": "Karras"},
-        {"scheduler": "Exponential"},
+        {"scheduler": "Karras"},
         {"width": 100},
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -118,6 +119,23 @@ def test_names():
         schedulers.default_name({})
     with pytest.raises(ValueError, match="_class_name: got a list"):
         schedulers.default_name({"_class_name": ["DDIMScheduler"]})
+
+
+def test_an_entry_of_the_table_is_all_that_a_scheduler_needs():
+    """Its names are its own, and its diffusers class and options lead back to it."""
+    labels = [entry.label.lower() for entry in schedulers.TABLE]
+    assert len(set(labels)) == len(set(schedulers.NAMES)) == len(schedulers.TABLE)
+    for entry in schedulers.TABLE:
+        config = {"_class_name": entry.diffusers, **entry.options}
+        assert schedulers.default_name(config) == entry.name
+        assert isinstance(schedulers.create(entry.name, {}, 4), entry.implementation)
+
+
+def test_the_readme_lists_every_scheduler():
+    readme = Path(schedulers.__file__).parents[2] / "README.md"
+    (row,) = (line for line in readme.read_text().splitlines() if line.startswith("| `scheduler`"))
+    allowed = row.split("|")[3]
+    assert re.findall(r"`(\w+)`", allowed) == list(schedulers.NAMES)
 
 
 def test_karras_by_name_is_karras_by_configuration():

@@ -14,12 +14,12 @@ from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
-from triptych import schedulers
 from triptych.client import ClientError, Picture
 from triptych.gateway.access import require_key
 from triptych.gateway.errors import Problem, problem, responses
 from triptych.gateway.fields import Guidance, Negative, Prompt, Scheduler, Seed, Side, Steps, told
 from triptych.gateway.gone import unless_gone
+from triptych.gateway.samplers import LABELS
 from triptych.streaming import Step
 
 FOLDER = Path(__file__).with_name("web")
@@ -63,7 +63,7 @@ class Usual(BaseModel):
     width: int
     height: int
     scheduler: str
-    schedulers: list[str]
+    schedulers: dict[str, str] = Field(description="Each with its name for people")
 
 
 RESPONSES = responses(Error)
@@ -92,7 +92,7 @@ async def usual(request: Request) -> Usual:
     settings = await studio.ask(studio.client.defaults)
     names = ("num_inference_steps", "guidance_scale", "width", "height", "scheduler")
     values = {name: getattr(settings, name) for name in names}
-    return Usual(**values, schedulers=list(schedulers.NAMES))
+    return Usual(**values, schedulers=LABELS)
 
 
 @router.post("/picture", response_class=StreamingResponse)

@@ -20,25 +20,14 @@ from starlette.exceptions import HTTPException
 
 from triptych.client import MODEL, Cancelled, Picture
 from triptych.gateway.access import require_key
-from triptych.gateway.errors import Problem, responses
+from triptych.gateway.errors import responses
 from triptych.gateway.fields import Guidance, Negative, Prompt, Side, Steps, whole
 from triptych.gateway.gone import unless_gone
 from triptych.gateway.jobs import Jobs
+from triptych.gateway.samplers import LABELS, SCHEDULES, scheduler_of
 from triptych.settings import MAX_SEED
 
 PREFIX = "/sdapi/v1"
-SAMPLERS = {
-    "DDIM": "ddim",
-    "PLMS": "pndm",
-    "LMS": "lms",
-    "Euler": "euler",
-    "Euler a": "euler_ancestral",
-    "DPM++ 2M": "dpmpp_2m",
-    "DPM++ 2M Karras": "dpmpp_2m_karras",
-    "UniPC": "unipc",
-    "LCM": "lcm",
-}
-SCHEDULES = {"automatic": "Automatic", "karras": "Karras"}
 PREVIEW_EVERY = 3
 Never = Literal[False] | None
 
@@ -64,7 +53,7 @@ class TextToImage(BaseModel):
     width: Side | None = None
     height: Side | None = None
     seed: whole(-1, MAX_SEED) | None = -1
-    sampler_name: str | None = Field(None, description=", ".join(SAMPLERS))
+    sampler_name: str | None = Field(None, description=", ".join(LABELS.values()))
     sampler_index: str | None = Field(None, description="The older name of sampler_name")
     scheduler: str | None = Field(None, description=", ".join(SCHEDULES.values()))
     batch_size: whole(1, 8) = 1
@@ -133,7 +122,7 @@ router = APIRouter(
 @router.post("/txt2img")
 async def text_to_image(asked: TextToImage, request: Request) -> Drawn:
     """Draw `batch_size` times `n_iter` pictures of a prompt."""
-    requests = _requests(asked)
+    requests, warnings = _requests(asked)
     jobs: Jobs = request.app.state.jobs
     pictures: list[Picture] = []
     with jobs.begin(len(requests)) as job:
@@ -144,7 +133,7 @@ async def text_to_image(asked: TextToImage, request: Request) -> Drawn:
     return Drawn(
         images=images if asked.send_images else [],
         parameters=asked.model_dump(exclude_unset=True),
-        info=json.dumps(_info(asked, requests, pictures)),
+        info=json.dumps(_info(asked, requests, pictures, warnings)),
     )
 
 
@@ -180,7 +169,7 @@ async def interrupt(request: Request) -> dict[str, str]:
 @router.get("/samplers")
 def samplers() -> list[Sampler]:
     """The schedulers, by the WebUI's names."""
-    return [Sampler(name=name, aliases=[own], options={}) for name, own in SAMPLERS.items()]
+    return [Sampler(name=label, aliases=[own], options={}) for own, label in LABELS.items()]
 
 
 @router.get("/schedulers")
@@ -215,8 +204,10 @@ def invalid_response(errors: list[dict]) -> JSONResponse:
     return JSONResponse({"detail": shown}, 422)
 
 
-def _requests(asked: TextToImage) -> list[dict[str, Any]]:
-    """What the client is to be asked for each picture."""
+def _requests(asked: TextToImage) -> tuple[list[dict[str, Any]], list[str]]:
+    """What the client is to be asked for each picture, and what was not as the request said."""
+    sampler = asked.sampler_name or asked.sampler_index
+    scheduler, warnings = scheduler_of(sampler, asked.scheduler)
     settings = {
         "prompt": asked.prompt,
         "negative_prompt": asked.negative_prompt,
@@ -224,37 +215,23 @@ def _requests(asked: TextToImage) -> list[dict[str, Any]]:
         "guidance_scale": asked.cfg_scale,
         "width": asked.width,
         "height": asked.height,
-        "scheduler": _scheduler(asked),
+        "scheduler": scheduler,
     }
     settings = {name: value for name, value in settings.items() if value is not None}
     seed = secrets.randbits(32) if asked.seed in (None, -1) else asked.seed
-    return [{**settings, "seed": seed + i} for i in range(asked.batch_size * asked.n_iter)]
-
-
-def _scheduler(asked: TextToImage) -> str | None:
-    name = asked.sampler_name or asked.sampler_index
-    schedule = (asked.scheduler or "automatic").lower()
-    if schedule not in SCHEDULES:
-        allowed = ", ".join(SCHEDULES.values())
-        raise Problem(400, f"scheduler: got {asked.scheduler!r}; allowed: {allowed}", "scheduler")
-    if name is None:
-        return None
-    known = {sampler.lower(): own for sampler, own in SAMPLERS.items()}
-    known.update({own: own for own in SAMPLERS.values()})
-    own = known.get(name.lower())
-    if own is None or (schedule == "karras" and own not in ("dpmpp_2m", "dpmpp_2m_karras")):
-        allowed = f"{', '.join(SAMPLERS)}; the schedule Karras with DPM++ 2M alone"
-        raise Problem(400, f"sampler_name: got {name!r}; allowed: {allowed}", "sampler_name")
-    return "dpmpp_2m_karras" if schedule == "karras" else own
+    count = asked.batch_size * asked.n_iter
+    return [{**settings, "seed": seed + i} for i in range(count)], warnings
 
 
 def _info(
-    asked: TextToImage, requests: list[dict[str, Any]], pictures: list[Picture]
+    asked: TextToImage,
+    requests: list[dict[str, Any]],
+    pictures: list[Picture],
+    warnings: list[str],
 ) -> dict[str, Any]:
     """What the WebUI tells of pictures: the first one's settings, and what differs of each."""
     made = [picture.settings for picture in pictures]
     first = made[0] if made else None
-    own_names = {own: name for name, own in SAMPLERS.items()}
     return {
         "prompt": asked.prompt,
         "all_prompts": [one.prompt for one in made],
@@ -264,11 +241,11 @@ def _info(
         "all_seeds": [one.seed for one in made],
         "width": first and first.width,
         "height": first and first.height,
-        "sampler_name": first and own_names[first.scheduler],
+        "sampler_name": first and LABELS[first.scheduler],
         "cfg_scale": first and first.guidance_scale,
         "steps": first and first.num_inference_steps,
         "batch_size": asked.batch_size,
         "sd_model_name": MODEL,
         "index_of_first_image": 0,
-        "warnings": [warning for one in made for warning in one.warnings],
+        "warnings": [*warnings, *(warning for one in made for warning in one.warnings)],
     }

@@ -5,7 +5,7 @@ Latents after each step are those of the diffusers class of that name to 1e-4, r
 
 from __future__ import annotations
 
-from typing import Any, Mapping
+from typing import Any, Mapping, NamedTuple
 
 from triptych.errors import InvalidRequest
 from triptych.schedulers.config import read
@@ -19,41 +19,63 @@ from triptych.schedulers.pndm import PNDM
 from triptych.schedulers.scheduler import Scheduler
 from triptych.schedulers.unipc import UniPC
 
-__all__ = ["NAMES", "Scheduler", "create", "default_name", "resolve"]
+__all__ = ["NAMES", "TABLE", "Entry", "Scheduler", "create", "default_name", "resolve"]
 
-_CLASSES = {
-    "ddim": DDIM,
-    "pndm": PNDM,
-    "lms": LMS,
-    "euler": Euler,
-    "euler_ancestral": EulerAncestral,
-    "dpmpp_2m": DPMpp2M,
-    "dpmpp_2m_karras": DPMpp2M,
-    "unipc": UniPC,
-    "lcm": LCM,
-}
-_DIFFUSERS_NAMES = {
-    "DDIMScheduler": "ddim",
-    "PNDMScheduler": "pndm",
-    "LMSDiscreteScheduler": "lms",
-    "EulerDiscreteScheduler": "euler",
-    "EulerAncestralDiscreteScheduler": "euler_ancestral",
-    "DPMSolverMultistepScheduler": "dpmpp_2m",
-    "UniPCMultistepScheduler": "unipc",
-    "LCMScheduler": "lcm",
-}
 
-NAMES = tuple(_CLASSES)
+class Entry(NamedTuple):
+    """A scheduler under the names that others give it.
+
+    `name` is what a request says, `diffusers` the class in diffusers, `sampler` the name in the
+    WebUI, or, of a scheduler that the WebUI does not have, one in its style. `options` are the keys
+    of `scheduler_config.json` that tell this entry from others of the same diffusers class.
+    """
+
+    name: str
+    implementation: type[Scheduler]
+    diffusers: str
+    sampler: str
+    options: Mapping[str, Any] = {}
+
+    @property
+    def karras(self) -> bool:
+        """Whether its sigmas are spread as Karras et al. (2022) do: the WebUI's schedule Karras."""
+        return bool(self.options.get("use_karras_sigmas"))
+
+    @property
+    def label(self) -> str:
+        """The name for people."""
+        return f"{self.sampler} Karras" if self.karras else self.sampler
+
+
+_KARRAS = {"use_karras_sigmas": True}
+
+TABLE = (
+    Entry("ddim", DDIM, "DDIMScheduler", "DDIM"),
+    Entry("pndm", PNDM, "PNDMScheduler", "PLMS"),
+    Entry("lms", LMS, "LMSDiscreteScheduler", "LMS"),
+    Entry("euler", Euler, "EulerDiscreteScheduler", "Euler"),
+    Entry("euler_ancestral", EulerAncestral, "EulerAncestralDiscreteScheduler", "Euler a"),
+    Entry("dpmpp_2m", DPMpp2M, "DPMSolverMultistepScheduler", "DPM++ 2M"),
+    Entry("dpmpp_2m_karras", DPMpp2M, "DPMSolverMultistepScheduler", "DPM++ 2M", _KARRAS),
+    Entry("unipc", UniPC, "UniPCMultistepScheduler", "UniPC"),
+    Entry("lcm", LCM, "LCMScheduler", "LCM"),
+)
+"""All schedulers. Of one diffusers class, the first entry is the one that its name alone means."""
+
+NAMES = tuple(entry.name for entry in TABLE)
 """The short names, as a request gives them."""
+
+_BY_NAME = {entry.name: entry for entry in TABLE}
+_OF_CLASS = {entry.diffusers: entry.name for entry in reversed(TABLE)}
 
 
 def resolve(name: str) -> str:
     """The short name for a short name or a diffusers class name; InvalidRequest for any other."""
-    if name in _CLASSES:
+    if name in _BY_NAME:
         return name
-    if name in _DIFFUSERS_NAMES:
-        return _DIFFUSERS_NAMES[name]
-    raise InvalidRequest("scheduler", name, ", ".join([*NAMES, *_DIFFUSERS_NAMES]))
+    if name in _OF_CLASS:
+        return _OF_CLASS[name]
+    raise InvalidRequest("scheduler", name, ", ".join([*NAMES, *reversed(_OF_CLASS)]))
 
 
 def default_name(config: Mapping[str, Any]) -> str:
@@ -62,25 +84,27 @@ def default_name(config: Mapping[str, Any]) -> str:
     Raises InvalidRequest where its `_class_name` is none of those served.
     """
     class_name = config.get("_class_name")
-    if not isinstance(class_name, str) or class_name not in _DIFFUSERS_NAMES:
-        raise InvalidRequest("_class_name", class_name, ", ".join(_DIFFUSERS_NAMES))
-    name = _DIFFUSERS_NAMES[class_name]
-    karras = name == "dpmpp_2m" and config.get("use_karras_sigmas")
-    return "dpmpp_2m_karras" if karras else name
+    if not isinstance(class_name, str) or class_name not in _OF_CLASS:
+        raise InvalidRequest("_class_name", class_name, ", ".join(reversed(_OF_CLASS)))
+    fitting = [
+        entry
+        for entry in TABLE
+        if entry.diffusers == class_name
+        and all(config.get(key) == value for key, value in entry.options.items())
+    ]
+    return max(fitting, key=lambda entry: len(entry.options)).name
 
 
 def create(name: str, config: Mapping[str, Any], num_inference_steps: int) -> Scheduler:
     """A scheduler for one image.
 
     name: a short or diffusers name. config: the model's `scheduler_config.json`, of whatever class;
-    it is read as diffusers' `from_config` reads it, and dpmpp_2m_karras sets use_karras_sigmas.
+    it is read as diffusers' `from_config` reads it, with the entry's `options` in place of its own.
     Raises InvalidRequest, a ValueError, for a name, a step count or a value that is not served.
     """
-    name = resolve(name)
-    scheduler = _CLASSES[name]
-    values = read(config, scheduler.OPTIONS, name)
-    if name == "dpmpp_2m_karras":
-        values["use_karras_sigmas"] = True
+    entry = _BY_NAME[resolve(name)]
+    scheduler = entry.implementation
+    values = read({**config, **entry.options}, scheduler.OPTIONS, entry.name)
     most = values["num_train_timesteps"]
     if type(num_inference_steps) is not int or not 1 <= num_inference_steps <= most:
         raise InvalidRequest("num_inference_steps", num_inference_steps, f"1 to {most}")

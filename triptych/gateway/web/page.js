@@ -13,17 +13,7 @@ const LABELS = {
   scheduler: "Scheduler",
   warnings: "Warning",
 };
-const SCHEDULERS = {
-  ddim: "DDIM",
-  pndm: "PNDM",
-  lms: "LMS",
-  euler: "Euler",
-  euler_ancestral: "Euler ancestral",
-  dpmpp_2m: "DPM-Solver++ 2M",
-  dpmpp_2m_karras: "DPM-Solver++ 2M, Karras",
-  unipc: "UniPC",
-  lcm: "LCM",
-};
+const schedulers = {}; // each by its name for people
 const TRIES = 10; // while the server has too much to do
 
 const $ = (id) => document.getElementById(id);
@@ -246,7 +236,7 @@ function drawn({ file, settings, seconds }) {
   frame.setAttribute("aria-label", `Enlarge: ${settings.prompt}`);
   card.querySelector(".prompt").textContent = settings.prompt;
   const list = card.querySelector("dl");
-  const shown = { ...settings, scheduler: SCHEDULERS[settings.scheduler] ?? settings.scheduler };
+  const shown = { ...settings, scheduler: schedulers[settings.scheduler] ?? settings.scheduler };
   for (const [name, label] of Object.entries(LABELS)) {
     if (name !== "prompt" && shown[name]?.toString()) describe(list, label, shown[name].toString());
   }
@@ -367,7 +357,8 @@ document.addEventListener("drop", (event) => {
 (async () => {
   try {
     const usual = await (await ask("api/usual", {})).json();
-    for (const name of usual.schedulers) $("scheduler").add(new Option(SCHEDULERS[name] ?? name, name));
+    Object.assign(schedulers, usual.schedulers);
+    for (const [name, label] of Object.entries(schedulers)) $("scheduler").add(new Option(label, name));
     for (const name of NUMBERS) $(name).value ||= usual[name];
     $("scheduler").value = usual.scheduler;
   } catch (error) {

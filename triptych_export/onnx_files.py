@@ -11,6 +11,9 @@ from onnx import TensorProto, helper, numpy_helper
 from triptych_export.errors import ExportError
 from triptych_export.stages import Stage
 
+OPSET = 16
+"""Of the graphs that are written. From 17 on a layer norm is one operator, LayerNormalization,
+which the ONNX parser of TensorRT 8.5 (FastDeploy's) does not know."""
 LARGEST_SINGLE_FILE = 1_900_000_000
 HALF_MAX = 65504.0
 HALF_FROM = 256

@@ -12,7 +12,6 @@ import paddle2onnx
 from triptych_export import onnx_files
 from triptych_export.stages import Stage
 
-OPSET = 17
 WEIGHTS = "paddle.data"
 
 
@@ -24,7 +23,7 @@ def convert(stage: Stage, folder: Path) -> None:
         "model.pdmodel",
         "model.pdiparams",
         "model.onnx",
-        opset_version=OPSET,
+        opset_version=onnx_files.OPSET,
         auto_upgrade_opset=False,
         verbose=False,
         external_file=WEIGHTS if large else "",

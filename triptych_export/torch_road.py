@@ -15,6 +15,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 from transformers import CLIPTextModel
 
+from triptych_export import onnx_files
 from triptych_export.errors import ExportError
 from triptych_export.source import PARTS, Source, read_json
 from triptych_export.stages import Stage, example
@@ -23,7 +24,6 @@ from triptych_export.weight_names import name_weights
 diffusers.utils.logging.disable_progress_bar()
 transformers.utils.logging.disable_progress_bar()
 
-OPSET = 17
 CONSTANT_KEYS = {"text_model.embeddings.position_ids", "embeddings.position_ids"}
 """Tables that older releases saved as weights and newer ones compute."""
 
@@ -112,7 +112,7 @@ def export(module: torch.nn.Module, stage: Stage, source: Source, folder: Path) 
                 name: {i: axis for i, axis in enumerate(named) if isinstance(axis, str)}
                 for name, named in axes.items()
             },
-            opset_version=OPSET,
+            opset_version=onnx_files.OPSET,
             dynamo=False,
         )
         model = onnx.load(str(path))

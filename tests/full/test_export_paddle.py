@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from random_models import write_model
 from safetensors.torch import load_file, save_file
+from tensorrt_parser import refusals
 
 from triptych_export import check, paddle_env, torch_road
 from triptych_export.cli import CHECKOUT, main
@@ -52,6 +53,12 @@ def test_onnx_computes_what_diffusers_computes(exported, model, name, batch, hei
     expected = torch_road.run(torch_road.load(stage, source), feeds)
     outputs = check.run_onnx(root / name / "1" / "model.onnx", feeds)
     assert check.difference(outputs, expected) < 1e-4
+
+
+@pytest.mark.parametrize("name", [*NETWORKS, "vae_encoder"])
+def test_tensorrt_8_5_takes_the_graphs(exported, name):
+    root = exported if name == "vae_encoder" else exported / "served"
+    assert refusals(root / name / "1" / "model.onnx") == []
 
 
 def test_a_picture_is_the_same_by_either_road(exported, model, tmp_path):

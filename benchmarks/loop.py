@@ -28,6 +28,7 @@ sys.path.insert(0, str(CHECKOUT))
 
 from benchmarks import machine
 from benchmarks.load import percentile
+from triptych.denoise.conditioning import of_prompts
 from triptych.denoise.denoising import Denoising
 from triptych.denoise.loop import DenoisingLoop
 from triptych.model_files import ModelFiles
@@ -107,7 +108,8 @@ def in_process(count: int, settings: Settings, folder: Path) -> float:
     def nothing(sample: np.ndarray, *_: np.ndarray) -> np.ndarray:
         return outputs.setdefault(sample.shape, np.full(sample.shape, 0.01, np.float32))
 
-    images = [Denoising(settings, embeds(1), embeds(0), model_files) for _ in range(count)]
+    rows = of_prompts(embeds(1), embeds(0))
+    images = [Denoising(settings, *rows, model_files) for _ in range(count)]
     begun = time.perf_counter()
     for result in DenoisingLoop(nothing, 32).run_to_end(images):
         if isinstance(result, Exception):

@@ -34,6 +34,14 @@ class Expired(Exception):
     """The time that the client gave its request is over: work on it has ended."""
 
 
+class Cancelled(Exception):
+    """The image was given up by whoever asked for it, before it was finished."""
+
+
+class LoopClosed(Exception):
+    """The loop was closed before the image was finished, or had been when it came."""
+
+
 class Unavailable(Exception):
     """No more requests are taken now: later they will be, or by another server."""
 

@@ -11,6 +11,7 @@ from triptych.denoise.preview import fit_network
 from triptych.model_files import ModelFiles
 from triptych_export import check, engines, fuse_cuda, onnx_files
 from triptych_export.check import Wanted
+from triptych_export.picture import psnr
 from triptych_export.progress import Progress
 from triptych_export.repository import Replacement, replacement
 from triptych_export.service_files import fit_configs, write_service_files
@@ -22,7 +23,7 @@ from triptych_export.source import (
 )
 from triptych_export.stages import stages
 
-PICTURE = b'{"prompt": "a red circle on a blue background", "seed": 1}'
+PICTURE = '{"prompt": "a red circle on a blue background", "seed": 1}'
 SERVED = ("text_encoder", "unet", "vae_decoder")
 
 
@@ -71,15 +72,15 @@ def _compare_pictures(new: Replacement, progress: Progress) -> None:
     """Say how far a picture by the fused networks is from the plain ones', where CUDA is."""
     if check.CUDA not in onnxruntime.get_available_providers():
         return
-    from triptych_export import picture  # needs transformers, which Paddle's environment lacks
+    from triptych.pipeline import Pipeline  # needs transformers, which Paddle's environment lacks
 
-    folders = {name: new.version_folder(name) for name in ("tokenizer", *SERVED)}
+    version = new.version_folder("tokenizer").name
     with progress.step("a picture by the plain and the fused networks"):
         plain, fused = (
-            picture.draw(folders, dict.fromkeys(SERVED, name), PICTURE, check.CUDA)
+            Pipeline(new.output, version, name, check.CUDA).pixels(PICTURE)
             for name in ("model.onnx", fuse_cuda.NAME)
         )
-    progress.say(f"the pictures agree to {picture.psnr(fused, plain):.1f} dB")
+    progress.say(f"the pictures agree to {psnr(fused, plain):.1f} dB")
 
 
 def _open(options: argparse.Namespace, scratch: Path):

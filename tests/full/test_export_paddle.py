@@ -13,9 +13,10 @@ from random_models import write_model
 from safetensors.torch import load_file, save_file
 from tensorrt_parser import refusals
 
+from triptych.pipeline import Pipeline
 from triptych_export import check, paddle_env, torch_road
 from triptych_export.cli import CHECKOUT, main
-from triptych_export.picture import draw, psnr
+from triptych_export.picture import psnr
 from triptych_export.rebuild import rebuild
 from triptych_export.source import open_source
 from triptych_export.stages import example, stages
@@ -63,12 +64,9 @@ def test_tensorrt_8_5_takes_the_graphs(exported, name):
 
 def test_a_picture_is_the_same_by_either_road(exported, model, tmp_path):
     assert main([str(model), "--output", str(tmp_path / "served")]) == 0
-    request = b'{"prompt": "red", "seed": 3, "num_inference_steps": 6, "height": 128, "width": 72}'
-    roads = [
-        {name: root / "served" / name / "1" for name in ("tokenizer", *NETWORKS)}
-        for root in (exported, tmp_path)
-    ]
-    paddle, diffusers = (draw(folders, {}, request, check.CPU) for folders in roads)
+    request = '{"prompt": "red", "seed": 3, "num_inference_steps": 6, "height": 128, "width": 72}'
+    roads = (exported / "served", tmp_path / "served")
+    paddle, diffusers = (Pipeline(road).pixels(request) for road in roads)
     assert paddle.shape == (128, 72, 3)
     assert diffusers.std() > 1
     assert psnr(paddle, diffusers) >= 40
@@ -81,13 +79,10 @@ def test_the_demo_models_pictures_are_the_same_by_either_road(tmp_path):
     numbers = ("--num-inference-steps", "20", "--guidance-scale", "5")
     done = export(tmp_path / "checkpoint", "--output", tmp_path / "served", *numbers)
     assert done.returncode == 0, done.stderr
-    roads = [
-        {name: root / name / "1" for name in ("tokenizer", *NETWORKS)}
-        for root in (tmp_path / "served", served)
-    ]
+    roads = [Pipeline(root) for root in (tmp_path / "served", served)]
     for prompt in ("a red circle on a blue background", "a yellow sun over green hills at sunset"):
-        request = json.dumps({"prompt": prompt, "seed": 1}).encode()
-        paddle, diffusers = (draw(folders, {}, request, check.CPU) for folders in roads)
+        request = json.dumps({"prompt": prompt, "seed": 1})
+        paddle, diffusers = (road.pixels(request) for road in roads)
         assert paddle.shape == (256, 256, 3)
         assert psnr(paddle, diffusers) >= 40
 

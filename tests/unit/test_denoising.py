@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from triptych import schedulers
+from triptych.denoise.conditioning import of_prompts
 from triptych.denoise.denoising import Denoising
 from triptych.denoise.loop import DenoisingLoop
 from triptych.denoise.noise import Noise
@@ -29,13 +30,19 @@ PROMPT, NEGATIVE = RANDOM.standard_normal((2, 7, 16), dtype=np.float32)
 
 
 def image(prompt=PROMPT, negative=NEGATIVE, model_files=MODEL_FILES, **changes):
-    return Denoising(dataclasses.replace(SETTINGS, **changes), prompt, negative, model_files)
+    settings = dataclasses.replace(SETTINGS, **changes)
+    return Denoising(settings, *of_prompts(prompt, negative), model_files)
 
 
-def predict(sample, timestep, embeds):
+def embeds(image):
+    return [row["encoder_hidden_states"] for row in image.conditioning]
+
+
+def predict(sample, timestep, conditioning):
     """Each row by itself: a smooth function of its latents, timestep and embeddings."""
     scale = (1 + timestep / 1000)[:, None, None, None]
-    return np.tanh(sample) * scale + 0.1 * embeds.mean(axis=(1, 2))[:, None, None, None]
+    means = conditioning["encoder_hidden_states"].mean(axis=(1, 2))
+    return np.tanh(sample) * scale + 0.1 * means[:, None, None, None]
 
 
 def denoise(*images, max_rows=32, predict_noise=predict):
@@ -60,7 +67,8 @@ def test_a_watcher_sees_every_call_with_guidance_done_and_changes_nothing():
     watched, seen = image(scheduler="pndm"), []
 
     def watcher(own, guided):
-        noise = predict(np.stack([own.model_input()] * 2), own.timestep[None], np.stack(own.embeds))
+        rows = {"encoder_hidden_states": np.stack(embeds(own))}
+        noise = predict(np.stack([own.model_input()] * 2), own.timestep[None], rows)
         expected = noise[0] + np.float32(7.5) * (noise[1] - noise[0])
         np.testing.assert_allclose(guided, expected, rtol=1e-5, atol=1e-5)
         seen.append(own.call)
@@ -81,16 +89,13 @@ def test_a_deadline_is_checked_and_says_how_far_the_image_came():
 
 def test_guidance_takes_two_rows_with_the_negative_prompt_first():
     guided = image(guidance_scale=1.01)
-    assert guided.rows == 2
-    assert np.array_equal(guided.embeds[0], NEGATIVE)
-    assert np.array_equal(guided.embeds[1], PROMPT)
+    assert np.array_equal(embeds(guided), [NEGATIVE, PROMPT])
 
 
 @pytest.mark.parametrize("scale", [0.0, 0.5, 1.0])
 def test_guidance_of_one_or_less_takes_the_prompts_row_alone(scale):
     plain = image(guidance_scale=scale)
-    assert plain.rows == 1
-    assert np.array_equal(plain.embeds[0], PROMPT)
+    assert np.array_equal(embeds(plain), [PROMPT])
     assert np.array_equal(*denoise(plain, image(guidance_scale=1.0)))
 
 
@@ -100,7 +105,8 @@ def test_a_run_is_the_schedulers_steps_with_guidance():
     latents = Noise(42).randn((4, 8, 12))
     for call, timestep in enumerate(scheduler.timesteps):
         sample, steps = np.stack([latents] * 2), np.full(2, timestep, np.float32)
-        negative, prompt = predict(sample, steps, np.stack([NEGATIVE, PROMPT])).astype(np.float64)
+        rows = {"encoder_hidden_states": np.stack([NEGATIVE, PROMPT])}
+        negative, prompt = predict(sample, steps, rows).astype(np.float64)
         guided = (negative + 7.5 * (prompt - negative)).astype(np.float32)
         latents = scheduler.step(guided, call, latents, None)
     (result,) = denoise(image())
@@ -137,7 +143,8 @@ def test_a_stochastic_scheduler_draws_from_the_seeds_stream_after_the_first_nois
     latents = stream.randn((4, 8, 12)) * np.float32(stepper.init_noise_sigma)
     for call, timestep in enumerate(stepper.timesteps):
         sample = stepper.scale_model_input(latents, call)[None]
-        (output,) = predict(sample, np.array([timestep]), PROMPT[None])
+        rows = {"encoder_hidden_states": PROMPT[None]}
+        (output,) = predict(sample, np.array([timestep]), rows)
         latents = stepper.step(output, call, latents, stream.randn)
     np.testing.assert_allclose(drawn, latents / 0.18215, rtol=1e-5, atol=1e-5)
 
@@ -171,9 +178,9 @@ def test_the_calls_output_may_be_overwritten_after_the_step(scheduler, predictio
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_latents_that_are_not_finite_are_an_error_of_that_image_alone(bad):
-    def overflow(sample, timestep, embeds):
-        output = predict(sample, timestep, embeds)
-        output[embeds[:, 0, 0] == 999, 0, 0, 0] = bad
+    def overflow(sample, timestep, conditioning):
+        output = predict(sample, timestep, conditioning)
+        output[conditioning["encoder_hidden_states"][:, 0, 0] == 999, 0, 0, 0] = bad
         return output
 
     marked = PROMPT.copy()
@@ -188,10 +195,10 @@ def test_latents_that_are_not_finite_are_an_error_of_that_image_alone(bad):
 @pytest.mark.parametrize("name", ["prompt_embeds", "negative_prompt_embeds"])
 @pytest.mark.parametrize("shape", [(7,), (1, 7, 16), (0, 16), (7, 0)])
 def test_embeddings_of_a_wrong_shape_are_refused(name, shape):
-    embeds = {"prompt": PROMPT, "negative": NEGATIVE}
-    embeds[name.split("_")[0]] = np.zeros(shape, np.float32)
+    given = {"prompt": PROMPT, "negative": NEGATIVE}
+    given[name.split("_")[0]] = np.zeros(shape, np.float32)
     with pytest.raises(InvalidRequest, match=r"embeds: got .*of one shape for both prompts"):
-        image(**embeds)
+        image(**given)
 
 
 def test_embeddings_of_two_shapes_are_refused():
@@ -206,8 +213,8 @@ def test_a_side_that_the_vae_cannot_make_is_refused():
 
 def test_embeddings_of_another_type_or_order_are_made_fit():
     other = image(prompt=np.asfortranarray(PROMPT, np.float64))
-    assert other.embeds[1].dtype == np.float32
-    assert other.embeds[1].flags.c_contiguous
+    assert embeds(other)[1].dtype == np.float32
+    assert embeds(other)[1].flags.c_contiguous
     assert np.array_equal(*denoise(image(), other))
 
 

@@ -6,24 +6,39 @@ from concurrent.futures import Future, wait
 import numpy as np
 import pytest
 
-from triptych.denoise.loop import Cancelled, DenoisingLoop, LoopClosed, Observer
-from triptych.errors import Expired
+from triptych.denoise.call import CallKey
+from triptych.denoise.conditioning import Conditioning
+from triptych.denoise.loop import DenoisingLoop
+from triptych.denoise.observer import Observer
+from triptych.errors import Cancelled, Expired, LoopClosed
 
 LATENTS, EMBEDS = (4, 8, 8), (7, 16)
 
 
 class FakeImage:
-    """An image whose model input, embeddings and result tell which image and call they are."""
+    """An image whose model input, conditioning and result tell which image and call they are.
+
+    `more` are shapes of conditioning tensors beside the embeddings.
+    """
 
     numbers = itertools.count(1)
 
-    def __init__(self, calls, rows=2, latents=LATENTS, embeds=EMBEDS):
+    def __init__(self, calls, rows=2, latents=LATENTS, embeds=EMBEDS, **more):
         self.number = next(self.numbers)
         self.calls = calls
         self.made = 0
+        self.shapes = {"encoder_hidden_states": embeds, **more}
         self.rows = rows
+        self.paint(latents)
+
+    def paint(self, latents):
         self.latents = np.full(latents, self.number, np.float32)
-        self.embeds = tuple(np.full(embeds, self.number, np.float32) for _ in range(rows))
+        tensors = {name: np.full(shape, self.number) for name, shape in self.shapes.items()}
+        self.conditioning = tuple(Conditioning(**tensors) for _ in range(self.rows))
+
+    @property
+    def call_key(self):
+        return CallKey(self.latents.shape, self.conditioning[0].shapes)
 
     @property
     def finished(self):
@@ -57,15 +72,19 @@ class Unet:
         self.fail = fail
         self.gate = gate
 
-    def __call__(self, sample, timestep, embeds):
+    def __call__(self, sample, timestep, conditioning):
         if self.gate is not None:
             self.gate()
-        assert sample.dtype == timestep.dtype == embeds.dtype == np.float32
-        assert len(sample) == len(timestep) == len(embeds)
         numbers = (timestep // 1000).astype(int).tolist()
-        assert np.array_equal(embeds[:, 0, 0], np.array(numbers, np.float32))
+        for tensor in (sample, timestep, *conditioning.values()):
+            assert tensor.dtype == np.float32
+            assert len(tensor) == len(numbers)
+        for tensor in conditioning.values():
+            first = tensor.reshape(len(numbers), -1)[:, 0]
+            assert np.array_equal(first, np.array(numbers, np.float32))
+        embeds = conditioning["encoder_hidden_states"]
         self.calls.append(numbers)
-        self.given.append(embeds)
+        self.given.append(conditioning)
         if self.fail is not None:
             self.fail(numbers)
         return np.sin(sample) * timestep[:, None, None, None] + embeds[:, :1, :1, None]
@@ -144,8 +163,7 @@ def alone(calls, rows=2, **shapes):
 def renumbered(number, calls, rows=2, **shapes):
     image = FakeImage(calls, rows, **shapes)
     image.number = number
-    image.latents = np.full_like(image.latents, number)
-    image.embeds = tuple(np.full_like(embeds, number) for embeds in image.embeds)
+    image.paint(image.latents.shape)
     return image
 
 
@@ -510,14 +528,28 @@ def test_an_observer_that_raises_does_not_stop_the_loop():
     assert DenoisingLoop(Unet(), 4, Broken()).run_to_end([image])[0] is image.latents
 
 
-def test_unchanged_embeddings_are_the_same_object_and_changed_ones_another():
+def test_unchanged_conditioning_is_the_same_object_and_changed_one_another():
     unet = Unet()
-    short, long = FakeImage(2), FakeImage(5)
+    short, long = FakeImage(2, text_embeds=(5,)), FakeImage(5, text_embeds=(5,))
     DenoisingLoop(unet, 32).run_to_end([short, long])
-    both, again, one, more, last = unet.given
-    assert both is again
-    assert one is not both
-    assert one is more is last
+    for name in ("encoder_hidden_states", "text_embeds"):
+        both, again, one, more, last = (given[name] for given in unet.given)
+        assert both is again
+        assert one is not both
+        assert one is more is last
+
+
+def test_a_conditioning_tensor_of_any_name_reaches_the_unet_and_parts_calls():
+    unet = Unet()
+    images = [FakeImage(2), FakeImage(2, made_up=(3, 4)), FakeImage(2, made_up=(3, 4))]
+    DenoisingLoop(unet, 32).run_to_end(images)
+    plain, first, second = (image.number for image in images)
+    assert unet.served() == [[plain], [first, second]] * 2
+    assert [sorted(given) for given in unet.given] == [
+        ["encoder_hidden_states"],
+        ["encoder_hidden_states", "made_up"],
+    ] * 2
+    assert unet.given[1]["made_up"].shape == (4, 3, 4)
 
 
 def test_a_loop_that_could_not_serve_guidance_is_refused():

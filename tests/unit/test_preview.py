@@ -6,6 +6,7 @@ import pytest
 
 from triptych import schedulers
 from triptych.denoise import preview
+from triptych.denoise.conditioning import of_prompts
 from triptych.denoise.denoising import Denoising
 from triptych.denoise.preview import Preview, fit
 from triptych.model_files import ModelFiles
@@ -64,7 +65,7 @@ def test_it_shows_what_the_unet_expects_from_the_first_call_on(scheduler, kind):
     model_files = dataclasses.replace(MODEL_FILES, scheduler_config=config)
     settings = dataclasses.replace(SETTINGS, scheduler=scheduler)
     embeds = np.ones((7, 16), np.float32)
-    image, shown = Denoising(settings, embeds, embeds, model_files), []
+    image, shown = Denoising(settings, *of_prompts(embeds, embeds), model_files), []
     draws = Preview(model_files)
 
     def watch(image, model_output):

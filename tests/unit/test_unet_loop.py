@@ -1,6 +1,7 @@
 """The loop as a served model, on stand-ins for Triton's releases."""
 
 import dataclasses
+import gc
 import glob
 import importlib
 import json
@@ -9,6 +10,7 @@ import re
 import sys
 import threading
 import time
+import weakref
 
 import numpy as np
 import pb_utils_fake as fake
@@ -348,6 +350,7 @@ def test_text_embeddings_are_sent_once(stage, monkeypatch):
     one.execute([waiting])
     latents = answer(waiting).tensors["latents"]
     full = [shape for verb, shape in sent.calls if verb == "keep"]
+    assert sent.calls[0][0] == "kept", "a probe first"
     assert full[-1] == (2, 7, 16), "one image left alone"
     assert len(full) <= 3
     assert ("kept", (3, 1, 1)) in sent.calls or ("kept", (2, 1, 1)) in sent.calls
@@ -368,7 +371,7 @@ def test_what_the_unet_has_forgotten_is_sent_again(stage, monkeypatch):
     one.execute([waiting])
     assert not answer(waiting).has_error()
     verbs = [verb for verb, _ in sent.calls]
-    assert verbs == ["keep", "kept", "none", "keep"]
+    assert verbs == ["kept", "keep", "kept", "kept", "keep", "kept", "kept", "keep"]
 
 
 def test_a_unet_that_keeps_nothing_gets_all_in_every_call(stage, monkeypatch):
@@ -384,7 +387,51 @@ def test_a_unet_that_keeps_nothing_gets_all_in_every_call(stage, monkeypatch):
     waiting = request({"num_inference_steps": 5})
     one.execute([waiting])
     assert not answer(waiting).has_error()
-    assert [verb for verb, _ in sent.calls] == ["keep", "kept", "none", "none", "none", "none"]
+    assert [verb for verb, _ in sent.calls] == ["kept", "none", "none", "none", "none"]
+    assert {shape for _, shape in sent.calls} == {(2, 7, 16)}
+
+
+def test_a_failed_call_turns_keeping_off_for_nobody(stage, monkeypatch):
+    failures = ["out of memory"]
+
+    def once_out_of_memory(**inputs):
+        if len(sent.calls) > 4 and failures:
+            raise RuntimeError(failures.pop())
+        return fake.no_noise(**inputs)
+
+    one = stage(unet=once_out_of_memory)
+    sent = Sent(monkeypatch)
+    broken, well = request({"num_inference_steps": 8}), request({"num_inference_steps": 8})
+    one.execute([broken])
+    assert "out of memory" in error(answer(broken))
+    del sent.calls[:]
+    one.execute([well])
+    assert not answer(well).has_error()
+    assert [verb for verb, _ in sent.calls] == ["kept", "keep"] + ["kept"] * 7
+
+
+def test_no_memory_is_held_for_a_size_that_nobody_draws_any_more(stage, monkeypatch):
+    one = stage()
+    module = sys.modules["triptych.stages.served_unet"]
+    made = []
+    usual = module.ServedUNet._remember
+    monkeypatch.setattr(
+        module.ServedUNet,
+        "_remember",
+        lambda self, tensor, name: (made.append(weakref.ref(tensor)), usual(self, tensor, name)),
+    )
+    unet = one._loop._predict_noise
+    for side in range(64, 128, 8):
+        sent = request({"height": side, "num_inference_steps": 2})
+        one.execute([sent])
+        assert not answer(sent).has_error()
+    last = request({"num_inference_steps": 2})
+    one.execute([last])
+    answer(last)
+    gc.collect()
+    assert len(made) == 9
+    assert sum(tensor() is not None for tensor in made) <= 1
+    assert len(unet._kept) <= 1
 
 
 def test_cohorts_give_the_same_and_are_counted_together(stage):
@@ -429,7 +476,8 @@ def test_the_unet_is_called_on_its_channel_where_it_listens(stage, monkeypatch, 
     by_channel, by_triton, wrong = request({}), request({}), request({}, length=7)
     stage(unet=never).execute([by_channel])
     latents = answer(by_channel).tensors["latents"]
-    assert calls == [["keep_encoder_hidden_states"]] + [["kept_encoder_hidden_states"]] * 3
+    keep, take = ["keep_encoder_hidden_states"], ["kept_encoder_hidden_states"]
+    assert calls == [take, keep, take, take, take]
     monkeypatch.setattr(fake, "no_noise", lambda **inputs: 1 / 0)
     stage(unet=never).execute([wrong])
     assert error(answer(wrong)) == "unet_loop: unet: division by zero"

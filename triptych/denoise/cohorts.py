@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from triptych.denoise.denoising import Denoising
-from triptych.denoise.loop import DenoisingLoop, Observer
+from triptych.denoise.loop import DenoisingLoop
+from triptych.denoise.observer import Observer
 
 
 class Cohorts:

@@ -7,8 +7,10 @@ from collections.abc import Callable
 import numpy as np
 
 from triptych import schedulers
+from triptych.denoise.call import CallKey
+from triptych.denoise.conditioning import Conditioning
 from triptych.denoise.noise import Noise
-from triptych.errors import Expired, InvalidRequest, NotFinite
+from triptych.errors import Expired, NotFinite
 from triptych.model_files import ModelFiles
 from triptych.settings import Settings
 
@@ -16,31 +18,21 @@ from triptych.settings import Settings
 class Denoising:
     """The state of one image between two calls of the UNet.
 
-    `rows`: rows that it takes in a call, 2 with guidance (the negative prompt's first, as diffusers
-    has it), else 1. `embeds`: those rows' text embeddings, float32 [L, C] each. `latents`: float32
-    [channels, h, w]; at first the seed's noise times the scheduler's `init_noise_sigma`. `call`:
-    calls of the UNet that were made. `watcher`: told of each, with the UNet's output after
-    guidance, before the scheduler's step.
+    `conditioning` has one Conditioning for each row that the image takes in a call: with guidance
+    two, the negative prompt's first, as diffusers has it; else the prompt's. `latents`, float32
+    [channels, h, w], are at first the seed's noise times the scheduler's `init_noise_sigma`. `call`
+    is the number of calls of the UNet that were made. `watcher` is called after each of them, with
+    the image and the UNet's output after guidance, before the scheduler's step.
     """
 
     def __init__(
         self,
         settings: Settings,
-        prompt_embeds: np.ndarray,
-        negative_prompt_embeds: np.ndarray,
+        prompt: Conditioning,
+        negative_prompt: Conditioning,
         model_files: ModelFiles,
     ) -> None:
-        """Embeddings are [L, C], both of one shape; InvalidRequest for what does not fit."""
-        for name, embeds in (
-            ("prompt_embeds", prompt_embeds),
-            ("negative_prompt_embeds", negative_prompt_embeds),
-        ):
-            if embeds.ndim != 2 or embeds.shape != prompt_embeds.shape or 0 in embeds.shape:
-                allowed = "[tokens, channels], of one shape for both prompts"
-                raise InvalidRequest(name, embeds.shape, allowed)
-            finite = np.isfinite(embeds)
-            if not finite.all():
-                raise InvalidRequest(name, float(embeds[~finite][0]), "finite numbers")
+        """Both conditionings have the same shapes. InvalidRequest for what this model cannot do."""
         self._settings = settings
         self._guidance_scale = np.float32(settings.guidance_scale)
         self._scaling_factor = np.float32(model_files.scaling_factor)
@@ -51,15 +43,15 @@ class Denoising:
         self._noise = Noise(settings.seed)
         self.call = 0
         self.watcher: Callable[[Denoising, np.ndarray], None] | None = None
-        prompt_embeds = np.ascontiguousarray(prompt_embeds, dtype=np.float32)
-        if settings.guidance_scale > 1:
-            negative = np.ascontiguousarray(negative_prompt_embeds, dtype=np.float32)
-            self.embeds = (negative, prompt_embeds)
-        else:
-            self.embeds = (prompt_embeds,)
-        self.rows = len(self.embeds)
+        guided = settings.guidance_scale > 1
+        self.conditioning = (negative_prompt, prompt) if guided else (prompt,)
         noise = self._noise.randn(model_files.latent_shape(settings.height, settings.width))
         self.latents = noise * np.float32(self._scheduler.init_noise_sigma)
+
+    @property
+    def call_key(self) -> CallKey:
+        """What other images must have in common with this one to share its calls."""
+        return CallKey(self.latents.shape, self.conditioning[0].shapes)
 
     @property
     def calls(self) -> int:
@@ -93,7 +85,7 @@ class Denoising:
         "Classifier-free diffusion guidance", in the form that diffusers gives it).
         """
         with np.errstate(all="ignore"):  # `result` says what became NaN or infinite.
-            if self.rows == 2:
+            if len(self.conditioning) == 2:
                 negative, prompt = model_output
                 guided = prompt - negative
                 guided *= self._guidance_scale

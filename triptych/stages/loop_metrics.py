@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from triptych.denoise.loop import Observer
+from triptych.denoise.observer import Observer
 from triptych.ipc.activity import Activity
 from triptych.stages import triton
 

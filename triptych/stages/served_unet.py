@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import time
 import uuid
+import weakref
 from collections.abc import Mapping
 
 import numpy as np
@@ -10,60 +13,93 @@ import numpy as np
 from triptych.ipc import channel
 from triptych.stages import triton
 
-_EMBEDS = "encoder_hidden_states"
+_NOT_KEPT = re.compile(r"\bkept_\w+: got ")
+"""How a `unet` that keeps tensors refuses a name that it does not know."""
 
 
 class ServedUNet:
-    """Sends text embeddings when they change; in between `unet` is told to take what it kept.
+    """Sends each conditioning tensor once; after that `unet` is told to take what it kept.
 
-    They are the larger part of a call by far. A `unet` that keeps nothing, as that of a Triton
-    whose requests have no parameters, gets them in every call. Calls go through Triton, or over the
-    channel on which `unet` listens; of several instances the one with this `number`, in turn.
+    Conditioning is by far the larger part of a call, and the same from call to call. Whether
+    `unet` keeps tensors is found out by a probe, a call that names one that was never sent: only
+    a refusal of that name turns keeping on. Calls go through Triton, or by the socket on which
+    `unet` listens; of several instances to the one with this `number`, in turn.
     """
+
+    LOOK_AGAIN = 1.0
+    """Seconds after a lost connection until the next look for a socket."""
 
     def __init__(self, number: int = 0) -> None:
         self._number = number
-        self._keeps = True
-        self._sent: dict[tuple, tuple[np.ndarray, str]] = {}
+        self._keeps: bool | None = None
+        self._kept: dict[int, str] = {}
         self._channel: channel.Channel | None = None
-        self._looked = False
+        self._next_look = 0.0
 
     def __call__(
-        self, sample: np.ndarray, timestep: np.ndarray, encoder_hidden_states: np.ndarray
+        self, sample: np.ndarray, timestep: np.ndarray, conditioning: Mapping[str, np.ndarray]
     ) -> np.ndarray:
-        inputs = {
-            "sample": sample,
-            "timestep": timestep[:, np.newaxis],
-            _EMBEDS: encoder_hidden_states,
-        }
+        """The model's output, [N, channels, h, w], for the loop's CallArguments.
+
+        Raises StageFailed, with `unet`'s own error, where the call fails.
+        """
+        inputs = {"sample": sample, "timestep": timestep[:, np.newaxis], **conditioning}
+        if self._keeps is None:
+            output = self._probe(inputs, next(iter(conditioning)))
+            if output is not None:
+                return output
         if not self._keeps:
             return self._call(inputs, {})
-        shape = sample.shape[1:], encoder_hidden_states.shape[1:]
-        sent, name = self._sent.get(shape, (None, ""))
-        if sent is not encoder_hidden_states:
-            return self._send(inputs, shape)
-        number = np.zeros((len(sample), 1, 1), np.float32)
         try:
-            return self._call({**inputs, _EMBEDS: number}, {f"kept_{_EMBEDS}": name})
+            return self._call_keeping(inputs, conditioning)
         except triton.StageFailed as error:
-            # If that is not for its memory's sake, `unet` is one that keeps nothing.
-            self._keeps = f"kept_{_EMBEDS}: got" in str(error)
-            del self._sent[shape]
-            return self._call(inputs, {})
+            # Who answers next may be another process, even one that keeps nothing.
+            self._keeps = None
+            self._kept.clear()
+            if not _NOT_KEPT.search(str(error)):
+                raise
+        return self(sample, timestep, conditioning)
 
-    def _send(self, inputs: dict[str, np.ndarray], shape: tuple) -> np.ndarray:
-        name = uuid.uuid4().hex
+    def _probe(self, inputs: dict[str, np.ndarray], name: str) -> np.ndarray | None:
+        """Set `_keeps`; the call's output, if `unet` made it in spite of the unknown name."""
+        output = None
         try:
-            output = self._call(inputs, {f"keep_{_EMBEDS}": name})
-        except TypeError:
-            self._keeps = False
-            return self._call(inputs, {})
-        self._sent[shape] = inputs[_EMBEDS], name
+            output = self._call(inputs, {f"kept_{name}": uuid.uuid4().hex})
+        except TypeError:  # this Triton's requests have no parameters
+            pass
+        except triton.StageFailed as error:
+            if not _NOT_KEPT.search(str(error)):
+                raise
+            self._keeps = True
+            return None
+        self._keeps = False
         return output
 
+    def _call_keeping(
+        self, inputs: dict[str, np.ndarray], conditioning: Mapping[str, np.ndarray]
+    ) -> np.ndarray:
+        parameters, new = {}, {}
+        for name, tensor in conditioning.items():
+            known = self._kept.get(id(tensor))
+            if known is None:
+                new[name] = parameters[f"keep_{name}"] = uuid.uuid4().hex
+            else:
+                parameters[f"kept_{name}"] = known
+                inputs[name] = np.zeros((len(tensor), *[1] * (tensor.ndim - 1)), np.float32)
+        output = self._call(inputs, parameters)
+        for name, given in new.items():
+            self._remember(conditioning[name], given)
+        return output
+
+    def _remember(self, tensor: np.ndarray, name: str) -> None:
+        """The loop's very object, for as long as the loop has it: its id is then another's."""
+        self._kept[id(tensor)] = name
+        weakref.finalize(tensor, self._kept.pop, id(tensor), None).atexit = False
+
     def _call(self, inputs: dict[str, np.ndarray], parameters: Mapping[str, str]) -> np.ndarray:
-        if not self._looked:
-            self._channel, self._looked = _open(self._number), True
+        if self._channel is None and time.monotonic() >= self._next_look:
+            self._next_look = time.monotonic() + self.LOOK_AGAIN
+            self._channel = _open(self._number)
         if self._channel is not None:
             # The channel does without the axis that Triton's config.pbtxt has and takes off again.
             flat = {**inputs, "timestep": inputs["timestep"][:, 0]}
@@ -72,14 +108,21 @@ class ServedUNet:
             except channel.ChannelFailed as error:
                 raise triton.StageFailed(str(error)) from None
             except OSError:
+                self._channel.close()
                 self._channel = None
         return triton.call("unet", inputs, "out_sample", parameters=parameters)
 
 
 def _open(number: int) -> channel.Channel | None:
+    """A channel to one of the instances of `unet` that listen now; None where none does."""
     folder = channel.folder()
-    paths = sorted(folder.glob("unet.*.channel")) if folder else []
-    try:
-        return channel.Channel(paths[number % len(paths)]) if paths else None
-    except OSError:
-        return None
+    channels = []
+    for path in sorted(folder.glob("unet.*.channel")) if folder else []:
+        try:
+            channels.append(channel.Channel(path))
+        except OSError:  # of a process that has ended
+            continue
+    chosen = channels.pop(number % len(channels)) if channels else None
+    for other in channels:
+        other.close()
+    return chosen

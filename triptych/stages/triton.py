@@ -19,8 +19,14 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from triptych.denoise.loop import Cancelled, LoopClosed
-from triptych.errors import Expired, InvalidRequest, ModelFileError, Unavailable
+from triptych.errors import (
+    Cancelled,
+    Expired,
+    InvalidRequest,
+    LoopClosed,
+    ModelFileError,
+    Unavailable,
+)
 from triptych.ipc.activity import Activity
 
 

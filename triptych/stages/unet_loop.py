@@ -12,9 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from triptych.denoise import conditioning
 from triptych.denoise.cohorts import Cohorts
 from triptych.denoise.denoising import Denoising
-from triptych.denoise.loop import DenoisingLoop, Observer
+from triptych.denoise.loop import DenoisingLoop
+from triptych.denoise.observer import Observer
 from triptych.denoise.preview import Preview
 from triptych.errors import InvalidRequest, Unavailable
 from triptych.ipc import progress
@@ -129,10 +131,10 @@ class LoopStage:
         sizes = {(one.height, one.width) for one in settings}
         if len(sizes) > 1:
             raise InvalidRequest("settings", str(sorted(sizes)), "one height and width a batch")
-        prompts, negatives = tensors["prompt_embeds"], tensors["negative_prompt_embeds"]
+        embeds = zip(tensors["prompt_embeds"], tensors["negative_prompt_embeds"])
         return [
-            Denoising(one, prompts[row], negatives[row], self._model_files)
-            for row, one in enumerate(settings)
+            Denoising(one, *conditioning.of_prompts(*pair), self._model_files)
+            for one, pair in zip(settings, embeds)
         ]
 
     def _watcher(self, request: Any, images: list[Denoising]) -> progress.Writer | None:

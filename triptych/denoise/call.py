@@ -1,0 +1,89 @@
+"""One call of the UNet: which images can share it, and its arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from triptych.denoise.conditioning import Conditioning, Shapes
+
+
+class CallKey(NamedTuple):
+    """What images must have in common to share a call of the UNet.
+
+    `latents` is the shape of their latents, `conditioning` the names and shapes of what conditions
+    their rows.
+    """
+
+    latents: tuple[int, ...]
+    conditioning: Shapes
+
+
+class CallArguments(NamedTuple):
+    """What the UNet is called with; all float32, a row for each of the images' rows.
+
+    `sample` is [N, channels, h, w], `timestep` [N]; `conditioning` has [N, ...] for each name.
+    """
+
+    sample: np.ndarray
+    timestep: np.ndarray
+    conditioning: Mapping[str, np.ndarray]
+
+
+class CallBuffers:
+    """The arguments of calls with one key, in memory that is used again in every call."""
+
+    def __init__(self, max_rows: int, key: CallKey) -> None:
+        self._sample = np.empty((max_rows, *key.latents), np.float32)
+        self._timestep = np.empty(max_rows, np.float32)
+        self._conditioning = {
+            name: _ConditioningBuffer(max_rows, shape) for name, shape in key.conditioning
+        }
+
+    def fill(
+        self,
+        inputs: Sequence[np.ndarray],
+        timesteps: Sequence[np.float32],
+        conditioning: Sequence[Sequence[Conditioning]],
+    ) -> CallArguments:
+        """The arguments for some images; for each its model input, timestep and rows.
+
+        They are valid until the next `fill`. A tensor of the conditioning is the same object as
+        after the last `fill` if, and only if, its contents are the same.
+        """
+        row = 0
+        for model_input, timestep, rows in zip(inputs, timesteps, conditioning):
+            end = row + len(rows)
+            self._sample[row:end] = model_input
+            self._timestep[row:end] = timestep
+            row = end
+        all_rows = [one for rows in conditioning for one in rows]
+        return CallArguments(
+            self._sample[:row],
+            self._timestep[:row],
+            {
+                name: buffer.fill([one[name] for one in all_rows])
+                for name, buffer in self._conditioning.items()
+            },
+        )
+
+
+class _ConditioningBuffer:
+    """The rows of one conditioning tensor, of which only those that changed are copied."""
+
+    def __init__(self, max_rows: int, shape: tuple[int, ...]) -> None:
+        self._buffer = np.empty((max_rows, *shape), np.float32)
+        self._rows: list[np.ndarray] = []
+        self._filled = self._buffer[:0]
+
+    def fill(self, rows: list[np.ndarray]) -> np.ndarray:
+        old = self._rows
+        changed = [at for at, row in enumerate(rows) if at >= len(old) or row is not old[at]]
+        for at in changed:
+            self._buffer[at] = rows[at]
+        if changed or len(rows) != len(old):
+            self._rows = rows
+            self._filled = self._buffer[: len(rows)]
+        return self._filled

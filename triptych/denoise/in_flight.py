@@ -1,0 +1,146 @@
+"""The images in flight and the calls of the UNet that serve them, a few at a time."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any, Callable, Mapping
+
+import numpy as np
+
+from triptych.denoise.call import CallBuffers, CallKey
+from triptych.denoise.denoising import Denoising
+from triptych.denoise.observer import Observer
+from triptych.errors import Cancelled
+
+logger = logging.getLogger(__name__)
+
+PredictNoise = Callable[[np.ndarray, np.ndarray, Mapping[str, np.ndarray]], np.ndarray]
+"""The UNet as a function of `CallArguments`."""
+
+
+class Flight:
+    """An image in the loop, with whom to tell."""
+
+    def __init__(
+        self,
+        image: Denoising,
+        done: Callable[[np.ndarray | Exception], None],
+        cancelled: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.image = image
+        self.done = done
+        self.cancelled = cancelled
+        self.submitted: float | None = time.monotonic()
+        self.key = image.call_key
+        self.rows = len(image.conditioning)
+
+
+class InFlight:
+    """The images in flight, the one served longest ago first, and the calls that serve them."""
+
+    def __init__(self, predict_noise: PredictNoise, max_rows: int, observer: Observer) -> None:
+        self.flights: list[Flight] = []
+        self._predict_noise = predict_noise
+        self._max_rows = max_rows
+        self._observer = observer
+        self._buffers: dict[CallKey, CallBuffers] = {}
+
+    def join(self, flight: Flight) -> None:
+        self.flights.append(flight)
+        self._tell(self._observer.in_flight, len(self.flights))
+
+    def leave(self, flight: Flight, result: np.ndarray | Exception) -> None:
+        self.flights.remove(flight)
+        if not any(other.key == flight.key for other in self.flights):
+            self._buffers.pop(flight.key, None)
+        if not isinstance(result, Exception):
+            self._tell(self._observer.finished)
+        self._tell(flight.done, result)
+        self._tell(self._observer.in_flight, len(self.flights))
+
+    def call(self) -> None:
+        """One call of the UNet for the images whose turn it is, and their scheduler steps."""
+        self._drop_unwanted()
+        chosen, inputs = self._prepare(self._choose())
+        if not chosen:
+            return
+        try:
+            output = self._predict(chosen, inputs)
+        except Exception as error:
+            for flight in chosen:
+                self.leave(flight, error)
+            return
+        self._tell(self._observer.stepped, len(chosen))
+        row = 0
+        for flight in chosen:
+            rows = output[row : row + flight.rows]
+            row += flight.rows
+            try:
+                flight.image.advance(rows)
+                result = flight.image.result() if flight.image.finished else None
+            except Exception as error:
+                result = error
+            if result is not None:
+                self.leave(flight, result)
+
+    def _drop_unwanted(self) -> None:
+        for flight in list(self.flights):
+            try:
+                flight.image.check_deadline()
+                if flight.cancelled():
+                    self.leave(flight, Cancelled("cancelled before the image was finished"))
+            except Exception as error:
+                self.leave(flight, error)
+
+    def _choose(self) -> list[Flight]:
+        """The first image and those with its key that fit; they go to the end of the order."""
+        chosen: list[Flight] = []
+        others: list[Flight] = []
+        free = self._max_rows
+        for flight in self.flights:
+            if flight.key == self.flights[0].key and flight.rows <= free:
+                chosen.append(flight)
+                free -= flight.rows
+            else:
+                others.append(flight)
+        self.flights = others + chosen
+        return chosen
+
+    def _prepare(self, chosen: list[Flight]) -> tuple[list[Flight], list[np.ndarray]]:
+        """Those of `chosen` whose scheduler can say what the call takes, and what that is."""
+        able, inputs = [], []
+        for flight in chosen:
+            try:
+                inputs.append(flight.image.model_input())
+                able.append(flight)
+            except Exception as error:
+                self.leave(flight, error)
+        return able, inputs
+
+    def _predict(self, chosen: list[Flight], inputs: list[np.ndarray]) -> np.ndarray:
+        key = chosen[0].key
+        if key not in self._buffers:
+            self._buffers[key] = CallBuffers(self._max_rows, key)
+        images = [flight.image for flight in chosen]
+        arguments = self._buffers[key].fill(
+            inputs, [image.timestep for image in images], [image.conditioning for image in images]
+        )
+        now = time.monotonic()
+        for flight in chosen:
+            if flight.submitted is not None:
+                self._tell(self._observer.queued, now - flight.submitted)
+                flight.submitted = None
+        sample = arguments.sample
+        self._tell(self._observer.called, len(sample))
+        output = np.asarray(self._predict_noise(*arguments), dtype=np.float32)
+        if output.shape != sample.shape:
+            raise RuntimeError(f"the UNet gave {list(output.shape)} for {list(sample.shape)}")
+        return output
+
+    def _tell(self, whom: Callable, *what: Any) -> None:
+        """Call somebody else's function; what it raises is logged, and the loop goes on."""
+        try:
+            whom(*what)
+        except Exception:
+            logger.exception("%s failed", whom)

@@ -1,0 +1,22 @@
+"""Who is told of a loop's work."""
+
+from __future__ import annotations
+
+
+class Observer:
+    """Told by a loop of its work, always from the loop's own thread; this one does nothing."""
+
+    def queued(self, seconds: float) -> None:
+        """An image has its first call now, `seconds` after it was submitted."""
+
+    def called(self, rows: int) -> None:
+        """`predict_noise` is called with that many rows."""
+
+    def stepped(self, images: int) -> None:
+        """That many images have taken a scheduler step."""
+
+    def finished(self) -> None:
+        """An image has its latents."""
+
+    def in_flight(self, images: int) -> None:
+        """That many images are being denoised now; told when the number changes."""

@@ -153,10 +153,22 @@ def test_what_dead_runs_left_is_removed_and_nobody_elses(monkeypatch, tmp_path):
     for name in ("lock", "region-1", "region-2"):
         (tmp_path / f"triptych_00112233_{name}").touch()
     (tmp_path / "triptych-00112233").mkdir()
-    (tmp_path / "other").touch()
+    others = {"other", "triptych_*_lock", "triptych_?_lock", "triptych__lock"}
+    others |= {"triptych_4455667_lock", "triptych_4455667g_lock", "triptych_44556677_x_lock"}
+    for name in others:
+        (tmp_path / name).touch()
     shared_memory.remove_dead()
     kept = {path.name for path in tmp_path.iterdir()}
     own = {f"{living.prefix}lock", f"{living.prefix}region", living.folder.name}
-    assert kept == {*own, "other"}
+    assert kept == {*own, *others}
     living.remove()
-    assert {path.name for path in tmp_path.iterdir()} == {"other"}
+    assert {path.name for path in tmp_path.iterdir()} == others
+
+
+def test_what_cannot_be_removed_is_left_and_all_else_removed(monkeypatch, tmp_path):
+    monkeypatch.setattr(shared_memory, "FOLDER", tmp_path)
+    (tmp_path / "triptych_a_folder").mkdir()
+    for name in ("triptych_a_1", "triptych_a_[1]", "triptych_b_1"):
+        (tmp_path / name).touch()
+    shared_memory.remove("triptych_a_")
+    assert {path.name for path in tmp_path.iterdir()} == {"triptych_a_folder", "triptych_b_1"}

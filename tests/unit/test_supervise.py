@@ -124,6 +124,34 @@ def test_a_signal_waits_for_the_work_and_no_longer_than_the_exit_timeout(launche
         (tmp_path / "activity").rmdir()
 
 
+RESTARTS = """
+import os, shutil, sys
+from pathlib import Path
+from triptych.ipc.activity import Stages
+from triptych.server.supervise import Supervisor
+supervisor = Supervisor(exit_timeout=2)
+folder = Path(sys.argv[1], "activity")
+crash = "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"
+print(supervisor.run([sys.executable, "-c", crash], dict(os.environ), 0, Stages(folder)))
+shutil.rmtree(folder)
+print("pausing", flush=True)
+print(supervisor.pause(60))
+print(supervisor.run([sys.executable, "-c", ""], dict(os.environ), 0, Stages(folder)))
+"""
+
+
+@pytest.mark.parametrize("signals", [1, 2])
+def test_a_signal_between_two_restarts_ends_it_in_order(tmp_path, signals):
+    command = [sys.executable, "-c", RESTARTS, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as launcher:
+        while launcher.stdout.readline() != "pausing\n":
+            assert launcher.poll() is None
+        for _ in range(signals):
+            launcher.send_signal(signal.SIGTERM)
+        assert launcher.communicate(timeout=20)[0] == "False\nEnded(code=0, fault=False)\n"
+    assert launcher.returncode == 0
+
+
 @pytest.fixture
 def one_model(model_py):
     """The models' processes of this one, and the only one of them."""

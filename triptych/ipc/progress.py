@@ -19,7 +19,7 @@ import numpy as np
 from triptych.denoise.denoising import Denoising
 from triptych.denoise.preview import Preview
 from triptych.errors import NotFinite
-from triptych.ipc.shared_memory import FOLDER, PREFIX_VARIABLE
+from triptych.ipc.shared_memory import FOLDER, PREFIX_VARIABLE, remove
 
 _OWNER = struct.Struct("<HH")  # whether to stop, preview_every
 _STEP = struct.Struct("<II")  # calls made, calls in all
@@ -133,9 +133,8 @@ def writer(request_id: str, preview: Preview | None) -> Writer | None:
 
 
 def clear() -> None:
-    """Take away the files of a streaming process that was killed."""
-    for path in FOLDER.glob(_prefix() + "*"):
-        path.unlink()
+    """Delete the files of a streaming process that was killed."""
+    remove(_prefix())
 
 
 def _path(token: str) -> Path:

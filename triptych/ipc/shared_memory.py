@@ -1,9 +1,11 @@
-"""The shared memory of one server's Python models: named so that none of it is ever left behind."""
+"""The shared memory of one server's Python models: its names tell whose it is, so none stays behind."""
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
+import re
 import secrets
 import shutil
 import tempfile
@@ -12,34 +14,38 @@ from pathlib import Path
 FOLDER = Path("/dev/shm")
 PREFIX_VARIABLE = "TRIPTYCH_SHARED_MEMORY_PREFIX"
 """In the environment of the models: how the names begin that go with the run."""
-_LOCK = "lock"
+_LOCK = re.compile("triptych_([0-9a-f]{8})_lock")
 
 
 class Run:
-    """One run of a server: a name of its own for shared memory, and a temporary folder.
+    """One run of a server: a prefix for its names in shared memory, and a temporary folder.
 
-    Every process of the run holds the lock file open, so that its regions are known to be
-    nobody's as soon as the last one is dead, however it died.
+    Every process of the run holds the lock file `{prefix}lock` open. Its lock becomes free when the
+    last of them has died, however it died; then whatever has the prefix belongs to nobody.
     """
 
     def __init__(self) -> None:
         self.token = secrets.token_hex(4)
-        self.prefix = f"triptych_{self.token}_"
+        self.prefix = _prefix(self.token)
         self.folder = _folder(self.token)
-        self.lock = _lock(FOLDER / (self.prefix + _LOCK))
+        self.lock = _lock(FOLDER / f"{self.prefix}lock")
         self.folder.mkdir(mode=0o700)
 
     def remove(self) -> None:
-        """Take away all that the run's processes, which have ended, may have left."""
+        """Delete the folder and the shared memory of the run, whose processes have ended."""
         _remove(self.token)
         os.close(self.lock)
 
 
 def remove_dead() -> None:
-    """Take away what earlier runs left that were killed."""
-    for lock in FOLDER.glob(f"triptych_*_{_LOCK}"):
+    """Delete what earlier runs left behind that were killed."""
+    for name in os.listdir(FOLDER):
+        # Anybody may put files there: only the very names that a `Run` takes are looked at.
+        lock = _LOCK.fullmatch(name)
+        if lock is None:
+            continue
         try:
-            descriptor = os.open(lock, os.O_RDWR)
+            descriptor = os.open(FOLDER / name, os.O_RDWR | os.O_NOFOLLOW)
         except OSError:  # another user's, or gone meanwhile
             continue
         try:
@@ -47,13 +53,27 @@ def remove_dead() -> None:
         except BlockingIOError:
             continue
         else:
-            _remove(lock.name.split("_")[1])
+            _remove(lock[1])
         finally:
             os.close(descriptor)
 
 
+def remove(prefix: str) -> None:
+    """Delete all files of shared memory whose names begin with `prefix`, a lock file last."""
+    # Last, so that what an interruption leaves is found again.
+    names = sorted(os.listdir(FOLDER), key=lambda name: _LOCK.fullmatch(name) is not None)
+    for name in names:
+        if name.startswith(prefix):
+            with contextlib.suppress(OSError):  # another user's, or gone meanwhile
+                (FOLDER / name).unlink()
+
+
 def _lock(path: Path) -> int:
-    """A new lock file, held: once more if another start took it for a dead run's meanwhile."""
+    """The descriptor of a new lock file, locked.
+
+    Another server's start may take it for a dead run's and delete it before it is locked; then it
+    is made once more.
+    """
     while True:
         descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -62,13 +82,14 @@ def _lock(path: Path) -> int:
         os.close(descriptor)
 
 
+def _prefix(token: str) -> str:
+    return f"triptych_{token}_"
+
+
 def _folder(token: str) -> Path:
     return Path(tempfile.gettempdir()) / f"triptych-{token}"
 
 
 def _remove(token: str) -> None:
-    """The lock file goes last: what an interruption leaves is found again."""
-    names = sorted(FOLDER.glob(f"triptych_{token}_*"), key=lambda path: path.name.endswith(_LOCK))
     shutil.rmtree(_folder(token), ignore_errors=True)
-    for path in names:
-        path.unlink(missing_ok=True)
+    remove(_prefix(token))

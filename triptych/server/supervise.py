@@ -81,6 +81,7 @@ class Supervisor:
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD)
         lost = self._watch(process, stages)
+        self._process = self._stages = None  # a signal from here on finds no server to end
         _kill_group(process.pid)
         code = process.wait()
         _end_group(process.pid)

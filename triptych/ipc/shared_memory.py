@@ -1,4 +1,4 @@
-"""The shared memory of one server's Python models: its names tell whose it is, so none stays behind."""
+"""The shared memory of one server's Python models, named so that none of it is left behind."""
 
 from __future__ import annotations
 

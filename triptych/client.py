@@ -17,6 +17,7 @@ from tritonclient import grpc as triton
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from triptych import streaming
+from triptych.errors import Expired, kind_of, plain
 from triptych.picture.metadata import read_settings
 from triptych.settings import WIDEST, Settings
 from triptych.streaming import Step, Stream, Streams
@@ -60,7 +61,7 @@ class TimedOut(ClientError):
     exit_code = 6
 
 
-class Cancelled(ClientError):
+class GivenUp(ClientError):
     """The picture was given up by `PictureStream.cancel`."""
 
     exit_code = 130
@@ -155,14 +156,16 @@ class Client:
     def _explained(
         self, error: InferenceServerException, timeout: float | None, model: str = MODEL
     ) -> ClientError:
-        status, message = str(error.status()), error.message()
+        status, message = str(error.status()), plain(error.message())
         if status == "StatusCode.INVALID_ARGUMENT":
             return Refused(message)
-        ended_by_server = status == "StatusCode.CANCELLED" and "timeout: " in message
-        if status == "StatusCode.DEADLINE_EXCEEDED" or ended_by_server:
+        if status == "StatusCode.DEADLINE_EXCEEDED":
             return self._timed_out(timeout)
         if status == "StatusCode.CANCELLED":
-            return Cancelled("cancelled")
+            kind = kind_of(message)
+            if kind and kind.error is Expired:
+                return self._timed_out(timeout)
+            return GivenUp("cancelled")
         if status in ("StatusCode.UNAVAILABLE", "StatusCode.NOT_FOUND"):
             # gRPC's own code for a missing server is also Triton's for a full queue.
             return self._unavailable(message, model)
@@ -230,7 +233,7 @@ class PictureStream:
         self._started = time.monotonic()
 
     def __iter__(self) -> Iterator[Step | Picture]:
-        """Raises a ClientError; Cancelled after `cancel`."""
+        """Raises a ClientError; GivenUp after `cancel`."""
         told: Step | bytes | None = None
         try:
             for told in self._stream:

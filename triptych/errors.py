@@ -1,9 +1,14 @@
-"""What can be wrong with a request or with a model's files, said so that the reader can mend it."""
+"""The errors of the project, and how they are recognised after Triton has passed on their text.
+
+An error that a stage gives reaches another stage, or a client's stream, as a text without its code.
+`KINDS` is the one table of exceptions, Triton's codes and the words by which a text is known.
+"""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+import re
+from typing import Any, NamedTuple
 
 
 class InvalidRequest(ValueError):
@@ -38,16 +43,76 @@ class Cancelled(Exception):
     """The image was given up by whoever asked for it, before it was finished."""
 
 
-class LoopClosed(Exception):
-    """The loop was closed before the image was finished, or had been when it came."""
-
-
 class Unavailable(Exception):
     """No more requests are taken now: later they will be, or by another server."""
 
 
+class LoopClosed(Unavailable):
+    """The denoising loop was closed before the image was finished, or had been when it came."""
+
+
 class NotFinite(ArithmeticError):
     """NaN or infinity where the numbers of a picture should be."""
+
+
+class Kind(NamedTuple):
+    """One row of `KINDS`: `error` is None for what only Triton itself says."""
+
+    error: type[Exception] | None
+    code: str
+    words: re.Pattern
+
+
+_INVALID = re.compile(
+    r"""(?:^|:\ )
+    (?P<text>
+        (?P<field> [\w.]+ | (?P<quote>['"]).*?(?P=quote)(?:\.\.\.\ \(\d+\ \w+\))? )
+        :\ got\ .*;\ allowed:\ .*
+    )""",
+    re.DOTALL | re.VERBOSE,
+)
+
+KINDS = (
+    Kind(InvalidRequest, "INVALID_ARG", _INVALID),
+    Kind(Expired, "CANCELLED", re.compile(r"timeout: the request's time was over")),
+    Kind(Cancelled, "CANCELLED", re.compile(r"cancelled before the image was finished")),
+    Kind(LoopClosed, "UNAVAILABLE", re.compile(r"the denoising loop (is|was) closed")),
+    Kind(Unavailable, "UNAVAILABLE", re.compile(r"[;,] try later|takes no more requests")),
+    Kind(None, "UNAVAILABLE", re.compile(r"Exceeds maximum queue size|Server (not ready|is stop)")),
+    Kind(None, "NOT_FOUND", re.compile(r"unknown model")),
+)
+"""The first row that fits is meant. Triton has no code of its own for a deadline."""
+
+
+def kind_of(text: str) -> Kind | None:
+    """The row of `KINDS` for the text of an error, None for a failure."""
+    return next((kind for kind in KINDS if kind.words.search(text)), None)
+
+
+def code_of(error: Exception) -> str:
+    """Triton's name of an error's code, INTERNAL for one that is not in `KINDS`."""
+    for kind in KINDS:
+        if kind.error is not None and isinstance(error, kind.error):
+            return kind.code
+    return getattr(error, "code", "INTERNAL")
+
+
+def invalid_of(text: str) -> tuple[str, str] | None:
+    """The field and the text of the InvalidRequest in an error's text; None if there is none."""
+    found = _INVALID.search(text)
+    return (found["field"], found["text"]) if found else None
+
+
+_PASSED_ON = re.compile(r"^(sd_ensemble_stream: )?(in ensemble '\w+', )?")
+
+
+def plain(text: str) -> str:
+    """An error's text without the ensembles that have passed it on.
+
+    What is wrong with a request says so itself; of all else the name of the stage stays.
+    """
+    invalid = invalid_of(text)
+    return invalid[1] if invalid else _PASSED_ON.sub("", text)
 
 
 def shorten(value: Any, length: int = 60) -> str:

@@ -144,8 +144,14 @@ class Settings:
         return dataclasses.replace(checked, warnings=tuple(warnings), deadline=deadline)
 
 
-PICTURE_KEYS = tuple(field.name for field in dataclasses.fields(Settings))[:-2]
+_NOT_ASKED_FOR = ("warnings", "deadline")
+PICTURE_KEYS = tuple(
+    field.name for field in dataclasses.fields(Settings) if field.name not in _NOT_ASKED_FOR
+)
 """The settings that a request can give its picture."""
+
+TEXT_KEYS = tuple(field.name for field in dataclasses.fields(Settings) if field.type == "str")
+"""Those of them that are texts."""
 
 REQUEST_KEYS = (*PICTURE_KEYS, "timeout")
 """All that a request's JSON object can hold."""

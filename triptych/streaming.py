@@ -11,21 +11,11 @@ import numpy as np
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tritonclient.utils import InferenceServerException, deserialize_bytes_tensor
 
+from triptych.errors import kind_of
+
 MODEL = "sd_ensemble_stream"
 
 _ANY_LENGTH = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
-_STATUS_OF_TEXTS = {
-    "; allowed: ": "INVALID_ARGUMENT",
-    "try later": "UNAVAILABLE",
-    "takes no more requests": "UNAVAILABLE",
-    "the request's time was over": "CANCELLED",
-    "unknown model": "NOT_FOUND",
-}
-"""What the server's errors say: a stream of Triton's tells their text alone.
-
-From 24.08 on it could end a failed stream with gRPC's status, if asked to; 24.10 then handles it as
-cancelled too.
-"""
 
 
 def patience(timeout: float | None) -> float | None:
@@ -117,7 +107,13 @@ def _told(response: service_pb2.ModelInferResponse) -> Iterator[Step | bytes]:
 
 
 def _exception(text: str, status: str | None) -> InferenceServerException:
+    """`status` is None inside of a stream: Triton tells an error's text alone there.
+
+    From 24.08 on it could end a failed stream with gRPC's status, if asked to; 24.10 then handles
+    it as cancelled too.
+    """
     if status is None:
-        found = [name for said, name in _STATUS_OF_TEXTS.items() if said in text]
-        status = f"StatusCode.{found[0]}" if found else "StatusCode.INTERNAL"
+        kind = kind_of(text)
+        code = kind.code if kind else "INTERNAL"
+        status = f"StatusCode.{'INVALID_ARGUMENT' if code == 'INVALID_ARG' else code}"
     return InferenceServerException(text, status)

@@ -117,7 +117,7 @@ def test_what_cannot_be_is_refused_in_openais_shape(client, asked, param):
     ],
 )
 def test_a_server_that_cannot_now(client, triton, code, kind, status):
-    triton.abort = (code, "unet_loop: timeout: x")
+    triton.abort = (code, "unet_loop: timeout: the request's time was over")
     with pytest.raises(kind) as caught:
         client.images.generate(prompt="x")
     assert caught.value.status_code == status

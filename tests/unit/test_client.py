@@ -139,8 +139,9 @@ def test_a_model_that_is_not_loaded_is_told_from_a_full_queue(fake):
 
 
 def test_an_invalid_argument_is_told_in_the_servers_words(fake):
-    words = "tokenizer: seed: got -1; allowed: an integer from 0 to 18446744073709551615"
-    fake.behave = refuse(grpc.StatusCode.INVALID_ARGUMENT, words)
+    words = "seed: got -1; allowed: an integer from 0 to 18446744073709551615"
+    passed_on = f"in ensemble 'sd_ensemble', tokenizer: {words}"
+    fake.behave = refuse(grpc.StatusCode.INVALID_ARGUMENT, passed_on)
     with Client(fake.url) as client, pytest.raises(Refused) as caught:
         client.generate("x", seed=-1)
     assert str(caught.value) == words

@@ -49,7 +49,8 @@ class Ensemble:
                 time.sleep(0.002)
                 if watcher and watcher.stopped():
                     watcher.close()
-                    raise RuntimeError("in ensemble 'sd_ensemble', unet_loop: cancelled before it")
+                    words = "cancelled before the image was finished"
+                    raise RuntimeError(f"in ensemble 'sd_ensemble', unet_loop: {words}")
             if watcher:
                 watcher(self, None)
             time.sleep(0.05)

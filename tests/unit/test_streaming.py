@@ -11,9 +11,9 @@ from grpc_fake import serving
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from triptych.client import (
-    Cancelled,
     Client,
     ClientError,
+    GivenUp,
     NotReady,
     Overloaded,
     Picture,
@@ -120,7 +120,7 @@ def test_cancelling_reaches_the_server_and_ends_the_iteration(fake, client):
     told = iter(stream)
     assert next(told).step == 1
     threading.Timer(0.1, stream.cancel).start()
-    with pytest.raises(Cancelled):
+    with pytest.raises(GivenUp):
         next(told)
     assert left.wait(5)
 
@@ -152,14 +152,17 @@ def test_an_error_by_status(fake, client, code, kind):
     ("text", "kind"),
     [
         ("seed: got -1; allowed: more", Refused),
-        ("sd_ensemble_stream: 32 images are streamed already; try later", Overloaded),
+        ("32 images are streamed already; try later", Overloaded),
+        ("unet_loop: the denoising loop was closed before its end", Overloaded),
+        ("Exceeds maximum queue size", Overloaded),
         ("tokenizer: the server is ending and takes no more requests", Overloaded),
         ("unet_loop: timeout: the request's time was over after 3 of 9 calls", TimedOut),
         ("it broke", ClientError),
     ],
 )
 def test_an_error_by_its_text_alone(fake, client, text, kind):
-    fake.between = lambda step, context: text if step == 2 else None
+    passed_on = f"sd_ensemble_stream: in ensemble 'sd_ensemble', tokenizer: {text}"
+    fake.between = lambda step, context: passed_on if step == 2 else None
     ended = []
     fake.at_end = lambda: ended.append(threading.Event().wait(0.2))
     told = iter(client.stream("x", timeout=5))
@@ -169,6 +172,7 @@ def test_an_error_by_its_text_alone(fake, client, text, kind):
     assert ended, "told before the stream's end"
     assert type(caught.value) is kind
     assert text in str(caught.value) or kind is TimedOut
+    assert "sd_ensemble" not in str(caught.value)
 
 
 def test_a_server_without_the_model_is_not_ready(fake, client):

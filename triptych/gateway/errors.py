@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import re
-
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from triptych.client import ClientError, NotReady, NotThere, Overloaded, Refused, TimedOut
+from triptych.errors import invalid_of
 
 RETRY_AFTER = {429: "2", 503: "5"}
 """Seconds after which asking again makes sense, by status."""
 
 _STATUS = {Refused: 400, Overloaded: 429, NotThere: 503, NotReady: 503, TimedOut: 504}
-_NAMED = re.compile(r"(\w+): got .*; allowed: .*", re.DOTALL)
-
 
 _TEXTS = {
     400: "The request cannot be served",
@@ -45,10 +42,8 @@ class Problem(HTTPException):
 def problem(error: ClientError) -> Problem:
     """What a client's error is over HTTP; 500 for a failure of the server."""
     status = _STATUS.get(type(error), 500)
-    named = _NAMED.search(str(error)) if status == 400 else None
-    if named:
-        return Problem(status, named.group(), named.group(1))
-    return Problem(status, str(error))
+    invalid = invalid_of(str(error))
+    return Problem(status, str(error), invalid[0] if invalid and status == 400 else None)
 
 
 def invalid(errors: list[dict]) -> Problem:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from triptych.client import Cancelled
+from triptych.client import GivenUp
 from triptych.streaming import Step
 
 
@@ -42,7 +42,7 @@ class Job:
         self.preview = step.preview or self.preview
 
     async def interruptible(self, drawing: Coroutine[Any, Any, Any]) -> Any:
-        """What `drawing` gives; Cancelled if the job is interrupted meanwhile."""
+        """What `drawing` gives; GivenUp if the job is interrupted meanwhile."""
         self._drawing = asyncio.ensure_future(drawing)
         try:
             return await self._drawing
@@ -50,7 +50,7 @@ class Job:
             if not self.interrupted:
                 self._drawing.cancel()
                 raise
-            raise Cancelled("interrupted") from None
+            raise GivenUp("interrupted") from None
 
     def interrupt(self) -> None:
         """Give the pictures up."""

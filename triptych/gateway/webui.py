@@ -18,7 +18,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
-from triptych.client import MODEL, Cancelled, Picture
+from triptych.client import MODEL, GivenUp, Picture
 from triptych.gateway.access import require_key
 from triptych.gateway.errors import responses
 from triptych.gateway.fields import Guidance, Negative, Prompt, Side, Steps, whole
@@ -127,7 +127,7 @@ async def text_to_image(asked: TextToImage, request: Request) -> Drawn:
     pictures: list[Picture] = []
     with jobs.begin(len(requests)) as job:
         drawing = request.app.state.studio.draw(requests, job.watch, PREVIEW_EVERY)
-        with contextlib.suppress(Cancelled):  # by /interrupt: an answer without pictures
+        with contextlib.suppress(GivenUp):  # by /interrupt: an answer without pictures
             pictures = await unless_gone(request, job.interruptible(drawing))
     images = [base64.b64encode(picture.file).decode() for picture in pictures]
     return Drawn(

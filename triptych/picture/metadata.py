@@ -11,7 +11,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from triptych.errors import InvalidRequest
-from triptych.settings import PICTURE_KEYS, Settings
+from triptych.settings import PICTURE_KEYS, TEXT_KEYS, Settings
 
 _IMAGE_DESCRIPTION = 0x010E  # the EXIF tag
 _EXIF_BYTES = 60_000  # JPEG has room for 65,533, all tags together
@@ -59,8 +59,7 @@ def text_chunks(settings: Settings) -> PngInfo:
 
 def _from_text(name: str, text: str) -> Any:
     """The value of a text chunk: those of text settings stand as they are."""
-    is_text = name in ("prompt", "negative_prompt", "scheduler", "output_format")
-    return text if is_text else json.loads(text)
+    return text if name in TEXT_KEYS else json.loads(text)
 
 
 def exif(settings: Settings) -> Image.Exif:

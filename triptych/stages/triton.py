@@ -19,14 +19,7 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from triptych.errors import (
-    Cancelled,
-    Expired,
-    InvalidRequest,
-    LoopClosed,
-    ModelFileError,
-    Unavailable,
-)
+from triptych.errors import ModelFileError, code_of, kind_of
 from triptych.ipc.activity import Activity
 
 
@@ -132,39 +125,13 @@ class Model:
             return self.response(error)
 
     def _error(self, error: Exception) -> Any:
-        return _triton_error(self.explain(error), _code(error))
+        return _triton_error(self.explain(error), code_of(error))
 
     def explain(self, error: Exception) -> str:
         """What the client is told; the log gets all of it where the fault is not the client's."""
-        if _code(error) == "INTERNAL":
+        if code_of(error) == "INTERNAL":
             log("".join(traceback.format_exception(None, error, error.__traceback__)), error=True)
         return f"{self.name}: {public(error)}"
-
-
-# Triton has no code of its own for a deadline.
-_CODES = {
-    InvalidRequest: "INVALID_ARG",
-    Cancelled: "CANCELLED",
-    Expired: "CANCELLED",
-    LoopClosed: "UNAVAILABLE",
-    Unavailable: "UNAVAILABLE",
-}
-
-
-def _code(error: Exception) -> str:
-    codes = [code for kind, code in _CODES.items() if isinstance(error, kind)]
-    return codes[0] if codes else getattr(error, "code", "INTERNAL")
-
-
-_SAID_OF = {
-    "INVALID_ARG": re.compile(r"\w+: [\w.]+: got .*; allowed: "),
-    "CANCELLED": re.compile(r"\w+: (timeout|cancelled)\b"),
-    "UNAVAILABLE": re.compile(
-        r"\w+: the (queue is full|server is ending|process of \w+ died"
-        r"|denoising loop (is|was) closed)"
-        r"|Exceeds maximum queue size|Server (not ready|is stopping)"
-    ),
-}
 
 
 class StageFailed(RuntimeError):
@@ -173,8 +140,8 @@ class StageFailed(RuntimeError):
     def __init__(self, message: str) -> None:
         super().__init__(message)
         # The error's own code does not come through such calls, up to Triton 24.10 at least.
-        found = [code for code, said in _SAID_OF.items() if said.search(message)]
-        self.code = found[0] if found else "INTERNAL"
+        kind = kind_of(message)
+        self.code = kind.code if kind else "INTERNAL"
 
 
 def call(

@@ -7,13 +7,13 @@ import json
 import math
 import secrets
 import time
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from triptych import schedulers
 from triptych.errors import InvalidRequest
+from triptych.json_object import json_object
 
 OUTPUT_FORMATS = ("png", "jpeg", "webp")
 MAX_SEED = 2**64 - 1
@@ -124,7 +124,7 @@ class Settings:
         whole = "a JSON object as the tokenizer stage gives it"
         if isinstance(text, bytes):
             text = _decode("settings", text)
-        values = _json_object(text, "settings")
+        values = json_object(text, "settings", PICTURE_KEYS)
         if values is None:
             raise InvalidRequest("settings", text, whole)
         warnings = values.pop("warnings", ())
@@ -157,24 +157,35 @@ REQUEST_KEYS = (*PICTURE_KEYS, "timeout")
 """All that a request's JSON object can hold."""
 
 
-def parse(raw: bytes, defaults: Defaults, limits: Limits) -> Settings:
+def parse(
+    raw: bytes, defaults: Defaults, limits: Limits, parameters: Mapping[str, Any] | None = None
+) -> Settings:
     """The settings that a request's INPUT_0 asks for.
 
     `raw` is UTF-8: a JSON object with keys of `REQUEST_KEYS`, of which only `prompt` is required,
     or any other text, which is then the prompt. Without a seed the settings get a random one;
-    `timeout`, in seconds, gives them a deadline that long from now.
-    Raises InvalidRequest, and nothing else, for what cannot be served.
+    `timeout`, in seconds, gives them a deadline that long from now. `parameters` are those of
+    Triton's protocol: keys of `PICTURE_KEYS` too, each of them here or in `raw`.
+    Raises InvalidRequest, and nothing else, for what cannot be served: also for a text that begins
+    as a JSON object, or as a list of objects, and is none.
     """
     # A character of JSON is at most 12 bytes for 2 of UTF-16, 6 for one ASCII letter.
     most = 12 * limits.max_prompt_bytes + 4096
     if len(raw) > most:
         raise InvalidRequest("INPUT_0", raw, f"at most {most} bytes")
     text = _decode("INPUT_0", raw)
-    asked = _json_object(text, "INPUT_0")
+    asked = json_object(text, "INPUT_0", REQUEST_KEYS)
     if asked is None:
         asked = {"prompt": text}
     elif "prompt" not in asked:
         raise InvalidRequest("prompt", None, "a text; a JSON object must have a prompt")
+    elif _is_object(asked["prompt"]):
+        raise InvalidRequest("prompt", asked["prompt"], "a text, not a JSON object in one")
+    for name, value in (parameters or {}).items():
+        if name in asked:
+            raise InvalidRequest(name, value, "each key once, in INPUT_0 or as a parameter")
+        if name not in PICTURE_KEYS:
+            raise InvalidRequest(name, value, f"only the parameters {', '.join(PICTURE_KEYS)}")
     values = {
         "negative_prompt": "",
         "num_inference_steps": defaults.num_inference_steps,
@@ -185,6 +196,7 @@ def parse(raw: bytes, defaults: Defaults, limits: Limits) -> Settings:
         "output_format": OUTPUT_FORMATS[0],
     }
     values.update(asked)
+    values.update(parameters or {})
     if "seed" not in values:
         values["seed"] = secrets.randbits(32)
     deadline = _deadline(values.pop("timeout")) if "timeout" in values else None
@@ -192,40 +204,15 @@ def parse(raw: bytes, defaults: Defaults, limits: Limits) -> Settings:
     return dataclasses.replace(settings, deadline=deadline)
 
 
+def _is_object(prompt: Any) -> bool:
+    return isinstance(prompt, str) and json_object(prompt, "prompt", REQUEST_KEYS) is not None
+
+
 def _decode(field: str, raw: bytes) -> str:
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise InvalidRequest(field, raw, "text in UTF-8") from None
-
-
-def _json_object(text: str, field: str) -> dict[str, Any] | None:
-    """The object that `text` is, or None if it is no JSON object; no key may stand twice."""
-    if not text.lstrip(" \t\r\n").startswith("{"):
-        return None
-    try:
-        # NaN and the infinities pass here, for the error to name the field that has them.
-        values = json.loads(text, object_pairs_hook=_Object, parse_int=_number, strict=False)
-    except RecursionError:
-        raise InvalidRequest(field, text, "a JSON object of plain values") from None
-    except ValueError:
-        return None
-    for key in values.repeated:
-        raise InvalidRequest(key, values[key], "each key once")
-    return values
-
-
-class _Object(dict):
-    """A JSON object that knows its repeated keys."""
-
-    def __init__(self, members: list[tuple[str, Any]]) -> None:
-        super().__init__(members)
-        self.repeated = [key for key, n in Counter(key for key, _ in members).items() if n > 1]
-
-
-def _number(digits: str) -> int | float:
-    """A JSON integer; a very long one, which Python reads slowly or not at all, as a float."""
-    return int(digits) if len(digits) <= 40 else float(digits)
 
 
 def _check(values: dict[str, Any], limits: Limits, size_multiple: int) -> Settings:

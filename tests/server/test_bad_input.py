@@ -47,13 +47,16 @@ BAD = {
     "width no multiple of 8": (OBJECT % b'"width": 100', "width"),
     "width of 10^6": (OBJECT % b'"width": 1000000', "width"),
     "deep nesting": (b'{"prompt": ' + b"[" * 50_000 + b"]" * 50_000 + b"}", "INPUT_0"),
+    "Python in place of JSON": (b"{'prompt': 'x', 'seed': 7}", "INPUT_0"),
+    "JSON cut short": (b'{"prompt": "a red circle"', "INPUT_0"),
+    "a list of objects": (b'[{"prompt": "x"}]', "INPUT_0"),
     "no timeout": (OBJECT % b'"timeout": 0', "timeout"),
 }
 
 FINE = {
     "emoji": "a 🦊 in a 🌲",
     "right to left": "שמש צהובה \u202eمعكوس",
-    "looks like JSON": '{"prompt": "a red circle"',
+    "braces": "{red|blue} circle, (large:1.2), [a:b:0.5]",
     "is JSON of another kind": '["a red circle"]',
     "a number": "42",
     "format strings": "%s%n {0} $(id) `id` ';--",

@@ -1,10 +1,12 @@
 """A prompt in, a picture out: over gRPC and HTTP."""
 
 import base64
+import queue
 
 import pytest
+from tritonclient import grpc as grpcclient
 
-from tests.server.calls import SMALL, get, metrics, metrics_when, pixels, post, request
+from tests.server.calls import SMALL, get, metrics, metrics_when, pixels, post, request, texts
 from triptych.picture.metadata import read_settings
 
 STAGES = (
@@ -60,6 +62,35 @@ def test_http_generate(calls, server):
     status, reply = post(f"{server.http}/v2/models/sd_ensemble/generate", {"INPUT_0": raw.decode()})
     assert status == 200
     assert base64.b64decode(reply["OUTPUT_0"]) == calls.pictures(raw)[0]
+
+
+def test_parameters_of_http_generate_are_settings(calls, server):
+    url = f"{server.http}/v2/models/sd_ensemble/generate"
+    own = {"seed": 7, "num_inference_steps": 2, "guidance_scale": 2.5, "scheduler": "euler"}
+    status, reply = post(url, {"INPUT_0": "a red circle", **own})
+    assert status == 200, reply
+    assert base64.b64decode(reply["OUTPUT_0"]) == calls.pictures(request("a red circle", **own))[0]
+    status, reply = post(url, {"INPUT_0": "a red circle", "sed": 7})
+    assert status == 400
+    assert "sed: got 7; allowed: only the parameters prompt, " in reply["error"]
+
+
+@pytest.mark.parametrize("model", ["sd_ensemble", "sd_ensemble_stream"])
+def test_parameters_of_infer_are_settings(calls, server, model):
+    own = {"seed": 7, "num_inference_steps": 2, "negative_prompt": "blue"}
+    expected = calls.pictures(request("a red circle", **own))[0]
+    answers = queue.Queue()
+    tensor = grpcclient.InferInput("INPUT_0", [1, 1], "BYTES")
+    tensor.set_data_from_numpy(texts(b"a red circle"))
+    with grpcclient.InferenceServerClient(server.grpc) as client:
+        client.start_stream(lambda result, error: answers.put((result, error)))
+        client.async_stream_infer(model, [tensor], parameters=own)
+        while True:
+            result, error = answers.get(timeout=60)
+            assert error is None, error
+            if result.as_numpy("OUTPUT_0") is not None:
+                break
+    assert base64.b64decode(result.as_numpy("OUTPUT_0")[0, 0]) == expected
 
 
 def test_metrics_of_every_stage(calls, server):

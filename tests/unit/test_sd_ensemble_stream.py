@@ -89,8 +89,11 @@ def stage(tmp_path, monkeypatch, ensemble):
 
 def inference_request(module, ensemble):
     class InferenceRequest:
-        def __init__(self, model_name, requested_output_names, inputs, request_id=""):
+        def __init__(
+            self, model_name, requested_output_names, inputs, request_id="", parameters=None
+        ):
             assert (model_name, requested_output_names) == ("sd_ensemble", ["OUTPUT_0"])
+            ensemble.parameters = parameters or {}
             self._id = request_id
             self._inputs = {tensor.name(): tensor.as_numpy() for tensor in inputs}
 
@@ -112,6 +115,14 @@ def request(text=b"a prompt", kind=fake.Request, **parameters):
 
 def steps(sent):
     return [(p.tensors["step"].item(), p.tensors["total"].item()) for p in sent.sender.parts]
+
+
+def test_parameters_go_on_to_the_ensemble(stage, ensemble):
+    ensemble.go.set()
+    sent = request(preview_every=2, seed=7, guidance_scale=2.5)
+    stage().execute([sent])
+    assert answer(sent).tensors == {"OUTPUT_0": ANSWER}
+    assert ensemble.parameters == {"seed": 7, "guidance_scale": 2.5}
 
 
 def test_every_step_comes_then_the_answer_of_the_ensemble(stage, ensemble):

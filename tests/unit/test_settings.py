@@ -26,8 +26,8 @@ DEFAULTS = Defaults(256, 320, 20, 5.0, "pndm")
 USUAL = Limits()
 
 
-def ask(raw, limits=USUAL):
-    return parse(raw.encode() if isinstance(raw, str) else raw, DEFAULTS, limits)
+def ask(raw, limits=USUAL, **parameters):
+    return parse(raw.encode() if isinstance(raw, str) else raw, DEFAULTS, limits, parameters)
 
 
 def refused(raw, limits=USUAL):
@@ -118,9 +118,14 @@ def test_every_scheduler_can_be_asked_for(name):
         "null",
         "NaN",
         "{oops",
-        '{"prompt": "x"',
-        '{"prompt": "x"} and more',
-        "{'prompt': 'x'}",
+        "{red|blue} hair, (smile:1.2)",
+        "{ a fox }",
+        "{portrait: 1.5}",
+        "[cat:dog:0.5]",
+        "[a|b] {c} [[d]]",
+        '["a", "b"]',
+        '"quoted" {words}',
+        "{",
         "  two words\tand a tab\n",
         "مرحبا بالعالم",
         "👩‍🚀🐎",
@@ -129,6 +134,51 @@ def test_every_scheduler_can_be_asked_for(name):
 )
 def test_a_text_that_is_no_json_object_is_a_prompt(text):
     assert ask(text).prompt == text
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("{'prompt': 'x', 'seed': 7}", "at character 2: "),
+        ("{prompt: 'x'}", "at character 2: "),
+        ('{"prompt": "x"', "at character 15: "),
+        ('{"prompt": "x",}', "at character 1"),
+        ('{"prompt": "x"} and more', "at character 17: Extra data"),
+        ('{"prompt": "x"}\n{"prompt": "y"}', "at character 17: Extra data"),
+        ("{\u201cprompt\u201d: \u201cx\u201d}", "at character 2: "),
+        ('[{"prompt": "x"}]', "a prompt or one JSON object, not a list"),
+        ('\n [ {"prompt": "x"}, {"prompt": "y"}]', "not a list"),
+        ("[{'prompt': 'x'}]", "at character 3: "),
+        (json.dumps(json.dumps({"prompt": "x"})), "not a text with one inside"),
+        (json.dumps({"prompt": json.dumps({"prompt": "x"})}), "a text, not a JSON object in one"),
+        (json.dumps({"prompt": "{'prompt': 'x'}"}), "at character 2: "),
+    ],
+)
+def test_what_is_meant_as_an_object_and_is_none_does_not_become_a_prompt(text, why):
+    field, message = refused(text)
+    assert field in ("INPUT_0", "prompt")
+    assert why in message.split("; allowed: ")[1]
+
+
+def test_parameters_stand_beside_the_text():
+    settings = ask("a fox", seed=7, num_inference_steps=2)
+    assert (settings.prompt, settings.seed, settings.num_inference_steps) == ("a fox", 7, 2)
+    assert ask('{"prompt": "x", "height": 128}', width=64).height == 128
+
+
+@pytest.mark.parametrize(
+    ("parameters", "allowed"),
+    [
+        ({"seed": "7"}, "an integer from 0"),
+        ({"seed": -1}, "an integer from 0"),
+        ({"steps": 7}, "only the parameters prompt, negative_prompt"),
+        ({"timeout": 7}, "only the parameters prompt, negative_prompt"),
+        ({"prompt": "y"}, "each key once, in INPUT_0 or as a parameter"),
+    ],
+)
+def test_parameters_are_refused_by_name(parameters, allowed):
+    with pytest.raises(InvalidRequest, match=rf"^{next(iter(parameters))}: got .*{allowed}"):
+        ask("x", **parameters)
 
 
 def test_a_byte_order_mark_and_blanks_before_an_object_do_not_matter():

@@ -23,7 +23,7 @@ class ImageEncoderStage:
         """Triton's responses."""
         return self._model.answer(requests, self._encode)
 
-    def _encode(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def _encode(self, inputs: dict[str, np.ndarray], _: object) -> dict[str, np.ndarray]:
         self._model.activity.images(came=len(inputs["settings"]))
         settings = [Settings.from_json(text) for text in inputs["settings"][:, 0]]
         if any(one.expired for one in settings):

@@ -51,7 +51,7 @@ class StreamStage:
         """
         replies = triton.replies(requests)
         if replies is None:
-            return self._model.answer(requests, lambda inputs: _image(inputs, ""))
+            return self._model.answer(requests, lambda inputs, own: _image(inputs, "", own))
         for request, reply in zip(requests, replies):
             try:
                 self._start(request, reply)
@@ -70,8 +70,8 @@ class StreamStage:
 
     def _start(self, request: Any, reply: triton.Reply) -> None:
         inputs = self._model.inputs(request)
-        every = triton.parameters(request).get("preview_every")
-        every = self._preview_every if every is None else _preview_every(every)
+        parameters = triton.parameters(request)
+        every = _preview_every(parameters.pop("preview_every", self._preview_every))
         with self._condition:
             if len(self._streams) >= self._most:
                 raise Unavailable(f"{self._most} images are streamed already; try later")
@@ -79,11 +79,13 @@ class StreamStage:
             self._streams.append(stream)
             self._model.activity.set(len(self._streams))
             self._condition.notify()
-        self._pool.submit(self._run, stream, inputs)
+        self._pool.submit(self._run, stream, inputs, parameters)
 
-    def _run(self, stream: _Stream, inputs: dict[str, np.ndarray]) -> None:
+    def _run(
+        self, stream: _Stream, inputs: dict[str, np.ndarray], parameters: dict[str, Any]
+    ) -> None:
         try:
-            result: Any = _image(inputs, stream.record.token)
+            result: Any = _image(inputs, stream.record.token, parameters)
         except Exception as error:
             result = error
         with self._condition:
@@ -134,9 +136,11 @@ class _Stream:
             self.reply.send_part(model.response(_tensors(new)))
 
 
-def _image(inputs: dict[str, np.ndarray], request_id: str) -> dict[str, np.ndarray]:
+def _image(
+    inputs: dict[str, np.ndarray], request_id: str, parameters: dict[str, Any]
+) -> dict[str, np.ndarray]:
     """The answer of sd_ensemble."""
-    return {"OUTPUT_0": triton.call(MODEL, inputs, "OUTPUT_0", request_id)}
+    return {"OUTPUT_0": triton.call(MODEL, inputs, "OUTPUT_0", request_id, parameters)}
 
 
 def _tensors(new: Progress) -> dict[str, np.ndarray]:

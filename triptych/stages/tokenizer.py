@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from triptych.errors import InvalidRequest
 from triptych.model_files import ModelFiles
-from triptych.settings import Limits, parse
+from triptych.settings import Limits, Settings, parse
 from triptych.stages import triton
 from triptych.stages.admission import Admission
 from triptych.tokenizer import Tokenizer
@@ -30,10 +31,12 @@ class TokenizerStage:
         """Triton's responses."""
         return self._model.answer(requests, self._tokenize)
 
-    def _tokenize(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def _tokenize(
+        self, inputs: dict[str, np.ndarray], parameters: dict[str, Any]
+    ) -> dict[str, np.ndarray]:
         self._model.activity.check_serving()
         texts = inputs["INPUT_0"][:, 0]
-        images = [parse(text, self._defaults, self._limits) for text in texts]
+        images = [self._parse(texts, row, parameters) for row in range(len(texts))]
         self._admission.check(len(images))
         input_ids, negative_input_ids, settings = self._tokenizer.encode_settings(images)
         self._model.activity.images(went=len(images))
@@ -42,3 +45,13 @@ class TokenizerStage:
             "negative_input_ids": negative_input_ids,
             "settings": triton.strings([one.to_json() for one in settings]),
         }
+
+    def _parse(self, texts: Sequence[bytes], row: int, parameters: dict[str, Any]) -> Settings:
+        """The settings of one row; of several, an error says which one it is about."""
+        try:
+            return parse(texts[row], self._defaults, self._limits, parameters)
+        except InvalidRequest as error:
+            if len(texts) == 1:
+                raise
+            allowed = f"{error.allowed} (row {row + 1} of {len(texts)})"
+            raise InvalidRequest(error.field, error.value, allowed) from None

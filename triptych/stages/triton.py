@@ -70,9 +70,12 @@ class Model:
     def answer(
         self,
         requests: Sequence[Any],
-        work: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]],
+        work: Callable[[dict[str, np.ndarray], dict[str, Any]], dict[str, np.ndarray]],
     ) -> list[Any]:
-        """Triton's responses: each request's inputs through `work`, failures for that one only."""
+        """Triton's responses, one for each request; where `work` raises, that request alone fails.
+
+        `work` makes a request's outputs of its inputs and its parameters.
+        """
         with self.activity:
             return [self._answer(request, work) for request in requests]
 
@@ -120,7 +123,7 @@ class Model:
 
     def _answer(self, request: Any, work: Callable) -> Any:
         try:
-            return self.response(work(self.inputs(request)))
+            return self.response(work(self.inputs(request), parameters(request)))
         except Exception as error:
             return self.response(error)
 
@@ -149,7 +152,7 @@ def call(
     inputs: dict[str, np.ndarray],
     output: str,
     request_id: str = "",
-    parameters: Mapping[str, str] | None = None,
+    parameters: Mapping[str, Any] | None = None,
 ) -> np.ndarray:
     """One output of another served model; StageFailed with that model's error.
 

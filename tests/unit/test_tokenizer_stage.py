@@ -1,0 +1,65 @@
+"""The tokenizer's stage: parameters of Triton's protocol, and which row of a batch is wrong."""
+
+import importlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pb_utils_fake as fake
+import pytest
+
+MODEL = Path(__file__).parents[2] / "model_repository/tokenizer"
+
+
+@pytest.fixture
+def stage(monkeypatch):
+    def make(release="24.10"):
+        fake.install(monkeypatch, fake.module(release, None))
+        triton = importlib.import_module("triptych.stages.triton")
+        tokenizer = importlib.import_module("triptych.stages.tokenizer")
+        arguments = fake.initialize_args(MODEL, "tokenizer", ("INPUT_0",))
+        return tokenizer.TokenizerStage(triton.Model(arguments))
+
+    return make
+
+
+def request(*texts, kind=fake.Request, **parameters):
+    made = kind(INPUT_0=np.array([[text.encode()] for text in texts], dtype=object))
+    made.own_parameters = parameters
+    return made
+
+
+def settings(response):
+    assert not response.has_error(), response.error().message()
+    return [json.loads(text) for text in response.tensors["settings"][:, 0]]
+
+
+def test_parameters_hold_for_every_row(stage):
+    (response,) = stage().execute([request("a fox", "a dog", seed=7, num_inference_steps=2)])
+    asked = [(one["prompt"], one["seed"], one["num_inference_steps"]) for one in settings(response)]
+    assert asked == [("a fox", 7, 2), ("a dog", 7, 2)]
+
+
+def test_each_request_has_its_own_parameters(stage):
+    first, second = stage().execute([request("x", seed=7), request("x", sed=8)])
+    assert settings(first)[0]["seed"] == 7
+    assert second.error().code() == fake.Error.INVALID_ARG
+    assert (
+        second.error().message().startswith("tokenizer: sed: got 8; allowed: only the parameters")
+    )
+
+
+def test_a_triton_that_tells_no_parameters_serves_the_text(stage):
+    (response,) = stage("21.10").execute(
+        [request('{"prompt": "x", "seed": 3}', kind=fake.OldRequest)]
+    )
+    assert settings(response)[0]["seed"] == 3
+
+
+def test_a_bad_row_of_a_batch_is_told_by_its_number(stage):
+    (response,) = stage().execute([request("x", "y", '{"prompt": "z", "seed": -1}')])
+    text = response.error().message()
+    assert text.startswith("tokenizer: seed: got -1; allowed: an integer from 0 to ")
+    assert text.endswith(" (row 3 of 3)")
+    (alone,) = stage().execute([request('{"prompt": "z", "seed": -1}')])
+    assert "row" not in alone.error().message()

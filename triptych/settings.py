@@ -176,6 +176,9 @@ def parse(
     text = _decode("INPUT_0", raw)
     asked = json_object(text, "INPUT_0", REQUEST_KEYS)
     if asked is None:
+        if not text.strip():
+            allowed = 'a text that is not blank; {"prompt": ""} for an empty prompt'
+            raise InvalidRequest("prompt", text, allowed)
         asked = {"prompt": text}
     elif "prompt" not in asked:
         raise InvalidRequest("prompt", None, "a text; a JSON object must have a prompt")
@@ -220,8 +223,6 @@ def _check(values: dict[str, Any], limits: Limits, size_multiple: int) -> Settin
         if key not in PICTURE_KEYS:
             raise InvalidRequest(key, value, f"only the keys {', '.join(REQUEST_KEYS)}")
     prompt = _text("prompt", values["prompt"], limits)
-    if not prompt.strip():
-        raise InvalidRequest("prompt", prompt, "a text that is not blank")
     steps, guidance = values["num_inference_steps"], values["guidance_scale"]
     width = _side("width", values["width"], limits.max_pixels, limits, size_multiple)
     height = _side("height", values["height"], limits.max_pixels // width, limits, size_multiple)

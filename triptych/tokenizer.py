@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -113,5 +114,16 @@ class Tokenizer:
                 for field, part in zip(("prompt", "negative_prompt"), parts)
                 if part
             ]
+            warnings += _unread("prompt", image.prompt)
+            warnings += _unread("negative_prompt", image.negative_prompt)
             warned.append(dataclasses.replace(image, warnings=(*image.warnings, *warnings)))
         return input_ids, negative_ids, warned
+
+
+_UNREAD = re.compile(r"<(?:lora|lyco|hypernet):[^<>]*>|\([^()]*[^()\d\s]\s*:\s*\d*\.?\d+\s*\)")
+
+
+def _unread(field: str, prompt: str) -> list[str]:
+    """A warning if there is syntax of the WebUI in a prompt that is only read as words here."""
+    found = [shorten(one) for one in _UNREAD.findall(prompt)[:3]]
+    return [f"{field}: {', '.join(found)} is read as words: no LoRA, no weights"] if found else []

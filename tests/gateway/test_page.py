@@ -217,7 +217,7 @@ def test_the_settings_of_a_png(page, file, how):
 def test_files_that_say_nothing(page):
     plain = io.BytesIO()
     Image.new("RGB", (4, 4)).save(plain, "PNG")
-    for data, said in ((plain.getvalue(), "says nothing"), (b"GIF89a", "This is no PNG")):
+    for data, said in ((plain.getvalue(), "does not say"), (b"GIF89a", "is no PNG")):
         drop(page, data)
         wait_for(lambda said=said: said in page["alert"].text)
 

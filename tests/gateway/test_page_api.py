@@ -55,7 +55,7 @@ def test_the_models_own_settings(client):
     [
         ({"width": 100}, "width"),
         ({"seed": "x"}, "seed"),
-        ({"prompt": " "}, "prompt"),
+        ({"prompt": "\0"}, "prompt"),
         ({"n": 1}, "n"),
     ],
 )

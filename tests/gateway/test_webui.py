@@ -138,6 +138,12 @@ def test_every_scheduler_may_be_the_models_own(client, triton, entry):
         {"script_name": "x/y/z plot"},
         {"alwayson_scripts": {"controlnet": {}}},
         {"subseed_strength": 0.5},
+        {"clip_skip": 2},
+        {"seed_resize_from_h": 256},
+        {"s_churn": 0.5},
+        {"s_noise": 1.01},
+        {"refiner_checkpoint": "refiner"},
+        {"infotext": "x\nSteps: 3"},
         {"steps": "many"},
         {"steps": True},
     ],
@@ -151,7 +157,84 @@ def test_what_would_change_the_picture_and_cannot_be_is_refused_as_there(client,
 def test_what_means_nothing_may_be_said(client):
     asked = {"enable_hr": False, "styles": [], "script_name": "", "alwayson_scripts": {}}
     more = {"subseed_strength": 0, "tiling": None, "steps": 3.0, "sampler_name": None}
-    assert client.post("/txt2img", json={"prompt": "x", **asked, **more}).status_code == 200
+    nulls = dict.fromkeys(["negative_prompt", "batch_size", "n_iter", "override_settings", "eta"])
+    neutral = {"seed_resize_from_w": -1, "s_churn": 0, "s_noise": 1.0, "refiner_switch_at": 0.8}
+    overrides = {"CLIP_stop_at_last_layers": 1, "sd_model_checkpoint": "sd_ensemble", "sd_vae": ""}
+    overrides.update({"save_images_add_number": True, "forge_additional_modules": []})
+    everything = {**asked, **more, **nulls, **neutral, "override_settings": overrides}
+    assert client.post("/txt2img", json={"prompt": "x", **everything}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("CLIP_stop_at_last_layers", 2),
+        ("sd_model_checkpoint", "dreamshaper_8"),
+        ("sd_vae", "vae-ft-mse-840000"),
+        ("eta_noise_seed_delta", 31337),
+        ("a_new_option", "x"),
+        ("samples_format", "avif"),
+        ("samples_format", ["png"]),
+    ],
+)
+def test_an_override_that_would_change_the_picture_is_refused_by_name(client, triton, name, value):
+    answer = client.post("/txt2img", json={"prompt": "x", "override_settings": {name: value}})
+    assert answer.status_code == 400
+    assert f"override_settings.{name}" in answer.json()["detail"]
+    assert triton.requests == []
+
+
+def test_the_files_format_may_be_overridden(client):
+    overrides = {"override_settings": {"samples_format": "jpg"}}
+    (image,) = client.post("/txt2img", json={"prompt": "x", **overrides}).json()["images"]
+    assert base64.b64decode(image).startswith(b"\xff\xd8")
+
+
+@pytest.mark.parametrize(
+    ("sampler", "eta", "status"),
+    [
+        ("Euler a", 1, 200),
+        ("Euler a", 0.5, 400),
+        ("DDIM", 0, 200),
+        ("DDIM", 1, 400),
+        ("LMS", 1, 200),
+    ],
+)
+def test_eta_where_it_is_read(client, sampler, eta, status):
+    answer = client.post("/txt2img", json={"prompt": "x", "sampler_name": sampler, "eta": eta})
+    assert answer.status_code == status
+    assert status == 200 or answer.json()["detail"].startswith("eta: got ")
+
+
+def test_an_empty_prompt_is_drawn(client, triton):
+    assert client.post("/txt2img", json={"prompt": ""}).status_code == 200
+    assert client.post("/txt2img", json={"negative_prompt": "x"}).status_code == 200
+    assert [one["prompt"] for one in triton.requests] == ["", ""]
+
+
+def test_infotexts_and_png_info_keep_the_settings(client):
+    asked = {
+        "prompt": "a ☀, (x)",
+        "negative_prompt": "b\nc",
+        "steps": 3,
+        "cfg_scale": 6.5,
+        "seed": 5,
+    }
+    asked["sampler_name"] = "DPM++ 2M"
+    drawn = client.post("/txt2img", json=asked).json()
+    (text,) = json.loads(drawn["info"])["infotexts"]
+    assert text == (
+        "a ☀, (x)\nNegative prompt: b\nc\nSteps: 3, Sampler: DPM++ 2M, Schedule type: Karras,"
+        " CFG scale: 6.5, Seed: 5, Size: 64x64"
+    )
+    (image,) = drawn["images"]
+    assert Image.open(io.BytesIO(base64.b64decode(image))).text["parameters"] == text
+    for given in (image, f"data:image/png;base64,{image}"):
+        told = client.post("/png-info", json={"image": given}).json()
+        assert told["info"] == text
+        assert told["parameters"]["scheduler"] == "dpmpp_2m_karras"
+    for nothing in ("", "x", base64.b64encode(PREVIEW).decode()):
+        assert client.post("/png-info", json={"image": nothing}).json()["info"] == ""
 
 
 @pytest.mark.parametrize(
@@ -210,7 +293,17 @@ def test_interrupt_gives_everything_up(client, triton):
 
 
 def test_what_clients_ask_before_they_draw(client):
-    assert client.get("/options").json() == {"sd_model_checkpoint": "sd_ensemble"}
+    assert client.get("/options").json()["sd_model_checkpoint"] == "sd_ensemble"
+    same = {"sd_model_checkpoint": "sd_ensemble", "CLIP_stop_at_last_layers": 1}
+    assert client.post("/options", json=same).status_code == 200
+    for other in ({"sd_model_checkpoint": "sdxl"}, {"CLIP_stop_at_last_layers": 2}, {"x": [1]}):
+        answer = client.post("/options", json=other)
+        assert answer.status_code == 400
+        assert answer.json()["detail"].startswith(repr(next(iter(other))))
+    for path in ("upscalers", "latent-upscale-modes", "sd-vae", "loras", "hypernetworks"):
+        assert client.get(f"/{path}").json() == []
+    assert client.get("/embeddings").json() == {"loaded": {}, "skipped": {}}
+    assert client.get("/scripts").json() == {"txt2img": [], "img2img": []}
     assert client.get("/sd-models").json()[0]["title"] == "sd_ensemble"
     assert [one["label"] for one in client.get("/schedulers").json()] == ["Automatic", "Karras"]
 

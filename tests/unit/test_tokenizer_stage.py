@@ -49,6 +49,20 @@ def test_each_request_has_its_own_parameters(stage):
     )
 
 
+@pytest.mark.parametrize(
+    ("prompt", "shown"),
+    [
+        ("a fox <lora:style:0.8>, (red:1.3)", ["'<lora:style:0.8>'", "'(red:1.3)'"]),
+        ("<lyco:x>", ["'<lyco:x>'"]),
+        ("a (red) fox at (10:30), [a:b:0.5], {c|d}, <3", []),
+    ],
+)
+def test_syntax_of_the_webui_that_is_not_read_is_said_in_the_picture(stage, prompt, shown):
+    (response,) = stage().execute([request(json.dumps({"prompt": "x", "negative_prompt": prompt}))])
+    says = f"negative_prompt: {', '.join(shown)} is read as words: no LoRA, no weights"
+    assert settings(response)[0]["warnings"] == ([says] if shown else [])
+
+
 def test_a_triton_that_tells_no_parameters_serves_the_text(stage):
     (response,) = stage("21.10").execute(
         [request('{"prompt": "x", "seed": 3}', kind=fake.OldRequest)]

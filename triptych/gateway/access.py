@@ -15,6 +15,9 @@ from triptych.gateway.errors import Problem
 MAX_BODY = 1024 * 1024
 """Bytes of a request's body."""
 
+MAX_FILE_BODY = 32 * 1024 * 1024
+FILES = ("/sdapi/v1/png-info", "/api/settings")
+"""The paths at which a body is a picture's file, and may be larger."""
 
 _bearer = HTTPBearer(auto_error=False, description="The gateway's key, if it has one")
 
@@ -44,7 +47,7 @@ def _password(text: str) -> str:
 
 
 class BoundedBody:
-    """ASGI middleware: 413 for a body of more than MAX_BODY bytes, however it is sent."""
+    """ASGI middleware: 413 for a body that is too long, however it is sent."""
 
     def __init__(self, app) -> None:
         self._app = app
@@ -53,14 +56,14 @@ class BoundedBody:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        received = 0
+        received, most = 0, MAX_FILE_BODY if scope["path"] in FILES else MAX_BODY
 
         async def bounded():
             nonlocal received
             message = await receive()
             received += len(message.get("body", b""))
-            if received > MAX_BODY:
-                raise Problem(413, f"the request's body has more than {MAX_BODY} bytes")
+            if received > most:
+                raise Problem(413, f"the request's body has more than {most} bytes")
             return message
 
         await self._app(scope, bounded, send)

@@ -42,8 +42,9 @@ def _operation(openapi: dict, method: str, path: str, operation: dict) -> str:
     parts = [f"<p>{escape(operation.get('description', ''))}</p>"]
     body = operation.get("requestBody")
     if body:
-        schema = body["content"]["application/json"]["schema"]
-        parts.append(_table(_fields(openapi, schema)))
+        for media_type, content in body["content"].items():
+            fields = _fields(openapi, content["schema"])
+            parts.append(_table(fields or [("body", media_type)]))
     parameters = [(one["name"], one["schema"], "") for one in operation.get("parameters", [])]
     parts.append(_table([_row(openapi, *parameter) for parameter in parameters]))
     answers = [(status, answer["description"]) for status, answer in operation["responses"].items()]

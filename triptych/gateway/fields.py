@@ -30,7 +30,7 @@ def whole(low: int, high: int, description: str | None = None) -> Any:
 
 
 Prompt = Annotated[
-    str, Field(min_length=1, max_length=WIDEST.max_prompt_bytes, description="What to draw")
+    str, Field(max_length=WIDEST.max_prompt_bytes, description="What to draw; it may be empty")
 ]
 Negative = Annotated[
     str, Field(max_length=WIDEST.max_prompt_bytes, description="What to keep out of the picture")

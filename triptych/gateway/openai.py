@@ -56,7 +56,7 @@ class Generation(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    prompt: Prompt
+    prompt: Annotated[Prompt, Field(pattern=r"\S", description="What to draw")]
     model: str | None = Field(None, description=f"{MODEL}, or nothing")
     n: whole(1, 10) | None = 1
     size: Annotated[str, Field(pattern=r"^(auto|[1-9][0-9]{1,3}x[1-9][0-9]{1,3})$")] | None = "auto"

@@ -19,6 +19,7 @@ from triptych.gateway.access import require_key
 from triptych.gateway.errors import Problem, problem, responses
 from triptych.gateway.fields import Guidance, Negative, Prompt, Scheduler, Seed, Side, Steps, told
 from triptych.gateway.gone import unless_gone
+from triptych.gateway.reading import read
 from triptych.gateway.samplers import LABELS
 from triptych.streaming import Step
 
@@ -93,6 +94,16 @@ async def usual(request: Request) -> Usual:
     names = ("num_inference_steps", "guidance_scale", "width", "height", "scheduler")
     values = {name: getattr(settings, name) for name in names}
     return Usual(**values, schedulers=LABELS)
+
+
+_FILE = {"requestBody": {"content": {"image/*": {"schema": {"type": "string"}}}}}
+
+
+@router.post("/settings", openapi_extra=_FILE)
+async def settings_of(request: Request) -> dict[str, Any]:
+    """The settings in a picture's file, which is the request's body; the seed as a text."""
+    found = read(await request.body()).settings
+    return {**found, "seed": str(found["seed"])} if "seed" in found else found
 
 
 @router.post("/picture", response_class=StreamingResponse)

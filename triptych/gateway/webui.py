@@ -1,7 +1,6 @@
 """The API of the Stable Diffusion WebUI, as much as its clients use to draw from a text.
 
 Its names and shapes; what a request leaves out is the served model's own default, not the WebUI's.
-What would change the picture and cannot be done here is refused, the rest is ignored.
 """
 
 from __future__ import annotations
@@ -9,27 +8,27 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
-import secrets
 import time
-from typing import Annotated, Any, Literal
+from typing import Any
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 from triptych.client import MODEL, GivenUp, Picture
+from triptych.gateway import webui_facts
 from triptych.gateway.access import require_key
-from triptych.gateway.errors import responses
-from triptych.gateway.fields import Guidance, Negative, Prompt, Side, Steps, whole
+from triptych.gateway.errors import Problem, responses
 from triptych.gateway.gone import unless_gone
 from triptych.gateway.jobs import Jobs
-from triptych.gateway.samplers import LABELS, SCHEDULES, scheduler_of
-from triptych.settings import MAX_SEED
+from triptych.gateway.reading import read
+from triptych.gateway.samplers import LABELS
+from triptych.gateway.webui_request import TextToImage, requests_of
+from triptych.picture.infotext import infotext
 
 PREFIX = "/sdapi/v1"
 PREVIEW_EVERY = 3
-Never = Literal[False] | None
 
 
 class Error(BaseModel):
@@ -41,33 +40,6 @@ class Error(BaseModel):
     errors: str
 
 
-class TextToImage(BaseModel):
-    """A request for pictures; fields that are not here are ignored."""
-
-    model_config = ConfigDict(extra="ignore")
-
-    prompt: Prompt
-    negative_prompt: Negative = ""
-    steps: Steps | None = None
-    cfg_scale: Guidance | None = None
-    width: Side | None = None
-    height: Side | None = None
-    seed: whole(-1, MAX_SEED) | None = -1
-    sampler_name: str | None = Field(None, description=", ".join(LABELS.values()))
-    sampler_index: str | None = Field(None, description="The older name of sampler_name")
-    scheduler: str | None = Field(None, description=", ".join(SCHEDULES.values()))
-    batch_size: whole(1, 8) = 1
-    n_iter: whole(1, 8) = 1
-    send_images: bool = True
-    enable_hr: Never = None
-    restore_faces: Never = None
-    tiling: Never = None
-    subseed_strength: Annotated[float, Field(ge=0, le=0)] | None = 0
-    script_name: Annotated[str, Field(max_length=0)] | None = None
-    styles: Annotated[list[str], Field(max_length=0)] | None = None
-    alwayson_scripts: Annotated[dict[str, Any], Field(max_length=0)] | None = None
-
-
 class Drawn(BaseModel):
     """The pictures, base64; `info` is JSON in a text, as the WebUI has it."""
 
@@ -76,20 +48,16 @@ class Drawn(BaseModel):
     info: str
 
 
-class Sampler(BaseModel):
-    name: str
-    aliases: list[str]
-    options: dict[str, str]
+class PngInfo(BaseModel):
+    image: str = Field(description="A file in base64, or a data: address")
 
 
-class Schedule(BaseModel):
-    name: str
-    label: str
+class PictureInfo(BaseModel):
+    """`info` is the WebUI's text of the settings, `parameters` the settings by our names."""
 
-
-class Checkpoint(BaseModel):
-    title: str
-    model_name: str
+    info: str
+    items: dict[str, Any]
+    parameters: dict[str, Any]
 
 
 class State(BaseModel):
@@ -122,7 +90,7 @@ router = APIRouter(
 @router.post("/txt2img")
 async def text_to_image(asked: TextToImage, request: Request) -> Drawn:
     """Draw `batch_size` times `n_iter` pictures of a prompt."""
-    requests, warnings = _requests(asked)
+    requests, warnings = requests_of(asked)
     jobs: Jobs = request.app.state.jobs
     pictures: list[Picture] = []
     with jobs.begin(len(requests)) as job:
@@ -131,7 +99,7 @@ async def text_to_image(asked: TextToImage, request: Request) -> Drawn:
             pictures = await unless_gone(request, job.interruptible(drawing))
     images = [base64.b64encode(picture.file).decode() for picture in pictures]
     return Drawn(
-        images=images if asked.send_images else [],
+        images=images if asked.send_images is not False else [],
         parameters=asked.model_dump(exclude_unset=True),
         info=json.dumps(_info(asked, requests, pictures, warnings)),
     )
@@ -166,28 +134,17 @@ async def interrupt(request: Request) -> dict[str, str]:
     return {}
 
 
-@router.get("/samplers")
-def samplers() -> list[Sampler]:
-    """The schedulers, by the WebUI's names."""
-    return [Sampler(name=label, aliases=[own], options={}) for own, label in LABELS.items()]
+@router.post("/png-info")
+def png_info(asked: PngInfo) -> PictureInfo:
+    """The settings in a picture's file, also of other programs; nothing where there are none."""
+    try:
+        found = read(base64.b64decode(asked.image.rpartition(",")[2], validate=True))
+    except (Problem, ValueError):
+        return PictureInfo(info="", items={}, parameters={})
+    return PictureInfo(info=found.text, items={"parameters": found.text}, parameters=found.settings)
 
 
-@router.get("/schedulers")
-def schedules() -> list[Schedule]:
-    """How sigmas may be spread, for DPM++ 2M."""
-    return [Schedule(name=name, label=label) for name, label in SCHEDULES.items()]
-
-
-@router.get("/sd-models")
-def checkpoints() -> list[Checkpoint]:
-    """The one model that is served."""
-    return [Checkpoint(title=MODEL, model_name=MODEL)]
-
-
-@router.get("/options")
-def options() -> dict[str, str]:
-    """Of the WebUI's options, the model: it cannot be changed here."""
-    return {"sd_model_checkpoint": MODEL}
+router.include_router(webui_facts.router)
 
 
 def error_response(problem: HTTPException) -> JSONResponse:
@@ -202,25 +159,6 @@ def invalid_response(errors: list[dict]) -> JSONResponse:
     """Validation errors as the WebUI, a FastAPI application too, gives them."""
     shown = [{"loc": list(one["loc"]), "msg": one["msg"], "type": one["type"]} for one in errors]
     return JSONResponse({"detail": shown}, 422)
-
-
-def _requests(asked: TextToImage) -> tuple[list[dict[str, Any]], list[str]]:
-    """What the client is to be asked for each picture, and what was not as the request said."""
-    sampler = asked.sampler_name or asked.sampler_index
-    scheduler, warnings = scheduler_of(sampler, asked.scheduler)
-    settings = {
-        "prompt": asked.prompt,
-        "negative_prompt": asked.negative_prompt,
-        "num_inference_steps": asked.steps,
-        "guidance_scale": asked.cfg_scale,
-        "width": asked.width,
-        "height": asked.height,
-        "scheduler": scheduler,
-    }
-    settings = {name: value for name, value in settings.items() if value is not None}
-    seed = secrets.randbits(32) if asked.seed in (None, -1) else asked.seed
-    count = asked.batch_size * asked.n_iter
-    return [{**settings, "seed": seed + i} for i in range(count)], warnings
 
 
 def _info(
@@ -247,5 +185,6 @@ def _info(
         "batch_size": asked.batch_size,
         "sd_model_name": MODEL,
         "index_of_first_image": 0,
+        "infotexts": [infotext(one) for one in made],
         "warnings": [*warnings, *(warning for one in made for warning in one.warnings)],
     }

@@ -11,6 +11,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from triptych.errors import InvalidRequest
+from triptych.picture.infotext import infotext
 from triptych.settings import PICTURE_KEYS, TEXT_KEYS, Settings
 
 _IMAGE_DESCRIPTION = 0x010E  # the EXIF tag
@@ -43,10 +44,13 @@ def _settings_json(picture: Image.Image) -> str:
 
 
 def text_chunks(settings: Settings) -> PngInfo:
-    """One text chunk a setting, under its name; iTXt where Latin-1 does not do."""
+    """One text chunk a setting, under its name; iTXt where Latin-1 does not do.
+
+    A chunk `parameters` has them in the WebUI's form, for the programs that read that.
+    """
     chunks = PngInfo()
-    for name in _TEXT_CHUNKS:
-        value = getattr(settings, name)
+    values = {name: getattr(settings, name) for name in _TEXT_CHUNKS}
+    for name, value in {**values, "parameters": infotext(settings)}.items():
         text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
         try:
             text.encode("latin-1")

@@ -19,7 +19,7 @@ from triptych.schedulers.pndm import PNDM
 from triptych.schedulers.scheduler import Scheduler
 from triptych.schedulers.unipc import UniPC
 
-__all__ = ["NAMES", "TABLE", "Entry", "Scheduler", "create", "default_name", "resolve"]
+__all__ = ["NAMES", "TABLE", "Entry", "Scheduler", "create", "default_name", "entry", "resolve"]
 
 
 class Entry(NamedTuple):
@@ -78,6 +78,11 @@ def resolve(name: str) -> str:
     raise InvalidRequest("scheduler", name, ", ".join([*NAMES, *reversed(_OF_CLASS)]))
 
 
+def entry(name: str) -> Entry:
+    """The entry of a short name; KeyError for any other."""
+    return _BY_NAME[name]
+
+
 def default_name(config: Mapping[str, Any]) -> str:
     """The short name of the scheduler that a model's `scheduler_config.json` is of.
 
@@ -87,12 +92,12 @@ def default_name(config: Mapping[str, Any]) -> str:
     if not isinstance(class_name, str) or class_name not in _OF_CLASS:
         raise InvalidRequest("_class_name", class_name, ", ".join(reversed(_OF_CLASS)))
     fitting = [
-        entry
-        for entry in TABLE
-        if entry.diffusers == class_name
-        and all(config.get(key) == value for key, value in entry.options.items())
+        one
+        for one in TABLE
+        if one.diffusers == class_name
+        and all(config.get(key) == value for key, value in one.options.items())
     ]
-    return max(fitting, key=lambda entry: len(entry.options)).name
+    return max(fitting, key=lambda one: len(one.options)).name
 
 
 def create(name: str, config: Mapping[str, Any], num_inference_steps: int) -> Scheduler:
@@ -102,9 +107,9 @@ def create(name: str, config: Mapping[str, Any], num_inference_steps: int) -> Sc
     it is read as diffusers' `from_config` reads it, with the entry's `options` in place of its own.
     Raises InvalidRequest, a ValueError, for a name, a step count or a value that is not served.
     """
-    entry = _BY_NAME[resolve(name)]
-    scheduler = entry.implementation
-    values = read({**config, **entry.options}, scheduler.OPTIONS, entry.name)
+    found = entry(resolve(name))
+    scheduler = found.implementation
+    values = read({**config, **found.options}, scheduler.OPTIONS, found.name)
     most = values["num_train_timesteps"]
     if type(num_inference_steps) is not int or not 1 <= num_inference_steps <= most:
         raise InvalidRequest("num_inference_steps", num_inference_steps, f"1 to {most}")

@@ -29,7 +29,7 @@ function headers() {
 /** The answer to a request, with the key that the server may ask for, and patience if it is busy. */
 async function ask(path, options, onBusy = () => {}) {
   for (let tries = 1; ; tries++) {
-    const answer = await fetch(path, { ...options, headers: headers() });
+    const answer = await fetch(path, { ...options, headers: { ...headers(), ...options.headers } });
     if (answer.ok) return answer;
     const problem = await answer.json().catch(() => ({ message: answer.statusText }));
     if (answer.status === 401) {
@@ -273,51 +273,16 @@ function enlarge({ src, alt }) {
   $("large").showModal();
 }
 
-// The settings in a PNG.
-
-/** The text chunks of a PNG by keyword: tEXt and iTXt of the PNG specification, third edition. */
-async function textChunks(buffer) {
-  const bytes = new Uint8Array(buffer);
-  const view = new DataView(buffer);
-  const signature = [137, 80, 78, 71, 13, 10, 26, 10];
-  if (!signature.every((byte, i) => bytes[i] === byte)) throw new Error("This is no PNG.");
-  const found = {};
-  for (let at = 8; at + 12 <= bytes.length; ) {
-    const length = view.getUint32(at);
-    const type = String.fromCharCode(...bytes.subarray(at + 4, at + 8));
-    const data = bytes.subarray(at + 8, at + 8 + length);
-    if (type === "tEXt") {
-      const end = data.indexOf(0);
-      found[latin1(data.subarray(0, end))] = latin1(data.subarray(end + 1));
-    } else if (type === "iTXt") {
-      const end = data.indexOf(0);
-      const compressed = data[end + 1] === 1;
-      const text = data.subarray(data.indexOf(0, data.indexOf(0, end + 3) + 1) + 1);
-      const plain = compressed ? await inflate(text) : text;
-      found[latin1(data.subarray(0, end))] = new TextDecoder().decode(plain);
-    }
-    at += 12 + length;
-  }
-  return found;
-}
-
-function latin1(bytes) {
-  return Array.from(bytes, (byte) => String.fromCharCode(byte)).join("");
-}
-
-async function inflate(bytes) {
-  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
-  return new Uint8Array(await new Response(stream).arrayBuffer());
-}
+// The settings in a picture.
 
 async function readFile(file) {
   $("alert").textContent = "";
   try {
-    const found = await textChunks(await file.arrayBuffer());
-    if (found.prompt === undefined) throw new Error("This PNG says nothing of how it was made.");
-    use({ negative_prompt: "", ...found });
+    const type = { "Content-Type": file.type || "application/octet-stream" };
+    const answer = await ask("api/settings", { method: "POST", body: file, headers: type });
+    use({ negative_prompt: "", ...(await answer.json()) });
   } catch (error) {
-    showError(`${file.name}: ${error.message}`);
+    showError(`${file.name}: ${error.message.replace(/^image: /, "")}`);
   }
 }
 

@@ -1,0 +1,143 @@
+"""What a client of the WebUI asks for, as requests to the server.
+
+A field that would change the picture and cannot be done here is refused by name unless its value
+is neutral; a field that is not known is ignored.
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+from triptych.client import MODEL
+from triptych.errors import shorten
+from triptych.gateway.errors import Problem
+from triptych.gateway.fields import Guidance, Negative, Prompt, Side, Steps, whole
+from triptych.gateway.samplers import LABELS, SCHEDULES, scheduler_of
+from triptych.settings import MAX_SEED
+
+EMPTY = (None, "", [], {}, False)
+FORMATS = {"png": "png", "jpg": "jpeg", "jpeg": "jpeg", "webp": "webp"}
+_ETA = {"euler_ancestral": 1, "ddim": 0}
+"""The schedulers that read the WebUI's `eta`, and what it must be; the others do not read it."""
+
+_NEUTRAL_OVERRIDES = {
+    "sd_model_checkpoint": (MODEL,),
+    "sd_vae": ("Automatic", "None"),
+    "CLIP_stop_at_last_layers": (0, 1),
+    "eta_noise_seed_delta": (0,),
+    "s_noise": (1,),
+    "randn_source": ("CPU",),
+}
+_ABOUT_FILES = (
+    *("save_", "samples_", "grid_", "return_", "outdir_", "directories_", "enable_pnginfo"),
+    *("show_progress", "live_preview", "do_not_", "add_", "jpeg_quality", "webp_"),
+)
+"""How the names of those options of the WebUI begin that say nothing of what is drawn."""
+
+
+def _only(*values: Any) -> Any:
+    """The type of a field that is not served: these values mean nothing, others are refused."""
+
+    def check(value: Any) -> Any:
+        if value not in values:
+            shown = ", ".join(shorten(one) for one in values)
+            raise ValueError(f"got {shorten(value)}; allowed: {shown}")
+        return value
+
+    return Annotated[Any, AfterValidator(check), Field(description="Not served: leave it out")]
+
+
+def _or(default: Any) -> Any:
+    """Have null mean `default`."""
+    return BeforeValidator(lambda value: default if value is None else value)
+
+
+class TextToImage(BaseModel):
+    """A request for pictures; fields that are not here are ignored."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    prompt: Annotated[Prompt, _or("")] = ""
+    negative_prompt: Annotated[Negative, _or("")] = ""
+    steps: Steps | None = None
+    cfg_scale: Guidance | None = None
+    width: Side | None = None
+    height: Side | None = None
+    seed: whole(-1, MAX_SEED) | None = -1
+    sampler_name: str | None = Field(None, description=", ".join(LABELS.values()))
+    sampler_index: str | None = Field(None, description="The older name of sampler_name")
+    scheduler: str | None = Field(None, description=", ".join(SCHEDULES.values()))
+    batch_size: Annotated[whole(1, 8), _or(1)] = 1
+    n_iter: Annotated[whole(1, 8), _or(1)] = 1
+    send_images: bool | None = True
+    override_settings: dict[str, Any] | None = Field(
+        None, description="samples_format: png, jpg or webp; others must be neutral"
+    )
+    eta: float | None = Field(None, description="1 with Euler a, 0 with DDIM")
+    clip_skip: _only(None, 0, 1) = None
+    enable_hr: _only(None, False) = None
+    restore_faces: _only(None, False) = None
+    tiling: _only(None, False) = None
+    subseed_strength: _only(None, 0) = None
+    seed_resize_from_h: _only(None, 0, -1) = None
+    seed_resize_from_w: _only(None, 0, -1) = None
+    s_churn: _only(None, 0) = None
+    s_noise: _only(None, 1) = None
+    s_min_uncond: _only(None, 0) = None
+    refiner_checkpoint: _only(None, "", "None") = None
+    script_name: _only(None, "", "None") = None
+    styles: _only(None, []) = None
+    alwayson_scripts: _only(None, {}) = None
+    firstpass_image: _only(None, "") = None
+    infotext: _only(None, "") = None
+
+    @property
+    def count(self) -> int:
+        """How many pictures."""
+        return self.batch_size * self.n_iter
+
+
+def requests_of(asked: TextToImage) -> tuple[list[dict[str, Any]], list[str]]:
+    """What the client is to be asked for each picture, and what was not as the request said.
+
+    Raises Problem 400 for what cannot be.
+    """
+    overrides = _overrides(asked.override_settings or {})
+    sampler = asked.sampler_name or asked.sampler_index
+    scheduler, warnings = scheduler_of(sampler, asked.scheduler)
+    eta = _ETA.get(scheduler, asked.eta)
+    if asked.eta not in (None, eta):
+        allowed = f"{eta} with {LABELS[scheduler]}, or null"
+        raise Problem(400, f"eta: got {asked.eta:g}; allowed: {allowed}", "eta")
+    settings = {
+        "prompt": asked.prompt,
+        "negative_prompt": asked.negative_prompt,
+        "num_inference_steps": asked.steps,
+        "guidance_scale": asked.cfg_scale,
+        "width": asked.width,
+        "height": asked.height,
+        "scheduler": scheduler,
+        "output_format": overrides.get("samples_format"),
+    }
+    settings = {name: value for name, value in settings.items() if value is not None}
+    seed = secrets.randbits(32) if asked.seed in (None, -1) else asked.seed
+    return [{**settings, "seed": seed + i} for i in range(asked.count)], warnings
+
+
+def _overrides(given: dict[str, Any]) -> dict[str, Any]:
+    """What the WebUI's options say that can be done; Problem 400 for one that is not neutral."""
+    done = {}
+    for name, value in given.items():
+        allowed: tuple = _NEUTRAL_OVERRIDES.get(name, ())
+        if name == "samples_format" and value not in EMPTY:
+            allowed = tuple(FORMATS)
+            done[name] = FORMATS.get(value) if isinstance(value, str) else None
+        if value in (*EMPTY, *allowed) or (not allowed and name.startswith(_ABOUT_FILES)):
+            continue
+        field = f"override_settings.{name}"
+        shown = ", ".join(shorten(one) for one in allowed) or "nothing: it cannot be set here"
+        raise Problem(400, f"{shorten(field, 80)}: got {shorten(value)}; allowed: {shown}", field)
+    return done

@@ -1,0 +1,29 @@
+"""The settings of a picture in the text that the Stable Diffusion WebUI writes into its files."""
+
+from __future__ import annotations
+
+from triptych import schedulers
+from triptych.settings import Settings
+
+
+def infotext(settings: Settings) -> str:
+    """The prompt, the negative prompt if there is one, and a line of the other settings.
+
+    The schedule is Uniform, the model's own, where the WebUI would otherwise take Karras.
+    """
+    entry = schedulers.entry(settings.scheduler)
+    has_karras = any(one.sampler == entry.sampler and one.karras for one in schedulers.TABLE)
+    schedule = "Karras" if entry.karras else "Uniform" if has_karras else "Automatic"
+    values = {
+        "Steps": settings.num_inference_steps,
+        "Sampler": entry.sampler,
+        "Schedule type": schedule,
+        "CFG scale": f"{settings.guidance_scale:g}",
+        "Seed": settings.seed,
+        "Size": f"{settings.width}x{settings.height}",
+    }
+    lines = [settings.prompt]
+    if settings.negative_prompt:
+        lines.append(f"Negative prompt: {settings.negative_prompt}")
+    lines.append(", ".join(f"{name}: {value}" for name, value in values.items()))
+    return "\n".join(lines)

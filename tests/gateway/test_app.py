@@ -7,6 +7,7 @@ import socket
 import httpx
 import pytest
 
+from triptych import cli
 from triptych.gateway.access import MAX_BODY
 from triptych.gateway.app import LOOPBACK
 
@@ -70,11 +71,72 @@ def test_a_page_elsewhere_cannot_have_a_browser_draw_here(start):
     simple = httpx.post(url, content=body, headers={"Content-Type": "text/plain"})
     assert simple.status_code == 400
     assert httpx.get(gateway.url, headers={"Host": "evil.example"}).status_code == 400
+    assert httpx.get(gateway.url, headers={"Host": "localhost.evil.example:80"}).status_code == 400
     for name in LOOPBACK:
         assert httpx.get(gateway.url, headers={"Host": f"{name}:7860"}).status_code == 200
     asked = {"Origin": "http://evil.example", "Access-Control-Request-Method": "POST"}
     answer = httpx.options(url, headers=asked)
     assert "access-control-allow-origin" not in answer.headers
+
+
+def test_a_host_that_is_allowed_and_one_that_is_not(start):
+    gateway = start(hosts=[*LOOPBACK, "host.docker.internal"])
+    for path, shape in (
+        ("/v1/models", lambda said: said["error"]["message"]),
+        ("/sdapi/v1/samplers", lambda said: said["detail"]),
+        ("/api/usual", lambda said: said["message"]),
+    ):
+        url = gateway.url + path
+        assert httpx.get(url, headers={"Host": "Host.Docker.Internal:7860"}).status_code == 200
+        answer = httpx.get(url, headers={"Host": "elsewhere:7860"})
+        assert answer.status_code == 400
+        said = shape(answer.json())
+        assert said.startswith("Host: got 'elsewhere:7860'; allowed: localhost, ")
+        assert said.endswith("host.docker.internal; others by --allow-host")
+
+
+def test_a_page_of_an_allowed_origin_may_ask(start):
+    gateway = start(api_key="sesame", origins=["https://app.example"])
+    url = f"{gateway.url}/v1/images/generations"
+    for origin, allowed in (("https://app.example", True), ("https://evil.example", False)):
+        asked = {"Origin": origin, "Access-Control-Request-Method": "POST"}
+        asked["Access-Control-Request-Headers"] = "authorization, content-type"
+        before = httpx.options(url, headers=asked)
+        assert (before.headers.get("access-control-allow-origin") == origin) is allowed
+        key = {"Origin": origin, "Authorization": "Bearer sesame"}
+        for answer in (
+            httpx.post(url, json={"prompt": "x"}, headers=key),
+            httpx.post(url, json={"prompt": "x"}, headers={"Origin": origin}),
+        ):
+            assert (answer.headers.get("access-control-allow-origin") == origin) is allowed
+
+
+@pytest.mark.parametrize("path", ["/v1/images/generations", "/sdapi/v1/txt2img", "/api/picture"])
+def test_what_is_wrong_with_a_body_is_said(gateway, path):
+    def said(body, **headers):
+        answer = httpx.post(gateway.url + path, content=body, headers=headers)
+        assert answer.status_code == 400
+        told = answer.json()
+        return told.get("detail") or told.get("message") or told["error"]["message"]
+
+    kind = {"Content-Type": "application/json"}
+    assert said(b'{"prompt": "x",}', **kind).startswith("body: not JSON: ")
+    assert said(b'{"prompt": "x",}', **kind).endswith("at character 16")
+    body = b'{"prompt": "x"}'
+    assert said(body) == "Content-Type: got none; allowed: application/json"
+    form = "application/x-www-form-urlencoded"
+    assert said(body, **{"Content-Type": form}).startswith(f"Content-Type: got '{form}'; allowed: ")
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [["--cors-origin", "app.example"], ["--max-pictures", "0"], ["--max-pictures", "x"]],
+)
+def test_options_that_make_no_sense(flags, capsys):
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["gateway", *flags])
+    assert caught.value.code == 2
+    assert flags[1] in capsys.readouterr().err
 
 
 def test_the_page_of_the_api_shows_every_operation_and_needs_nothing_from_elsewhere(gateway):

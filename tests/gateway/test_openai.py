@@ -69,6 +69,35 @@ def test_a_picture_by_url_is_the_same_file_and_can_be_fetched_again(client, gate
     assert httpx.get(item.url[:-9] + "AAAA.jpeg").status_code == 404
 
 
+def test_neutral_values_of_openais_fields(client):
+    neutral = {"style": "vivid", "background": "auto", "moderation": "low", "user": "somebody"}
+    own = {"output_compression": 100, "stream": False, "partial_images": 0}
+    assert client.images.generate(prompt="x", quality="hd", **neutral, extra_body=own).data
+
+
+def test_an_alias_of_the_model(start, triton):
+    gateway = start(model_aliases=["dall-e-3", "gpt-image-1"])
+    client = openai.OpenAI(base_url=f"{gateway.url}/v1", api_key="none", max_retries=0)
+    assert [one.id for one in client.models.list()] == ["sd_ensemble", "dall-e-3", "gpt-image-1"]
+    assert client.models.retrieve("dall-e-3").id == "dall-e-3"
+    (by_url,) = client.images.generate(prompt="x", model="dall-e-3").data
+    assert read_settings(httpx.get(by_url.url).content).prompt == "x"
+    (inside,) = client.images.generate(prompt="x", model="gpt-image-1").data
+    assert inside.url is None and inside.b64_json
+    asked = {"prompt": "x", "model": "dall-e-3", "response_format": "b64_json"}
+    assert client.images.generate(**asked).data[0].b64_json
+    with pytest.raises(openai.NotFoundError, match="--model-alias"):
+        client.images.generate(prompt="x", model="dall-e-2")
+
+
+def test_the_address_without_v1(gateway, start):
+    url = f"{gateway.url}/images/generations"
+    assert httpx.post(url, json={"prompt": "x"}).json()["data"][0]["b64_json"]
+    assert "message" in httpx.post(url, json={"n": 1}).json()["error"]
+    keyed = f"{start(api_key='sesame').url}/images/generations"
+    assert httpx.post(keyed, json={"prompt": "x"}).status_code == 401
+
+
 def test_models(client):
     (model,) = client.models.list().data
     assert (model.id, model.owned_by) == ("sd_ensemble", "triptych")
@@ -82,7 +111,12 @@ def test_models(client):
 @pytest.mark.parametrize(
     ("asked", "param"),
     [
-        ({"size": "100x64"}, "width"),
+        ({"size": "100x64"}, "size"),
+        ({"size": "1024x1024"}, "size"),
+        ({"style": "natural"}, "style"),
+        ({"background": "transparent"}, "background"),
+        ({"output_compression": 50}, "output_compression"),
+        ({"extra_body": {"stream": True}}, "stream"),
         ({"size": "big"}, "size"),
         ({"n": 11}, "n"),
         ({"n": 0}, "n"),
@@ -106,6 +140,8 @@ def test_what_cannot_be_is_refused_in_openais_shape(client, asked, param):
     assert error.param == param
     assert error.type == "invalid_request_error"
     assert error.body["message"].startswith(f"{param}: ")
+    assert "Value error" not in error.body["message"]
+    assert error.body["message"].count(f"{param}: ") == 1
 
 
 @pytest.mark.parametrize(
@@ -145,7 +181,7 @@ def test_the_openai_client_tries_again_by_itself(gateway, triton):
 def test_more_pictures_than_the_gateway_draws_at_a_time_are_refused(start, triton):
     gateway = start(max_pictures=3)
     client = openai.OpenAI(base_url=f"{gateway.url}/v1", api_key="none", max_retries=0)
-    with pytest.raises(openai.RateLimitError, match="0 of 3 pictures are being drawn"):
+    with pytest.raises(openai.BadRequestError, match="pictures: got 4 in one request"):
         client.images.generate(prompt="x", n=4)
     triton.hold.clear()
     answers = []

@@ -308,6 +308,15 @@ def test_what_clients_ask_before_they_draw(client):
     assert [one["label"] for one in client.get("/schedulers").json()] == ["Automatic", "Karras"]
 
 
+def test_more_pictures_than_are_ever_drawn_are_not_too_many_now(client, triton):
+    answer = client.post("/txt2img", json={"prompt": "x", "batch_size": 8, "n_iter": 8})
+    assert answer.status_code == 400
+    assert answer.json()["detail"].startswith(
+        "pictures: got 64 in one request; allowed: at most 32"
+    )
+    assert triton.requests == []
+
+
 def test_overload_says_when_to_come_back(client, triton):
     triton.abort = (grpc.StatusCode.UNAVAILABLE, "Exceeds maximum queue size")
     answer = client.post("/txt2img", json={"prompt": "x"})

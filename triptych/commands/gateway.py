@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import signal
 import socket
 import sys
@@ -34,7 +35,47 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--api-key-file", metavar="FILE", help=f"holds the key to ask for (default: ${KEY}, if set)"
     )
     add("--timeout", type=float, default=300, metavar="SECONDS", help="for a picture (%(default)s)")
-    add("--max-pictures", type=int, default=32, metavar="N", help="drawn at a time (%(default)s)")
+    add(
+        "--max-pictures",
+        type=_count,
+        default=32,
+        metavar="N",
+        help="drawn at a time (%(default)s); the server's own bound is max_streams, 32 too",
+    )
+    add(
+        "--allow-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a name by which requests may call the gateway, beside loopback's; may be repeated",
+    )
+    add(
+        "--cors-origin",
+        action="append",
+        default=[],
+        type=_origin,
+        metavar="ORIGIN",
+        help="a page elsewhere that may ask, as https://example.com; may be repeated",
+    )
+    add(
+        "--model-alias",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="another name of the model in OpenAI's API, as dall-e-3; may be repeated",
+    )
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 1000:
+        raise argparse.ArgumentTypeError(f"{text} is not from 1 to 1000")
+    return int(text)
+
+
+def _origin(text: str) -> str:
+    if text != "*" and not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/\s]+", text):
+        raise argparse.ArgumentTypeError(f"{text} is no SCHEME://HOST[:PORT], and not *")
+    return text
 
 
 def run(options: argparse.Namespace) -> int:
@@ -64,7 +105,9 @@ def run(options: argparse.Namespace) -> int:
         key,
         options.timeout,
         options.max_pictures,
-        hosts=LOOPBACK if on_loopback else None,
+        hosts=[*LOOPBACK, *options.allow_host] if on_loopback or options.allow_host else None,
+        origins=options.cors_origin,
+        model_aliases=options.model_alias,
     )
     port = listening.getsockname()[1]
     print(f"triptych gateway: http://{options.host}:{port}/", flush=True)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 import secrets
-from typing import Annotated
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
 
 from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
 
+from triptych.errors import shorten
 from triptych.gateway.errors import Problem
 
 MAX_BODY = 1024 * 1024
@@ -44,6 +47,32 @@ def _password(text: str) -> str:
         return base64.b64decode(text, validate=True).decode().partition(":")[2]
     except (binascii.Error, UnicodeDecodeError):
         return ""
+
+
+class KnownHosts:
+    """ASGI middleware: 400 for a request that calls this server by a name that is not in `hosts`.
+
+    So a page elsewhere cannot reach it through a name of its own that leads here. `respond` makes
+    the answer of a request and a Problem.
+    """
+
+    def __init__(
+        self, app: Any, hosts: Sequence[str], respond: Callable[[Request, Problem], Any]
+    ) -> None:
+        self._app = app
+        self._hosts = [host.lower() for host in hosts]
+        self._respond = respond
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        app = self._app
+        if scope["type"] in ("http", "websocket"):
+            request = Request(scope)
+            name = request.headers.get("host", "")
+            if re.sub(r":[0-9]*$", "", name).lower() not in self._hosts:
+                allowed = f"{', '.join(self._hosts)}; others by --allow-host"
+                problem = Problem(400, f"Host: got {shorten(name)}; allowed: {allowed}", "Host")
+                app = self._respond(request, problem)
+        await app(scope, receive, send)
 
 
 class BoundedBody:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, Request
@@ -12,14 +12,14 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
-from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.middleware.cors import CORSMiddleware
 
 import triptych
-from triptych.client import Client, ClientError
+from triptych.client import MODEL, Client, ClientError
 from triptych.gateway import openai, page, webui
-from triptych.gateway.access import BoundedBody
+from triptych.gateway.access import BoundedBody, KnownHosts
 from triptych.gateway.docs import describe
-from triptych.gateway.errors import invalid, problem
+from triptych.gateway.errors import body_problem, invalid, problem
 from triptych.gateway.jobs import Jobs
 from triptych.gateway.kept import Kept
 from triptych.gateway.studio import Studio
@@ -38,13 +38,16 @@ def create_app(
     api_key: str | None = None,
     timeout: float = 300,
     max_pictures: int = 32,
-    hosts: list[str] | None = None,
+    hosts: Sequence[str] | None = None,
+    origins: Sequence[str] = (),
+    model_aliases: Sequence[str] = (),
 ) -> FastAPI:
     """The application in front of the Triton whose gRPC is at `url`.
 
     `api_key`: what a request must bring, None for no key. `timeout`: seconds for a picture.
     `max_pictures`: how many are drawn at a time, more are refused. `hosts`: names by which a
-    request may call this server, any with None; a page elsewhere cannot forge them.
+    request may call this server, any with None; a page elsewhere cannot forge them. `origins`: of
+    the pages elsewhere that may ask. `model_aliases`: more names of the model in OpenAI's API.
     """
 
     @asynccontextmanager
@@ -65,11 +68,27 @@ def create_app(
         redoc_url=None,
     )
     app.state.api_key = api_key
-    for router in (openai.router, openai.files, webui.router, page.router, page.files):
+    app.state.model_names = (MODEL, *model_aliases)
+    for router in (
+        openai.router,
+        openai.short,
+        openai.files,
+        webui.router,
+        page.router,
+        page.files,
+    ):
         app.include_router(router)
     app.add_middleware(BoundedBody)
     if hosts is not None:
-        app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)
+        app.add_middleware(KnownHosts, hosts=hosts, respond=respond)
+    if origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["*"],
+            expose_headers=["Retry-After"],
+        )
 
     @app.get("/docs", include_in_schema=False)
     def docs() -> HTMLResponse:
@@ -99,9 +118,10 @@ def create_app(
 
     @app.exception_handler(RequestValidationError)
     async def validation_error(request: Request, error: RequestValidationError) -> JSONResponse:
-        if request.url.path.startswith(webui.PREFIX):
+        untyped = body_problem(error.errors(), request.headers.get("content-type", ""))
+        if untyped is None and request.url.path.startswith(webui.PREFIX):
             return webui.invalid_response(error.errors())
-        return respond(request, invalid(error.errors()))
+        return respond(request, untyped or invalid(error.errors()))
 
     @app.exception_handler(Exception)
     async def failure(request: Request, error: Exception) -> JSONResponse:

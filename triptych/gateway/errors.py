@@ -6,7 +6,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from triptych.client import ClientError, NotReady, NotThere, Overloaded, Refused, TimedOut
-from triptych.errors import invalid_of
+from triptych.errors import invalid_of, shorten
 
 RETRY_AFTER = {429: "2", 503: "5"}
 """Seconds after which asking again makes sense, by status."""
@@ -46,11 +46,24 @@ def problem(error: ClientError) -> Problem:
     return Problem(status, str(error), invalid[0] if invalid and status == 400 else None)
 
 
+def body_problem(errors: list[dict], content_type: str) -> Problem | None:
+    """What is wrong with the whole of a body by FastAPI's validation errors, None for nothing."""
+    first = errors[0]
+    if first["type"] == "json_invalid":
+        where = f"at character {first['loc'][-1] + 1}" if len(first["loc"]) > 1 else "in it"
+        return Problem(400, f"body: not JSON: {first['ctx']['error']} {where}")
+    if first["loc"] == ("body",) and not content_type.lower().startswith("application/json"):
+        got = shorten(content_type) if content_type else "none"
+        return Problem(400, f"Content-Type: got {got}; allowed: application/json", "Content-Type")
+    return None
+
+
 def invalid(errors: list[dict]) -> Problem:
     """The first of FastAPI's validation errors, said as the server says its own."""
     first = errors[0]
     path = ".".join(str(part) for part in first["loc"] if part != "body")
-    return Problem(400, f"{path or 'body'}: {first['msg']}", path or None)
+    said = first["msg"].removeprefix("Value error, ").removeprefix(f"{path}: ")
+    return Problem(400, f"{path or 'body'}: {said}", path or None)
 
 
 def responses(error: type[BaseModel]) -> dict[int | str, dict]:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from triptych import schedulers
-from triptych.errors import InvalidRequest
+from triptych.errors import InvalidRequest, shorten
 from triptych.settings import MAX_SEED, PICTURE_KEYS, WIDEST, Settings
 
 
@@ -27,6 +27,18 @@ def whole(low: int, high: int, description: str | None = None) -> Any:
     """The type of a whole number from `low` to `high`."""
     field = Field(strict=True, ge=low, le=high, description=description)
     return Annotated[int, field, BeforeValidator(_integer)]
+
+
+def only(*values: Any) -> Any:
+    """The type of a field that is not served: these values mean nothing, others are refused."""
+
+    def check(value: Any) -> Any:
+        if value not in values:
+            shown = ", ".join(shorten(one) for one in values)
+            raise ValueError(f"got {shorten(value)}; allowed: {shown}")
+        return value
+
+    return Annotated[Any, AfterValidator(check), Field(description="Not served: leave it out")]
 
 
 Prompt = Annotated[

@@ -16,9 +16,10 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
-from triptych.client import MODEL, Picture
+from triptych.client import MODEL, Picture, Refused
+from triptych.errors import shorten
 from triptych.gateway.access import require_key
-from triptych.gateway.errors import Problem, responses
+from triptych.gateway.errors import Problem, problem, responses
 from triptych.gateway.fields import (
     Guidance,
     Negative,
@@ -26,6 +27,7 @@ from triptych.gateway.fields import (
     Scheduler,
     Seed,
     Steps,
+    only,
     size_of,
     told,
     whole,
@@ -57,13 +59,21 @@ class Generation(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     prompt: Annotated[Prompt, Field(pattern=r"\S", description="What to draw")]
-    model: str | None = Field(None, description=f"{MODEL}, or nothing")
+    model: str | None = Field(None, description=f"{MODEL}, an alias of it, or nothing")
     n: whole(1, 10) | None = 1
     size: Annotated[str, Field(pattern=r"^(auto|[1-9][0-9]{1,3}x[1-9][0-9]{1,3})$")] | None = "auto"
-    response_format: Literal["b64_json", "url"] | None = "b64_json"
+    response_format: Literal["b64_json", "url"] | None = Field(
+        None, description="Without it url for a model of dall-e's name, else b64_json"
+    )
     output_format: Literal["png", "jpeg", "webp"] | None = "png"
     user: str | None = Field(None, description="Not used")
     quality: str | None = Field(None, description="Not used: say num_inference_steps")
+    style: only(None, "vivid") = None
+    background: only(None, "auto", "opaque") = None
+    moderation: only(None, "auto", "low") = None
+    output_compression: only(None, 100) = None
+    partial_images: only(None, 0) = None
+    stream: only(None, False) = None
     negative_prompt: Negative | None = None
     num_inference_steps: Steps | None = None
     guidance_scale: Guidance | None = None
@@ -107,16 +117,22 @@ RESPONSES = responses(Error)
 router = APIRouter(
     prefix=PREFIX, tags=["OpenAI"], dependencies=[Depends(require_key)], responses=RESPONSES
 )
+short = APIRouter(dependencies=[Depends(require_key)], include_in_schema=False)
 files = APIRouter(tags=["OpenAI"], responses={404: RESPONSES[404]})
 
 
+@short.post("/images/generations", response_model_exclude_none=True)
 @router.post("/images/generations", response_model_exclude_none=True)
 async def create_images(asked: Generation, request: Request) -> Images:
     """Draw `n` pictures of a prompt."""
     state = request.app.state
-    _check_model(asked.model)
-    pictures = await unless_gone(request, state.studio.draw(_requests(asked)))
-    by_url = asked.response_format == "url"
+    _check_model(asked.model, request)
+    try:
+        pictures = await unless_gone(request, state.studio.draw(_requests(asked)))
+    except Refused as error:
+        raise _of_size(problem(error), asked.size) from error
+    usual = "url" if (asked.model or "").startswith("dall-e") else "b64_json"
+    by_url = (asked.response_format or usual) == "url"
     return Images(
         created=int(time.time()),
         data=[_image(picture, request if by_url else None) for picture in pictures],
@@ -126,15 +142,16 @@ async def create_images(asked: Generation, request: Request) -> Images:
 
 @router.get("/models")
 def list_models(request: Request) -> Models:
-    """The one model that is served."""
-    return Models(data=[Model(created=request.app.state.started)])
+    """The one model that is served, under each of its names."""
+    state = request.app.state
+    return Models(data=[Model(id=name, created=state.started) for name in state.model_names])
 
 
 @router.get("/models/{model}")
 def get_model(model: str, request: Request) -> Model:
     """The model of that name."""
-    _check_model(model)
-    return Model(created=request.app.state.started)
+    _check_model(model, request)
+    return Model(id=model, created=request.app.state.started)
 
 
 @files.get("/images/{name}", response_class=Response)
@@ -161,9 +178,19 @@ def error_response(problem: HTTPException) -> JSONResponse:
     return JSONResponse(Error(error=fault).model_dump(), status, problem.headers)
 
 
-def _check_model(name: str | None) -> None:
-    if name not in (None, MODEL):
-        raise Problem(404, f"there is no model {name!r}; there is {MODEL}", "model")
+def _check_model(name: str | None, request: Request) -> None:
+    names = request.app.state.model_names
+    if name not in (None, *names):
+        there = f"there is {', '.join(names)}; other names by --model-alias"
+        raise Problem(404, f"there is no model {shorten(name)}; {there}", "model")
+
+
+def _of_size(refused: Problem, size: str | None) -> Problem:
+    """The server's problem with a side, said of OpenAI's field that has both."""
+    if refused.field not in ("width", "height"):
+        return refused
+    allowed = str(refused.detail).partition("; allowed: ")[2]
+    return Problem(400, f"size: got {size!r}; allowed: WIDTHxHEIGHT, each {allowed}", "size")
 
 
 def _requests(asked: Generation) -> list[dict[str, Any]]:

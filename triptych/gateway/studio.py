@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
-from triptych.client import Client, Overloaded, Picture, PictureStream
+from triptych.client import Client, Overloaded, Picture, PictureStream, Refused
 from triptych.streaming import Step
 
 Watch = Callable[[int, Step], None]
@@ -31,7 +31,8 @@ class Studio:
         """The pictures of some requests, keyword arguments of `Client.stream` each.
 
         `watch(i, step)` is called in the event loop as the i-th picture comes along. If one fails,
-        or the caller is cancelled, all are given up. Raises a ClientError, Overloaded without room.
+        or the caller is cancelled, all are given up. Raises a ClientError: Overloaded without room
+        now, Refused for more pictures than are ever drawn at a time.
         """
         with self._room(len(asked)):
             streams: list[PictureStream] = []
@@ -60,6 +61,11 @@ class Studio:
 
     @contextmanager
     def _room(self, pictures: int):
+        if pictures > self._most:
+            raise Refused(
+                f"pictures: got {pictures} in one request; allowed: at most {self._most},"
+                " the gateway's --max-pictures"
+            )
         if self._drawing + pictures > self._most:
             raise Overloaded(f"{self._drawing} of {self._most} pictures are being drawn; try later")
         self._drawing += pictures

@@ -9,12 +9,12 @@ from __future__ import annotations
 import secrets
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from triptych.client import MODEL
 from triptych.errors import shorten
 from triptych.gateway.errors import Problem
-from triptych.gateway.fields import Guidance, Negative, Prompt, Side, Steps, whole
+from triptych.gateway.fields import Guidance, Negative, Prompt, Side, Steps, only, whole
 from triptych.gateway.samplers import LABELS, SCHEDULES, scheduler_of
 from triptych.settings import MAX_SEED
 
@@ -36,18 +36,6 @@ _ABOUT_FILES = (
     *("show_progress", "live_preview", "do_not_", "add_", "jpeg_quality", "webp_"),
 )
 """How the names of those options of the WebUI begin that say nothing of what is drawn."""
-
-
-def _only(*values: Any) -> Any:
-    """The type of a field that is not served: these values mean nothing, others are refused."""
-
-    def check(value: Any) -> Any:
-        if value not in values:
-            shown = ", ".join(shorten(one) for one in values)
-            raise ValueError(f"got {shorten(value)}; allowed: {shown}")
-        return value
-
-    return Annotated[Any, AfterValidator(check), Field(description="Not served: leave it out")]
 
 
 def _or(default: Any) -> Any:
@@ -77,22 +65,22 @@ class TextToImage(BaseModel):
         None, description="samples_format: png, jpg or webp; others must be neutral"
     )
     eta: float | None = Field(None, description="1 with Euler a, 0 with DDIM")
-    clip_skip: _only(None, 0, 1) = None
-    enable_hr: _only(None, False) = None
-    restore_faces: _only(None, False) = None
-    tiling: _only(None, False) = None
-    subseed_strength: _only(None, 0) = None
-    seed_resize_from_h: _only(None, 0, -1) = None
-    seed_resize_from_w: _only(None, 0, -1) = None
-    s_churn: _only(None, 0) = None
-    s_noise: _only(None, 1) = None
-    s_min_uncond: _only(None, 0) = None
-    refiner_checkpoint: _only(None, "", "None") = None
-    script_name: _only(None, "", "None") = None
-    styles: _only(None, []) = None
-    alwayson_scripts: _only(None, {}) = None
-    firstpass_image: _only(None, "") = None
-    infotext: _only(None, "") = None
+    clip_skip: only(None, 0, 1) = None
+    enable_hr: only(None, False) = None
+    restore_faces: only(None, False) = None
+    tiling: only(None, False) = None
+    subseed_strength: only(None, 0) = None
+    seed_resize_from_h: only(None, 0, -1) = None
+    seed_resize_from_w: only(None, 0, -1) = None
+    s_churn: only(None, 0) = None
+    s_noise: only(None, 1) = None
+    s_min_uncond: only(None, 0) = None
+    refiner_checkpoint: only(None, "", "None") = None
+    script_name: only(None, "", "None") = None
+    styles: only(None, []) = None
+    alwayson_scripts: only(None, {}) = None
+    firstpass_image: only(None, "") = None
+    infotext: only(None, "") = None
 
     @property
     def count(self) -> int:

@@ -26,13 +26,13 @@ MODEL = "sd_ensemble"
 
 
 class ClientError(Exception):
-    """Why there is no picture; `exit_code` is what the command ends with."""
+    """A request failed; `exit_code` is the exit code of client.py for this kind of error."""
 
     exit_code = 1
 
 
 class Refused(ClientError):
-    """The request asks for what cannot be had: the text names the setting and what is allowed."""
+    """The server refused the request; the text names the setting, its value and what is allowed."""
 
     exit_code = 2
 
@@ -69,7 +69,7 @@ class GivenUp(ClientError):
 
 @dataclass(frozen=True)
 class Picture:
-    """What a request gave.
+    """A picture from the server.
 
     `file`: the image file's bytes. `settings`: what it was made with, the seed included, as the
     file tells. `seconds`: from request to answer.
@@ -136,7 +136,7 @@ class Client:
         preview_every: int | None = None,
         **settings: Any,
     ) -> PictureStream:
-        """The same, to be watched: iterate over it for each Step, and last the Picture.
+        """As `generate`, with progress: iterate over it for each Step, and last the Picture.
 
         A preview comes every `preview_every` steps, none with 0, the server's default with None.
         """
@@ -245,7 +245,7 @@ class PictureStream:
             raise self._client._no_picture(EOFError("the stream ended"))
 
     def cancel(self) -> None:
-        """Give the picture up, from any thread; the server's work ends with the step it is in."""
+        """Cancel, from any thread; the server stops after the UNet call that it is in."""
         self._stream.cancel()
 
 

@@ -182,8 +182,8 @@ def parse(
         asked = {"prompt": text}
     elif "prompt" not in asked:
         raise InvalidRequest("prompt", None, "a text; a JSON object must have a prompt")
-    elif _is_object(asked["prompt"]):
-        raise InvalidRequest("prompt", asked["prompt"], "a text, not a JSON object in one")
+    elif _is_request(asked["prompt"]):
+        raise InvalidRequest("prompt", asked["prompt"], "a text, not a whole request in one")
     for name, value in (parameters or {}).items():
         if name in asked:
             raise InvalidRequest(name, value, "each key once, in INPUT_0 or as a parameter")
@@ -207,8 +207,13 @@ def parse(
     return dataclasses.replace(settings, deadline=deadline)
 
 
-def _is_object(prompt: Any) -> bool:
-    return isinstance(prompt, str) and json_object(prompt, "prompt", REQUEST_KEYS) is not None
+def _is_request(prompt: Any) -> bool:
+    """Whether a prompt is itself an object with a prompt: JSON that was made JSON twice."""
+    try:
+        values = json_object(prompt, "prompt", REQUEST_KEYS) if isinstance(prompt, str) else None
+    except InvalidRequest:
+        return False
+    return values is not None and "prompt" in values
 
 
 def _decode(field: str, raw: bytes) -> str:

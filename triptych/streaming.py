@@ -1,4 +1,4 @@
-"""A picture that is being made: what a stream of Triton's gRPC tells until it is there."""
+"""A picture over a stream of Triton's gRPC: its steps and previews, then the file."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _ANY_LENGTH = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_
 
 
 def patience(timeout: float | None) -> float | None:
-    """gRPC's deadline for a request that tells the server its own `timeout`: 1 s later.
+    """gRPC's deadline, in seconds, for a request with this `timeout` in its INPUT_0: 1 s later.
 
-    So it is the server that ends it. gRPC's cancel, where it meets the answer on its way, kills a
-    Triton before 25.01.
+    So the server ends the request before gRPC does. gRPC's cancel, where it meets the answer on its
+    way, kills a Triton before 25.01.
     """
     return None if timeout is None else timeout + 1
 
@@ -58,7 +58,7 @@ class Streams:
 
 
 class Stream:
-    """One picture's way: iterate over it, and leave it by `cancel` from any thread."""
+    """One picture's stream: iterate over it; `cancel` may be called from any thread."""
 
     def __init__(self, call: grpc.Call) -> None:
         self._call = call
@@ -89,7 +89,7 @@ class Stream:
             yield picture
 
     def cancel(self) -> None:
-        """Have the server stop; the iteration ends with CANCELLED."""
+        """End the stream, and the work for it; the iteration raises an error of code CANCELLED."""
         self._call.cancel()
 
 

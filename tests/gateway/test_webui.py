@@ -70,6 +70,11 @@ def test_a_client_of_the_webui_draws(gateway, triton):
     assert "Euler a" in [sampler["name"] for sampler in client.get_samplers()]
     assert client.get_progress()["progress"] == 0
     assert client.util_get_current_model() == "sd_ensemble"
+    client.util_set_model("SD_Ensemble")
+    assert client.png_info(drawn.images[1]).parameters["seed"] == 6
+    assert client.get_loras() == client.get_upscalers() == client.get_sd_vae() == []
+    assert client.get_embeddings() == {"loaded": {}, "skipped": {}}
+    assert client.get_scripts() == {"txt2img": [], "img2img": []}
     with pytest.raises(RuntimeError, match="Heun"):
         client.txt2img(prompt="x", sampler_name="Heun")
 

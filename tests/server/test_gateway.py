@@ -63,7 +63,7 @@ def test_openais_client_gets_the_servers_picture(gateway, drawn):
     assert [model.id for model in client.models.list()] == ["sd_ensemble"]
     with pytest.raises(openai.BadRequestError) as caught:
         client.images.generate(prompt="x", size="100x128")
-    assert caught.value.body["param"] == "width"
+    assert caught.value.body["param"] == "size"
     assert "multiple of 8" in caught.value.body["message"]
 
 

@@ -28,7 +28,7 @@ LOOPBACK = ["localhost", "127.0.0.1", "[::1]"]
 
 
 class Health(BaseModel):
-    """`ok`, or why there will be no picture now."""
+    """`ok`, or the reason why the server cannot draw now."""
 
     status: str
 
@@ -98,7 +98,7 @@ def create_app(
 
     @app.get("/healthz", tags=["Operation"], responses={503: {"model": Health}})
     async def healthz(request: Request) -> Health:
-        """Whether there will be pictures."""
+        """200 if the server is there and has loaded its models, else 503 with the reason."""
         studio = request.app.state.studio
         try:
             await studio.ask(studio.client.check)

@@ -1,4 +1,4 @@
-"""What went wrong, as HTTP says it."""
+"""Errors of the gateway: HTTP status, text and the field at fault."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _TEXTS = {
 
 
 class Problem(HTTPException):
-    """An answer that is no picture. `field` names the setting that is at fault, if one is."""
+    """An error answer; `field` names the setting that is at fault, None if none is."""
 
     def __init__(self, status: int, message: str, field: str | None = None) -> None:
         headers = {}
@@ -40,7 +40,7 @@ class Problem(HTTPException):
 
 
 def problem(error: ClientError) -> Problem:
-    """What a client's error is over HTTP; 500 for a failure of the server."""
+    """The Problem for an error of `triptych.client`; status 500 for a failure of the server."""
     status = _STATUS.get(type(error), 500)
     invalid = invalid_of(str(error))
     return Problem(status, str(error), invalid[0] if invalid and status == 400 else None)

@@ -1,4 +1,4 @@
-"""Work for a client that may leave before it is done."""
+"""Cancelling work when the HTTP client closes its connection."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from triptych.gateway.errors import Problem
 
 
 async def unless_gone(request: Request, work: Coroutine[Any, Any, Any]) -> Any:
-    """What `work` gives; it is cancelled when the client closes its connection.
+    """The result of `work`, which is cancelled if the client closes its connection first.
 
-    The request's body must have been read. Problem 499 then, which nobody sees.
+    The request's body must have been read before. Raises Problem 499 where the client has left,
+    which nobody receives.
     """
     working = asyncio.ensure_future(work)
     leaving = asyncio.ensure_future(_left(request))

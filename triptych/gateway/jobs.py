@@ -1,4 +1,4 @@
-"""What is being drawn for the WebUI's clients, who ask in one request how far another one is."""
+"""The progress of txt2img requests: a client of the WebUI asks for it in another request."""
 
 from __future__ import annotations
 
@@ -15,7 +15,12 @@ from triptych.streaming import Step
 
 @dataclass(frozen=True)
 class Now:
-    """All jobs together: steps made and steps in all, as far as they are known."""
+    """The progress of all jobs together.
+
+    `pictures`: how many are drawn. `step` of `total` UNet calls are made, both 0 before the first
+    one. `begun`: when the oldest job began, as time.time(), 0 without a job. `seconds_left`: an
+    estimate by the calls so far. `preview`: the newest PNG of a preview.
+    """
 
     pictures: int
     step: int
@@ -27,7 +32,7 @@ class Now:
 
 
 class Job:
-    """The pictures of one request."""
+    """One request to txt2img; `steps` has each picture's newest Step, None before its first."""
 
     def __init__(self, pictures: int) -> None:
         self.begun = time.time()
@@ -37,7 +42,7 @@ class Job:
         self._drawing: asyncio.Future | None = None
 
     def watch(self, number: int, step: Step) -> None:
-        """A picture has come along."""
+        """Keep a Step of the picture of this number, and its preview if it has one."""
         self.steps[number] = step
         self.preview = step.preview or self.preview
 
@@ -53,21 +58,21 @@ class Job:
             raise GivenUp("interrupted") from None
 
     def interrupt(self) -> None:
-        """Give the pictures up."""
+        """Cancel the drawing: `interruptible` raises GivenUp."""
         self.interrupted = True
         if self._drawing is not None:
             self._drawing.cancel()
 
 
 class Jobs:
-    """The jobs of one event loop."""
+    """All jobs of a gateway; used in its event loop alone."""
 
     def __init__(self) -> None:
         self._jobs: list[Job] = []
 
     @contextmanager
     def begin(self, pictures: int) -> Iterator[Job]:
-        """A job, while it is drawn."""
+        """A new job, listed here until the `with` block ends."""
         job = Job(pictures)
         self._jobs.append(job)
         try:
@@ -76,12 +81,12 @@ class Jobs:
             self._jobs.remove(job)
 
     def interrupt(self) -> None:
-        """Give up everything."""
+        """Interrupt every job."""
         for job in self._jobs:
             job.interrupt()
 
     def now(self) -> Now:
-        """How far everything is."""
+        """The progress of all jobs together, all zero without any."""
         known = [step for job in self._jobs for step in job.steps if step is not None]
         pictures = sum(len(job.steps) for job in self._jobs)
         each = max((step.total for step in known), default=0)

@@ -1,4 +1,4 @@
-"""Pictures that are kept for a while, to be fetched by their address."""
+"""Pictures that are kept in memory for a while, so that a client can fetch them by URL."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ MAX_BYTES = 256 * 1024 * 1024
 
 
 class Kept:
-    """The newest pictures by name: for an hour at most, and no more than MAX_BYTES together."""
+    """Files by name, each for SECONDS at most, and the newest MAX_BYTES of them all."""
 
     def __init__(self) -> None:
         self._files: OrderedDict[str, tuple[float, bytes]] = OrderedDict()
         self._bytes = 0
 
     def put(self, name: str, file: bytes) -> None:
-        """Keep `file`; older ones go where it needs their room."""
+        """Keep `file`, and drop the oldest ones beyond MAX_BYTES."""
         self._files[name] = (time.monotonic(), file)
         self._bytes += len(file)
         while self._bytes > MAX_BYTES:
             self._drop_oldest()
 
     def get(self, name: str) -> bytes | None:
-        """The file of that name, if it is still kept."""
+        """The file of that name; None if there is none, or it was dropped."""
         while self._files and self._oldest() < time.monotonic() - SECONDS:
             self._drop_oldest()
         return self._files[name][1] if name in self._files else None

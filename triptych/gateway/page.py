@@ -1,4 +1,4 @@
-"""The gateway's own page, and what it asks: pictures on their way, as server-sent events."""
+"""The gateway's own page and its API: a picture with its progress as server-sent events."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Asked(BaseModel):
 
 
 class Usual(BaseModel):
-    """What the page offers: the model's own settings, and what they may be."""
+    """The model's default settings, and the schedulers to choose from."""
 
     num_inference_steps: int
     guidance_scale: float
@@ -146,7 +146,7 @@ async def _draw(request: Request, settings: dict[str, Any], news: asyncio.Queue)
 async def _events(
     first: Step | Picture | Problem, news: asyncio.Queue, drawing: asyncio.Future
 ) -> AsyncIterator[str]:
-    """The events in their order; the picture is given up when its reader leaves."""
+    """Server-sent events from `first` on; the picture is cancelled if the reader leaves."""
     try:
         one = first
         while isinstance(one, Step):

@@ -1,4 +1,4 @@
-"""Pictures for the web: a thread each, given up when whoever asked for them is gone."""
+"""Drawing from asyncio: each picture's gRPC stream is read in a thread of a pool."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Watch = Callable[[int, Step], None]
 
 
 class Studio:
-    """Draws through one connection, at most `max_pictures` at a time."""
+    """Draws through one gRPC connection, at most `max_pictures` at a time."""
 
     def __init__(self, client: Client, max_pictures: int, timeout: float) -> None:
         """`timeout`: seconds that one picture may take."""
@@ -51,7 +51,7 @@ class Studio:
                     stream.cancel()
 
     async def ask(self, question: Callable[..., Any], *arguments: Any) -> Any:
-        """The answer of a short question to the server, asked beside the event loop."""
+        """The result of `question(*arguments)`, a short blocking call, made in a thread."""
         return await asyncio.to_thread(question, *arguments)
 
     def close(self) -> None:

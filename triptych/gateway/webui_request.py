@@ -16,12 +16,13 @@ from triptych.errors import shorten
 from triptych.gateway.errors import Problem
 from triptych.gateway.fields import Guidance, Negative, Prompt, Side, Steps, only, whole
 from triptych.gateway.samplers import LABELS, SCHEDULES, scheduler_of
+from triptych.schedulers import entry
 from triptych.settings import MAX_SEED
 
 EMPTY = (None, "", [], {}, False)
 FORMATS = {"png": "png", "jpg": "jpeg", "jpeg": "jpeg", "webp": "webp"}
-_ETA = {"euler_ancestral": 1, "ddim": 0}
-"""The schedulers that read the WebUI's `eta`, and what it must be; the others do not read it."""
+_ETA = {"Euler a": 1, "DPM2 a": 1, "DPM++ 2M SDE": 1, "DDIM": 0}
+"""The samplers that read the WebUI's `eta`, and what it must be; the others do not read it."""
 
 _NEUTRAL_OVERRIDES = {
     "sd_model_checkpoint": (MODEL,),
@@ -96,7 +97,7 @@ def requests_of(asked: TextToImage) -> tuple[list[dict[str, Any]], list[str]]:
     overrides = _overrides(asked.override_settings or {})
     sampler = asked.sampler_name or asked.sampler_index
     scheduler, warnings = scheduler_of(sampler, asked.scheduler)
-    eta = _ETA.get(scheduler, asked.eta)
+    eta = _ETA.get(entry(scheduler).sampler, asked.eta) if scheduler else asked.eta
     if asked.eta not in (None, eta):
         allowed = f"{eta} with {LABELS[scheduler]}, or null"
         raise Problem(400, f"eta: got {asked.eta:g}; allowed: {allowed}", "eta")

@@ -12,8 +12,9 @@ def infotext(settings: Settings) -> str:
     The schedule is Uniform, the model's own, where the WebUI would otherwise take Karras.
     """
     entry = schedulers.entry(settings.scheduler)
-    has_karras = any(one.sampler == entry.sampler and one.karras for one in schedulers.TABLE)
-    schedule = "Karras" if entry.karras else "Uniform" if has_karras else "Automatic"
+    of_sampler = [one for one in schedulers.TABLE if one.sampler == entry.sampler]
+    schedule = entry.label[len(entry.sampler) + 1 :]  # Karras, nothing for the model's own
+    schedule = schedule or ("Uniform" if len(of_sampler) > 1 else "Automatic")
     values = {
         "Steps": settings.num_inference_steps,
         "Sampler": entry.sampler,

@@ -28,10 +28,13 @@ HALF_BOUND = 2e-2
 class Wanted:
     """What becomes of a graph that was found right.
 
-    half_storage: its weights are stored in half precision. cuda: a fused one is written beside it.
+    half_storage: whether its weights are stored in half precision; None does so where they would
+    not fit one file in single precision. external_weights: whether model.onnx.data may lie beside
+    model.onnx where one file does not hold both. cuda: a fused graph is written too.
     """
 
-    half_storage: bool = False
+    half_storage: bool | None = None
+    external_weights: bool = False
     cuda: bool = False
 
 
@@ -45,9 +48,14 @@ def finish_stage(
 ) -> None:
     """Compare folder/model.onnx with the framework, then make of it what is `wanted`.
 
-    ExportError over a bound.
+    ExportError over a bound, and for weights in a file of their own that are not `wanted` so.
     """
     path = folder / "model.onnx"
+    half = wanted.half_storage
+    if half is None:
+        half = onnx_files.has_external_weights(path)
+    if not half:
+        _require_one_file(stage, path, wanted)
     with progress.step(f"{stage.name}: compare in ONNX Runtime"):
         onnx_files.require_whole(path)
         error = difference(run_onnx(path, feeds), expected)
@@ -55,7 +63,7 @@ def finish_stage(
     progress.say(f"{stage.name}: error {error:.1e} of the greatest value")
     if wanted.cuda and stage.name in fuse_cuda.KINDS:
         _fuse(stage, folder, feeds, expected, progress)
-    if wanted.half_storage:
+    if half:
         with progress.step(f"{stage.name}: weights to half precision"):
             model = onnx.load(str(path))
             for old in folder.glob("model.onnx*"):
@@ -63,9 +71,21 @@ def finish_stage(
             onnx_files.store_in_half(model)
             onnx_files.save(model, folder)
             del model
+            _require_one_file(stage, path, wanted)
             error = difference(run_onnx(path, feeds), expected)
             require_close(f"{stage.name} in half precision", error, HALF_BOUND)
         progress.say(f"{stage.name}: error {error:.1e} with weights rounded to half precision")
+
+
+def _require_one_file(stage: Stage, path: Path, wanted: Wanted) -> None:
+    if wanted.external_weights or not onnx_files.has_external_weights(path):
+        return
+    raise ExportError(
+        f"{stage.name}: its weights, {onnx_files.size_on_disk(path.parent) / 1e9:.1f} GB, do not "
+        "fit one file, and FastDeploy, which loads networks from memory, takes no other; "
+        "--precision fp16-storage halves them, --external-weights writes them to a second file, "
+        "for Triptych's own backend alone"
+    )
 
 
 def _fuse(

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from triptych_export import paddle_env
 from triptych_export.errors import ExportError
+from triptych_export.repository import replacement
+from triptych_export.service_files import set_accelerators
 from triptych_export.source import is_fastdeploy_folder
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -18,9 +20,18 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the export; 0 when the repository is in place, 1 after a line that says why not."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.model is None and options.accelerator is None:
+        parser.error("MODEL is missing; without it --accelerator alone can be changed")
+    if "tensorrt" in options.optimize:
+        if options.accelerator == "onnxruntime":
+            parser.error("--optimize tensorrt builds nothing for --accelerator onnxruntime")
+        options.accelerator = "tensorrt"
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
+        if options.model is None:
+            return _set_accelerator(options)
         if _needs_paddle(options) and not paddle_env.is_current():
             interpreter = paddle_env.python()
             script = CHECKOUT / "scripts" / "export_stages.py"
@@ -41,6 +52,16 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
+def _set_accelerator(options: argparse.Namespace) -> int:
+    if not options.output.is_dir():
+        raise ExportError(f"{options.output} is no model repository")
+    with replacement(options.output, options.output) as new:
+        set_accelerators(new, options.accelerator)
+        new.commit()
+    print(f"{options.output}: {options.accelerator} runs its networks on a GPU")
+    return 0
+
+
 def _needs_paddle(options: argparse.Namespace) -> bool:
     return options.framework == "paddle" or is_fastdeploy_folder(Path(options.model))
 
@@ -49,8 +70,11 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="export_stages.py", description=__doc__)
     parser.add_argument(
         "model",
+        nargs="?",
+        metavar="MODEL",
         help="Stable Diffusion 1.x or 2.x: a folder in the layout of diffusers or ppdiffusers, "
-        "a name that their hubs know, or a folder exported for FastDeploy",
+        "a name that their hubs know, or a folder exported for FastDeploy; without it, "
+        "--accelerator is changed in the repository as it is",
     )
     parser.add_argument(
         "--output",
@@ -68,8 +92,20 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--precision",
         choices=("fp32", "fp16-storage"),
-        default="fp32",
-        help="fp16-storage: ONNX weights in half precision on disk, arithmetic in single as before",
+        help="of the ONNX weights on disk; arithmetic is in single precision with either (default: "
+        "fp32 for a network whose weights fit one file of 2 GB, fp16-storage for others)",
+    )
+    parser.add_argument(
+        "--external-weights",
+        action="store_true",
+        help="put weights that do not fit one file of 2 GB into model.onnx.data, which FastDeploy "
+        "itself cannot load; without this, they are refused",
+    )
+    parser.add_argument(
+        "--accelerator",
+        choices=("tensorrt", "onnxruntime"),
+        help="what runs the networks on a GPU, written into their config.pbtxt (default: as it is "
+        "there; tensorrt in a new repository). FastDeploy needs onnxruntime where there is no GPU",
     )
     parser.add_argument(
         "--optimize",

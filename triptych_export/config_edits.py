@@ -1,4 +1,4 @@
-"""What the export changes in a config.pbtxt: TensorRT's shapes and cache, and parameters.
+"""What the export changes in a config.pbtxt: the engine for GPUs, its shapes, and parameters.
 
 FastDeploy writes the shapes as accelerators called min_shape, opt_shape and max_shape, each with
 one parameter an input: `parameters { key: "sample" value: "2 4 64 64" }`, batch first.
@@ -12,8 +12,13 @@ from pathlib import Path
 _PROFILE = re.compile(r'name\s*:\s*"(min|opt|max)_shape"')
 _PARAMETER = re.compile(r'(key\s*:\s*"(?P<key>[^"]*)"\s*,?\s*value\s*:\s*")(?P<value>[\d\s]+)(")')
 _PRECISION = re.compile(
-    r'parameters\s*\{\s*key\s*:\s*"precision"\s*,?\s*value\s*:\s*"trt_fp\d+"\s*\}'
+    r'(parameters\s*\{\s*key\s*:\s*"precision"\s*,?\s*value\s*:\s*")(?:trt|ort)(_fp\d+"\s*\})'
 )
+_CACHE_PARAMETER = re.compile(
+    r'\s*parameters\s*\{\s*key\s*:\s*"cache_file"\s*,?\s*value\s*:\s*"[^"]*"\s*\}'
+)
+_FOR_GPUS = re.compile(r"^[^#\n]*gpu_execution_accelerator[^\]]*\]", re.MULTILINE)
+_ENGINE = re.compile(r'(name\s*:\s*")(?:tensorrt|onnxruntime)(")')
 _CACHE_FILE = re.compile(r'(key\s*:\s*"cache_file"\s*,?\s*value\s*:\s*")[^"]*(")')
 
 
@@ -42,6 +47,21 @@ def follow_model(config: str, sizes: dict[str, tuple[int, ...]]) -> str:
         return match.group(1) + " ".join(str(n) for n in (batch, *new)) + match.group(4)
 
     return _PARAMETER.sub(replace, config)
+
+
+def with_accelerator(config: str, engine: str) -> str:
+    """`config` with `engine`, tensorrt or onnxruntime, for GPUs; its precision stays.
+
+    The file for TensorRT's engine is kept for TensorRT alone.
+    """
+    prefix = {"tensorrt": "trt", "onnxruntime": "ort"}[engine]
+
+    def change(match: re.Match) -> str:
+        entries = _ENGINE.sub(rf"\g<1>{engine}\g<2>", match.group(0))
+        entries = _PRECISION.sub(rf"\g<1>{prefix}\g<2>", entries)
+        return entries if engine == "tensorrt" else _CACHE_PARAMETER.sub("", entries)
+
+    return _FOR_GPUS.sub(change, config)
 
 
 def with_cache_file(config: str, path: Path) -> str:

@@ -14,7 +14,12 @@ from triptych_export.check import Wanted
 from triptych_export.picture import psnr
 from triptych_export.progress import Progress
 from triptych_export.repository import Replacement, replacement
-from triptych_export.service_files import fit_configs, write_service_files
+from triptych_export.service_files import (
+    NETWORKS,
+    fit_configs,
+    set_accelerators,
+    write_service_files,
+)
 from triptych_export.source import (
     is_fastdeploy_folder,
     open_source,
@@ -24,7 +29,6 @@ from triptych_export.source import (
 from triptych_export.stages import stages
 
 PICTURE = '{"prompt": "a red circle on a blue background", "seed": 1}'
-SERVED = ("text_encoder", "unet", "vae_decoder")
 
 
 def export(options: argparse.Namespace, template: Path, scratch: Path) -> None:
@@ -36,10 +40,11 @@ def export(options: argparse.Namespace, template: Path, scratch: Path) -> None:
     tensorrt = "tensorrt" in options.optimize
     if tensorrt:
         engines.require_tensorrt()
-    wanted = Wanted(options.precision == "fp16-storage", "cuda" in options.optimize)
+    half = None if options.precision is None else options.precision == "fp16-storage"
+    wanted = Wanted(half, options.external_weights, "cuda" in options.optimize)
     road, source = _open(options, scratch)
     source = with_size(source, options.height, options.width)
-    targets = {name: name for name in SERVED}
+    targets = {name: name for name in NETWORKS}
     if options.vae_encoder:
         targets["vae_encoder"] = str(options.vae_encoder.resolve())
     progress = Progress(len(targets))
@@ -55,13 +60,15 @@ def export(options: argparse.Namespace, template: Path, scratch: Path) -> None:
             decoder = folders["vae_decoder"] / "model.onnx"
             numbers["latent_rgb"] = fit_network(decoder, pipeline, size)
         write_service_files(source, numbers, new)
-        fit_configs(source, new, SERVED if tensorrt else (), channel=wanted.cuda)
+        if options.accelerator:
+            set_accelerators(new, options.accelerator)
+        fit_configs(source, new, tensorrt, channel=wanted.cuda)
         if wanted.cuda:
             _compare_pictures(new, progress)
         sizes = {name: onnx_files.size_on_disk(folder) for name, folder in folders.items()}
         new.commit()
     if tensorrt:
-        engines.build(options.output, SERVED, progress)
+        engines.build(options.output, NETWORKS, progress)
     seconds = progress.close()
     for name, size in sizes.items():
         print(f"{name}: {size / 1e6:.1f} MB")

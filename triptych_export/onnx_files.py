@@ -1,4 +1,4 @@
-"""Writing an ONNX model: one file, with the weights beside it where protobuf's 2 GB do not do."""
+"""Writing an ONNX model: one file, or two where it is larger than protobuf's 2 GB."""
 
 from __future__ import annotations
 
@@ -34,6 +34,11 @@ def save(model: onnx.ModelProto, folder: Path, name: str = "model.onnx") -> None
         )
         # onnx lets nobody but the owner read the weights; the server may be another user.
         (folder / f"{name}.data").chmod((folder / name).stat().st_mode)
+
+
+def has_external_weights(path: Path) -> bool:
+    """Whether `save` wrote the weights of the graph in `path` to a file of their own."""
+    return path.with_name(f"{path.name}.data").is_file()
 
 
 def store_in_half(model: onnx.ModelProto) -> None:

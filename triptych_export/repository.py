@@ -72,16 +72,17 @@ class Replacement:
         return new
 
     def config(self, model: str) -> str | None:
-        """The text of the model's config.pbtxt, or None if it has none."""
-        path = self.output / model / "config.pbtxt"
-        return path.read_text(encoding="utf-8") if path.is_file() else None
+        """The text of the model's config.pbtxt, as it will be, or None if it has none."""
+        if model in self._configs:
+            return self._configs[model]
+        return self._saved_config(model)
 
     def set_config(self, model: str, text: str) -> None:
         self._configs[model] = text
 
     def commit(self) -> None:
         """Put everything in place; any failure puts everything back."""
-        old_configs = {model: self.config(model) for model in self._configs}
+        old_configs = {model: self._saved_config(model) for model in self._configs}
         with _signals_held():
             swapped: list[str] = []
             try:
@@ -101,6 +102,10 @@ class Replacement:
                 shutil.rmtree(self.output / model / ".old", ignore_errors=True)
             self._models.clear()
             self._made.clear()
+
+    def _saved_config(self, model: str) -> str | None:
+        path = self.output / model / "config.pbtxt"
+        return path.read_text(encoding="utf-8") if path.is_file() else None
 
     def _copy_model(self, source: Path) -> None:
         target = self.output / source.name

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import json
 
-from triptych_export.config_edits import follow_model, with_cache_file, with_parameter
+from triptych_export.config_edits import (
+    follow_model,
+    with_accelerator,
+    with_cache_file,
+    with_parameter,
+)
+from triptych_export.errors import ExportError
 from triptych_export.repository import Replacement
 from triptych_export.scheduler_file import as_in_pipeline
 from triptych_export.source import Source
 from triptych_export.tokenizer_files import write_tokenizer
 
 ENGINE = "tensorrt.engine"
+NETWORKS = ("text_encoder", "unet", "vae_decoder")
 
 
 def write_service_files(source: Source, numbers: dict, new: Replacement) -> None:
@@ -24,13 +31,25 @@ def write_service_files(source: Source, numbers: dict, new: Replacement) -> None
             (new.version_folder(model) / name).write_text(text, encoding="utf-8")
 
 
+def set_accelerators(new: Replacement, engine: str) -> None:
+    """Set what runs the networks on a GPU, tensorrt or onnxruntime, in their configurations.
+
+    ExportError if a network has no configuration.
+    """
+    for model in NETWORKS:
+        config = new.config(model)
+        if config is None:
+            raise ExportError(f"{new.output / model / 'config.pbtxt'} is missing")
+        new.set_config(model, with_accelerator(config, engine))
+
+
 def fit_configs(
-    source: Source, new: Replacement, with_engine: tuple[str, ...] = (), channel: bool = False
+    source: Source, new: Replacement, with_engine: bool = False, channel: bool = False
 ) -> None:
     """Make the TensorRT shapes in the configurations hold the model's own sizes.
 
-    with_engine: models whose configurations name a file for TensorRT's engine too. channel: whether
-    the loop has a channel of its own to the UNet, unless the configuration says so or not already.
+    with_engine: whether they also name files for TensorRT's engines. channel: whether the
+    loop has a channel of its own to the UNet, unless the configuration says so or not already.
     """
     latents = (-source.latent_channels, *source.sample_size)
     embeds = (-source.text_length, -source.hidden_size)
@@ -44,7 +63,7 @@ def fit_configs(
         if old is None:
             continue
         config = follow_model(old, sizes)
-        if model in with_engine:
+        if with_engine:
             config = with_cache_file(config, (new.output / model / ENGINE).resolve())
         if model == "unet" and channel:
             config = with_parameter(config, "channel", "true")

@@ -124,7 +124,8 @@ def test_a_new_repository_has_every_committed_model(exported):
 @pytest.mark.parametrize("precision", ["fp32", "fp16-storage"])
 def test_weights_too_large_for_one_file_lie_beside(served, model, monkeypatch, precision):
     monkeypatch.setattr(onnx_files, "LARGEST_SINGLE_FILE", 100_000)
-    assert main([str(model), "--output", str(served), "--precision", precision]) == 0
+    arguments = ["--precision", precision, "--external-weights"]
+    assert main([str(model), "--output", str(served), *arguments]) == 0
     source = open_source(model)
     for name in NETWORKS:
         folder = served / name / "1"

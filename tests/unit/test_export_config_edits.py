@@ -1,9 +1,19 @@
 import re
+import shutil
 from pathlib import Path
 
 import pytest
+from google.protobuf import json_format, text_format
+from tritonclient.grpc import model_config_pb2
 
-from triptych_export.config_edits import follow_model, with_cache_file, with_parameter
+from triptych.fastdeploy.accelerators import parse
+from triptych_export.cli import main
+from triptych_export.config_edits import (
+    follow_model,
+    with_accelerator,
+    with_cache_file,
+    with_parameter,
+)
 
 REPOSITORY = Path(__file__).resolve().parents[2] / "model_repository"
 
@@ -102,3 +112,64 @@ def test_a_parameter_is_added_where_there_is_none():
     assert with_parameter(with_channel, "channel", "true") == with_channel
     without = CONFIG + entry % "false"
     assert with_parameter(without, "channel", "true") == without
+
+
+NETWORKS = ("text_encoder", "unet", "vae_decoder")
+
+
+def accelerators(path: Path):
+    """What our own backend reads in the config.pbtxt `path`."""
+    message = text_format.Parse(path.read_text(), model_config_pb2.ModelConfig())
+    return parse(json_format.MessageToDict(message, preserving_proto_field_name=True))
+
+
+def test_one_command_changes_the_accelerator_of_a_repository_and_back(tmp_path):
+    served = Path(shutil.copytree(REPOSITORY, tmp_path / "served"))
+    before = {path: path.read_bytes() for path in served.rglob("*") if path.is_file()}
+    command = ["--output", str(served), "--accelerator"]
+    assert main([*command, "onnxruntime"]) == 0
+    for model in NETWORKS:
+        path = served / model / "config.pbtxt"
+        assert accelerators(path).gpu == "onnxruntime" and accelerators(path).gpu_fp16
+        assert accelerators(path).shapes == accelerators(REPOSITORY / model / "config.pbtxt").shapes
+        assert 'name: "tensorrt"' not in path.read_text()
+    assert main([*command, "tensorrt"]) == 0
+    assert {path: path.read_bytes() for path in served.rglob("*") if path.is_file()} == before
+
+
+def test_what_is_said_elsewhere_stays_and_the_engines_file_goes():
+    other = """# gpu_execution_accelerator : [ { name: "tensorrt" } ]
+optimization { execution_accelerators {
+  cpu_execution_accelerator : [ { name: "onnxruntime" } ]
+  gpu_execution_accelerator : [ { name: "tensorrt" %s } ]
+} }
+parameters { key: "of" value { string_value: "tensorrt" } }
+"""
+    fp32 = 'parameters { key: "precision" value: "%s_fp32" }'
+    cached = fp32 % "trt" + ' parameters { key: "cache_file" value: "/a/tensorrt.engine" }'
+    expected = (other % fp32 % "ort").replace('[ { name: "tensorrt" p', '[ { name: "onnxruntime" p')
+    assert with_accelerator(other % cached, "onnxruntime") == expected
+    assert with_accelerator(expected, "tensorrt") == other % fp32 % "trt"
+
+
+def test_each_network_says_what_fastdeploy_does_without_a_gpu():
+    for model in NETWORKS:
+        config = (REPOSITORY / model / "config.pbtxt").read_text()
+        assert "aborts with tensorrt" in config and "--accelerator onnxruntime" in config
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["model", "--accelerator", "onnxruntime", "--optimize", "tensorrt"]],
+)
+def test_a_command_that_means_nothing_is_refused(arguments):
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+
+
+def test_a_folder_without_networks_is_no_repository(tmp_path, capsys):
+    for folder in (tmp_path, tmp_path / "none"):
+        assert main(["--output", str(folder), "--accelerator", "onnxruntime"]) == 1
+    assert "config.pbtxt is missing" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []

@@ -13,7 +13,7 @@ import numpy as np
 
 from triptych import schedulers
 from triptych.errors import InvalidRequest, ModelFileError
-from triptych.settings import Defaults
+from triptych.settings import Defaults, Limits, Settings, parse
 
 FIX = "export the stages again with scripts/export_stages.py"
 
@@ -26,6 +26,9 @@ class ModelFiles:
     `latent_channels` channels and one element every `vae_scale_factor` pixels; the VAE's decoder
     takes `latents / scaling_factor + shift_factor`. Steps and guidance default to diffusers' own.
     `latent_rgb` are the colours of previews, see `denoise.preview`; without it there are none.
+    `time_cond_proj_dim` is the width of the embedding of `guidance_scale` that the UNet takes, as
+    latent consistency models do, and None where it takes none. The text encoder knows `vocab_size`
+    tokens and takes at most `max_position_embeddings` of them; None where the export did not say.
     """
 
     height: int
@@ -38,10 +41,16 @@ class ModelFiles:
     num_inference_steps: int = 50
     guidance_scale: float = 7.5
     latent_rgb: list[list[float]] | None = None
+    time_cond_proj_dim: int | None = None
+    vocab_size: int | None = None
+    max_position_embeddings: int | None = None
 
     @classmethod
     def load(cls, folder: str | Path) -> ModelFiles:
-        """The numbers in `folder`; ModelFileError names the file and what to do about it."""
+        """The numbers in `folder`, with which a request of a prompt alone can be served.
+
+        ModelFileError, for anything else, names the file and what to do about it.
+        """
         path = Path(folder) / "pipeline.json"
         values = _read(path)
         for field in dataclasses.fields(cls):
@@ -65,9 +74,18 @@ class ModelFiles:
                 problem = f"{name} {values[name]} is no multiple of vae_scale_factor"
                 raise ModelFileError(path, problem, FIX)
         try:
-            schedulers.default_name(model_files.scheduler_config)
+            defaults = model_files.defaults()
+            schedulers.create(
+                defaults.scheduler, model_files.scheduler_config, defaults.num_inference_steps
+            )
         except (ValueError, KeyError) as error:
-            raise ModelFileError(scheduler_path, str(error), "name one of diffusers'") from error
+            fix = "take a scheduler that is served, or other values for it"
+            raise ModelFileError(scheduler_path, str(error), fix) from error
+        try:
+            settings = parse(b"a prompt", defaults, model_files.widened(Limits()))
+            Settings.from_json(settings.to_json())  # as the stages after the tokenizer read it
+        except InvalidRequest as error:
+            raise ModelFileError(path, str(error), FIX) from error
         return model_files
 
     def defaults(self) -> Defaults:
@@ -79,6 +97,16 @@ class ModelFiles:
             guidance_scale=self.guidance_scale,
             scheduler=schedulers.default_name(self.scheduler_config),
             size_multiple=self.vae_scale_factor,
+        )
+
+    def widened(self, limits: Limits) -> Limits:
+        """`limits`, wide enough for the model's own size, steps and guidance."""
+        return dataclasses.replace(
+            limits,
+            max_num_inference_steps=max(limits.max_num_inference_steps, self.num_inference_steps),
+            max_guidance_scale=max(limits.max_guidance_scale, self.guidance_scale),
+            max_pixels=max(limits.max_pixels, self.height * self.width),
+            min_side=min(limits.min_side, self.height, self.width),
         )
 
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:

@@ -6,7 +6,7 @@ import pytest
 
 from triptych import schedulers
 from triptych.denoise.conditioning import of_prompts
-from triptych.denoise.denoising import Denoising
+from triptych.denoise.denoising import Denoising, guidance_embedding
 from triptych.denoise.loop import DenoisingLoop
 from triptych.denoise.noise import Noise
 from triptych.errors import Expired, InvalidRequest, NotFinite
@@ -228,3 +228,37 @@ def test_embeddings_that_are_not_finite_are_refused(name, bad):
         InvalidRequest, match=rf"^{name}: got (NaN|Infinity); allowed: finite numbers"
     ):
         image(*both)
+
+
+LCM = dataclasses.replace(MODEL_FILES, time_cond_proj_dim=9)
+
+
+def test_the_embedding_of_guidance_is_that_of_diffusers():
+    """get_guidance_scale_embedding(torch.tensor([7.5 - 1]), embedding_dim=9)."""
+    expected = [-0.0448, 0.1102, 0.9911, 0.6052, -0.9990, 0.9939, 0.1329, 0.7961, 0]
+    np.testing.assert_allclose(guidance_embedding(7.5, 9), expected, atol=2e-3)
+    assert guidance_embedding(7.5, 9).dtype == np.float32
+    np.testing.assert_array_equal(guidance_embedding(1, 4), [0, 0, 1, 1])
+
+
+@pytest.mark.parametrize("guidance_scale", [0.5, 1, 7.5])
+def test_a_model_that_takes_guidance_as_an_embedding_has_one_row_and_no_negative_prompt(
+    guidance_scale,
+):
+    one = image(model_files=LCM, guidance_scale=guidance_scale)
+    (row,) = one.conditioning
+    assert np.array_equal(row["encoder_hidden_states"], PROMPT)
+    assert np.array_equal(row["timestep_cond"], guidance_embedding(guidance_scale, 9))
+    assert dict(one.call_key.conditioning)["timestep_cond"] == (9,)
+
+
+def test_images_of_such_a_model_share_calls_each_with_its_own_guidance():
+    def predict(sample, timestep, conditioning):
+        assert len(sample) == 2
+        return sample * 0.5 + 0.1 * conditioning["timestep_cond"].sum(1)[:, None, None, None]
+
+    scales = (2, 5)
+    shared = denoise(
+        *(image(model_files=LCM, guidance_scale=scale) for scale in scales), predict_noise=predict
+    )
+    assert not np.array_equal(*shared)

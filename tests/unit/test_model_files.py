@@ -4,7 +4,7 @@ import pytest
 
 from triptych.errors import InvalidRequest, ModelFileError
 from triptych.model_files import ModelFiles
-from triptych.settings import Defaults
+from triptych.settings import Defaults, Limits, parse
 
 NUMBERS = {
     "height": 256,
@@ -108,3 +108,27 @@ def test_colours_of_previews_are_optional(folder):
     rows = [[0.1, 0.2, 0.3]] * 5
     assert ModelFiles.load(folder({**NUMBERS, "latent_rgb": rows})).latent_rgb == rows
     assert ModelFiles.load(folder()).latent_rgb is None
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "numbers", "why"),
+    [
+        ({"algorithm_type": "unheard of"}, {}, r"scheduler_config\.json: algorithm_type"),
+        ({"num_train_timesteps": 10}, {}, r"scheduler_config\.json: num_inference_steps: got 20"),
+        ({}, {"height": 8192, "width": 8192}, r"pipeline\.json: .*height"),
+    ],
+)
+def test_a_model_that_cannot_serve_a_prompt_alone_does_not_load(folder, scheduler, numbers, why):
+    config = {"_class_name": "DPMSolverMultistepScheduler", **scheduler}
+    with pytest.raises(ModelFileError, match=why):
+        ModelFiles.load(folder({**NUMBERS, **numbers}, config))
+
+
+def test_limits_widen_to_what_the_model_does_by_itself(folder):
+    own = {"height": 1024, "width": 32, "num_inference_steps": 300, "guidance_scale": 60}
+    model_files = ModelFiles.load(folder({**NUMBERS, **own}))
+    limits = model_files.widened(Limits(max_pixels=4096))
+    assert parse(b"a prompt", model_files.defaults(), limits).height == 1024
+    assert limits == Limits(300, 60, 1024 * 32, 32, limits.max_prompt_bytes)
+    narrow = ModelFiles.load(folder(NUMBERS)).widened(Limits())
+    assert narrow == Limits()

@@ -19,7 +19,8 @@ class Denoising:
     """The state of one image between two calls of the UNet.
 
     `conditioning` has one Conditioning for each row that the image takes in a call: with guidance
-    two, the negative prompt's first, as diffusers has it; else the prompt's. `latents`, float32
+    two, the negative prompt's first, as diffusers has it; else the prompt's. A model that takes an
+    embedding of the guidance scale (`time_cond_proj_dim`) has one row always. `latents`, float32
     [channels, h, w], are at first the seed's noise times the scheduler's `init_noise_sigma`. `call`
     is the number of calls of the UNet that were made. `watcher` is called after each of them, with
     the image and the UNet's output after guidance, before the scheduler's step.
@@ -43,8 +44,14 @@ class Denoising:
         self._noise = Noise(settings.seed)
         self.call = 0
         self.watcher: Callable[[Denoising, np.ndarray], None] | None = None
-        guided = settings.guidance_scale > 1
-        self.conditioning = (negative_prompt, prompt) if guided else (prompt,)
+        width = model_files.time_cond_proj_dim
+        if width is not None:
+            embedding = guidance_embedding(settings.guidance_scale, width)
+            self.conditioning = (Conditioning(**prompt, timestep_cond=embedding),)
+        elif settings.guidance_scale > 1:
+            self.conditioning = (negative_prompt, prompt)
+        else:
+            self.conditioning = (prompt,)
         noise = self._noise.randn(model_files.latent_shape(settings.height, settings.width))
         self.latents = noise * np.float32(self._scheduler.init_noise_sigma)
 
@@ -105,3 +112,18 @@ class Denoising:
         if not np.isfinite(self.latents).all():
             raise NotFinite("latents are not finite: the UNet or its precision overflowed")
         return self.latents / self._scaling_factor + self._shift_factor
+
+
+def guidance_embedding(guidance_scale: float, width: int) -> np.ndarray:
+    """What a latent consistency model's UNet takes as `timestep_cond`, float32 [width].
+
+    Sines, then cosines, of (guidance_scale - 1) * 1000 at frequencies from 1 down to 1/10000 (Luo
+    et al. 2023, "Latent consistency models"; diffusers' get_guidance_scale_embedding).
+    """
+    half = width // 2
+    step = np.log(np.float32(10000)) / np.float32(half - 1)
+    frequencies = np.exp(-step * np.arange(half, dtype=np.float32))
+    angles = np.float32(guidance_scale - 1) * np.float32(1000) * frequencies
+    embedding = np.zeros(width, np.float32)
+    embedding[:half], embedding[half : 2 * half] = np.sin(angles), np.cos(angles)
+    return embedding

@@ -2,13 +2,12 @@ import warnings
 
 import clip_tokenizer
 import numpy as np
-import onnx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from onnx import helper, numpy_helper
 
 from triptych.errors import ModelFileError
+from triptych.model_files import ModelFiles
 from triptych.settings import Settings
 from triptych.tokenizer import Tokenizer
 
@@ -35,40 +34,59 @@ def test_a_prompt_is_its_tokens_between_start_and_end_and_padding(tokenizer):
     assert cut_off == ["", ""]
 
 
-def text_encoder(folder, tokens, positions=77):
-    """model.onnx with nothing but the weights that the tokenizer looks at."""
-    names = {"token": tokens, "position": positions}
-    weights = [
-        numpy_helper.from_array(np.zeros((rows, 2), np.float16), f"e.{kind}_embedding.weight.half")
-        for kind, rows in names.items()
-    ]
-    graph = helper.make_graph([], "graph", [], [], weights)
-    onnx.save(helper.make_model(graph), folder / "model.onnx")
-    return folder
+def model_files(tokens=None, positions=None):
+    """A model's numbers, as far as the tokenizer looks at them."""
+    return ModelFiles(64, 64, {}, vocab_size=tokens, max_position_embeddings=positions)
 
 
 @pytest.mark.parametrize("more", [0, 127])
-def test_a_text_encoder_of_the_same_tokens_fits(tokenizer, tmp_path, more):
-    tokenizer.check_fits(text_encoder(tmp_path, max(VOCABULARY.values()) + 1 + more))
+def test_a_text_encoder_of_the_same_tokens_fits(tokenizer, more):
+    tokenizer.check_fits(model_files(max(VOCABULARY.values()) + 1 + more, 77))
 
 
 @pytest.mark.parametrize("more", [-1, 128])
-def test_a_text_encoder_of_other_tokens_does_not(tokenizer, tmp_path, more):
+def test_a_text_encoder_of_other_tokens_does_not(tokenizer, more):
     tokens = max(VOCABULARY.values()) + 1
-    says = rf"{tokens} tokens, but .*model\.onnx has {tokens + more}; copy the tokenizer's files"
+    says = rf"{tokens} tokens, but the text encoder has {tokens + more}; copy the tokenizer's files"
     with pytest.raises(ModelFileError, match=says):
-        tokenizer.check_fits(text_encoder(tmp_path, tokens + more))
+        tokenizer.check_fits(model_files(tokens + more, 77))
 
 
-def test_a_text_encoder_of_shorter_prompts_does_not(tokenizer, tmp_path):
-    with pytest.raises(ModelFileError, match=r"prompts of 77 tokens, but .*model\.onnx takes 64; "):
-        tokenizer.check_fits(text_encoder(tmp_path, max(VOCABULARY.values()) + 1, 64))
+def test_a_text_encoder_of_shorter_prompts_does_not(tokenizer):
+    with pytest.raises(ModelFileError, match="prompts of 77 tokens, but the text encoder takes 64"):
+        tokenizer.check_fits(model_files(positions=64))
 
 
-def test_nothing_is_said_of_a_text_encoder_that_cannot_be_read(tokenizer, tmp_path):
-    tokenizer.check_fits(tmp_path)
-    (tmp_path / "model.onnx").write_bytes(b"damaged")
-    tokenizer.check_fits(tmp_path)
+def test_nothing_is_said_of_a_text_encoder_that_nothing_is_known_of(tokenizer):
+    tokenizer.check_fits(model_files())
+
+
+ADDED = {"<cat>": {}, "<cat>_1": {}, "<cat>_2": {}, "<dog>": {}, "<Big>": {"normalized": False}}
+
+
+def added(folder, first):
+    """A tokenizer with the tokens of two embeddings in `folder`, one of three vectors."""
+    tokens = {
+        str(first + n): {"content": token, "normalized": True, "special": False, **flags}
+        for n, (token, flags) in enumerate(ADDED.items())
+    }
+    return clip_tokenizer.write(folder, model_max_length=77, added_tokens_decoder=tokens)
+
+
+def test_added_tokens_are_tokens_and_one_of_several_vectors_stands_for_all(tmp_path):
+    tokenizer = Tokenizer(added(tmp_path, len(VOCABULARY)))
+    cat, cat_1, cat_2, dog, big = range(len(VOCABULARY), len(VOCABULARY) + 5)
+    red = VOCABULARY["red</w>"]
+    (ids,), _ = tokenizer.encode(["red <cat> <DOG> <Big>"])
+    assert ids[:8].tolist() == [START, red, cat, cat_1, cat_2, dog, big, END]
+    tokenizer.check_fits(model_files(len(VOCABULARY) + 5, 77))
+    with pytest.raises(ModelFileError, match="tokens, but the text encoder has"):
+        tokenizer.check_fits(model_files(len(VOCABULARY), 77))
+
+
+def test_an_added_token_of_another_number_is_refused(tmp_path):
+    with pytest.raises(ModelFileError, match="<cat> has not the number"):
+        Tokenizer(added(tmp_path, len(VOCABULARY) + 7))
 
 
 def test_no_prompts_are_no_rows(tokenizer):

@@ -22,10 +22,11 @@ class TokenizerStage:
         """Raises ValueError, naming the file or parameter, for a model that cannot be served."""
         self._model = model
         self._admission = Admission(model.activity)
-        self._limits = Limits.from_parameters(model.parameters)
-        self._defaults = ModelFiles.load(model.folder).defaults()
+        model_files = ModelFiles.load(model.folder)
+        self._limits = model_files.widened(Limits.from_parameters(model.parameters))
+        self._defaults = model_files.defaults()
         self._tokenizer = Tokenizer(model.folder)
-        self._tokenizer.check_fits(model.beside("text_encoder"))
+        self._tokenizer.check_fits(model_files)
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """Triton's responses."""

@@ -44,12 +44,6 @@ class Model:
         entries = self.config.get("parameters") or {}
         return {key: value["string_value"] for key, value in entries.items()}
 
-    def beside(self, model: str) -> Path:
-        """The version folder of another model of the repository, of the version that is served."""
-        folder = self.folder.parents[1] / model
-        versions = [int(path.name) for path in folder.glob("[0-9]*") if path.name.isdecimal()]
-        return folder / str(max(versions, default=1))
-
     def count(self, name: str, default: int) -> int:
         """The parameter `name`, a whole number over 0; ValueError, naming it, for anything else."""
         text = self.parameters.get(name, str(default))

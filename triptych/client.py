@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import http.client
 import io
 import json
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,6 +26,9 @@ from triptych.settings import WIDEST, Settings
 from triptych.streaming import Step, Stream, Streams
 
 MODEL = "sd_ensemble"
+
+_ADDRESS = r"(unix|dns|ipv4|ipv6):\S+|[^/\s]+:\d+"
+"""host:port, or one of gRPC's other names for an address."""
 
 
 class ClientError(Exception):
@@ -67,6 +73,14 @@ class GivenUp(ClientError):
     exit_code = 130
 
 
+def check_url(url: str) -> None:
+    """Raise Refused unless `url` can be the address of a server's gRPC."""
+    if not re.fullmatch(_ADDRESS, url):
+        raise Refused(
+            f"url: got {url!r}; allowed: host:port of the server's gRPC, as localhost:8001"
+        )
+
+
 @dataclass(frozen=True)
 class Picture:
     """A picture from the server.
@@ -98,7 +112,8 @@ class Client:
     """A connection to a server; any number of threads may use it. Close it, or use `with`."""
 
     def __init__(self, url: str = "localhost:8001") -> None:
-        """`url`: host:port of the server's gRPC. Nothing is sent yet."""
+        """`url`: host:port of the server's gRPC, Refused for anything else. Nothing is sent yet."""
+        check_url(url)
         self._url = url
         self._server = triton.InferenceServerClient(url)
         self._streams = Streams(url)
@@ -176,6 +191,11 @@ class Client:
         try:
             self._server.is_server_live(client_timeout=5)
         except InferenceServerException as error:
+            if _speaks_http(self._url):
+                raise NotThere(
+                    f"{self._url} is no gRPC port, it speaks HTTP: give the server's gRPC port as"
+                    " --url, which is localhost:8001 unless --grpc-port says otherwise"
+                ) from error
             raise NotThere(
                 f"no server at {self._url}: start one with"
                 " `fastdeployserver --model-repository=model_repository`, or give its --url"
@@ -247,6 +267,16 @@ class PictureStream:
     def cancel(self) -> None:
         """Cancel, from any thread; the server stops after the UNet call that it is in."""
         self._stream.cancel()
+
+
+def _speaks_http(url: str) -> bool:
+    try:
+        with contextlib.closing(http.client.HTTPConnection(url, timeout=3)) as connection:
+            connection.request("GET", "/v2")
+            connection.getresponse()
+    except (OSError, http.client.HTTPException):
+        return False
+    return True
 
 
 def _text(text: bytes) -> np.ndarray:

@@ -22,10 +22,11 @@ from pathlib import Path
 
 from triptych.ipc import shared_memory
 from triptych.ipc.activity import VARIABLE, Stages
-from triptych.server import Unfit, embedded, flags, installed, preflight, restricted
+from triptych.server import Unfit, embedded, flags, installed, places, preflight, restricted
 from triptych.server.supervise import Ended, Supervisor
 
 BACKENDS = Path(__file__).resolve().parents[1] / "backends"
+EVERYWHERE = "0.0.0.0"
 DELAYS = (0, 0, 1, 3, 7, 15, 30)
 """Seconds before a server that died is started again, the next each time that it had no work."""
 
@@ -52,8 +53,15 @@ def _run(arguments: list[str]) -> int:
     preflight.check_repository(arguments)
     fastdeploy = installed.find("fastdeployserver")
     if fastdeploy:
-        if host:
-            arguments = flags.with_defaults(arguments, http_address=host, grpc_address=host)
+        if host not in (None, EVERYWHERE):
+            raise Unfit(
+                f"--host={host}: FastDeploy's server listens on every address and has no flag to"
+                " change that: leave --host out, and keep others away by a firewall or by the"
+                " container's published ports"
+            )
+        preflight.check_ports_differ(arguments)
+        places.check_repositories(arguments)
+        os.environ["PYTHONUTF8"] = "1"
         os.execv(fastdeploy, [str(fastdeploy), *arguments])
     if not any(BACKENDS.glob("*/model.py")):
         raise Unfit(f"no backends at {BACKENDS}: run from a checkout, or pip install -e it")
@@ -74,15 +82,19 @@ def _run_once(
 ) -> tuple[Ended, bool]:
     """How a server ended, and whether it had had any work."""
     preflight.check_shared_memory()
-    shared_memory.remove_dead()
-    run = shared_memory.Run()
+    temporary = places.temporary_folder()
+    shared_memory.remove_dead(temporary)
+    run = shared_memory.Run(temporary)
     try:
+        arguments = places.with_plain_repositories(arguments, run.folder)
         tritonserver = installed.find("tritonserver")
         if tritonserver:
             command, env = _tritonserver(tritonserver, arguments, host, restrict, run)
         else:
             command, env = _embedded(arguments, host, restrict, run)
+        installed.check_flags(command, env)
         stages = Stages(run.folder / "activity")
+        env["PYTHONUTF8"] = "1"  # for stages whose files have any letters in their paths
         env[VARIABLE] = str(stages.folder)
         env[shared_memory.PREFIX_VARIABLE] = run.prefix
         return supervisor.run(command, env, run.lock, stages), stages.worked
@@ -105,7 +117,7 @@ def _tritonserver(
     if restrict:
         known = [flag for flag in restricted.FLAGS if installed.knows(server, flag)]
         arguments = restricted.with_restrictions(arguments, known)
-    preflight.check_ports(arguments, "0.0.0.0")
+    preflight.check_ports(arguments, EVERYWHERE)
     target = run.folder / "backends"
     target.mkdir()
     theirs = installed.backends(server)
@@ -130,7 +142,7 @@ def _embedded(
             f" is not installed: {embedded.INSTALL}"
         )
     embedded.check(triton)
-    env = embedded.environment(triton)
+    env = embedded.environment(triton, run.folder)
     address = host or "127.0.0.1"
     if host and host not in ("127.0.0.1", "localhost"):
         print(

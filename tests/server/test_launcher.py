@@ -139,6 +139,19 @@ def test_a_busy_port(small_repository):
     )
 
 
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ("--no-such-flag=1", "unrecognized option '--no-such-flag=1'"),
+        ("--log-verbose=much", 'Bad option: "--log-verbose". Invalid option value. Got much'),
+        ("--metrics-port=9000", "--http-port and --metrics-port are both 9000: give each its own"),
+    ],
+)
+def test_flags_that_make_no_sense(small_repository, given, says):
+    flags = [f"--model-repository={small_repository}", *ports(), "--http-port=9000", given]
+    assert one_line(fastdeployserver(*flags)) == f"fastdeployserver: {says}\n"
+
+
 def test_no_model_repository(tmp_path):
     assert "pass --model-repository=model_repository" in one_line(fastdeployserver())
     run = fastdeployserver(f"--model-repository={tmp_path}")
@@ -175,6 +188,17 @@ def test_fastdeploys_own_server_comes_first(small_repository, tmp_path):
     run = fastdeployserver(f"--model-repository={small_repository}", "--log-verbose", "1", env=env)
     assert run.returncode == 7
     assert run.stdout.startswith(f"--model-repository={small_repository} --log-verbose 1")
+    everywhere = fastdeployserver(
+        f"--model-repository={small_repository}", "--host=0.0.0.0", env=env
+    )
+    assert everywhere.returncode == 7
+    assert everywhere.stdout == f"--model-repository={small_repository}\n"
+    for given, says in (
+        ("--host=127.0.0.1", "--host=127.0.0.1: FastDeploy's server listens on every address"),
+        ("--grpc-port=8000", "--http-port and --grpc-port are both 8000"),
+    ):
+        run = fastdeployserver(f"--model-repository={small_repository}", given, env=env)
+        assert says in one_line(run)
 
 
 def test_tritonserver_on_path_gets_the_backend(small_repository, tmp_path):
@@ -183,6 +207,7 @@ def test_tritonserver_on_path_gets_the_backend(small_repository, tmp_path):
     own = tmp_path / "bin" / "tritonserver"
     own.write_text(
         "#!/bin/sh\n"
+        'case "$*" in *--help) echo Usage; exit 1;; esac\n'
         'for flag in "$@"; do case $flag in --backend-directory=*) ls ${flag#*=};; esac; done\n'
         'echo "$@"\n'
     )

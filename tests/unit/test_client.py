@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
+import http_fake
 import numpy as np
 import pytest
 from grpc_fake import serving
@@ -111,6 +112,31 @@ def test_a_picture_comes_with_its_settings_and_its_time(fake, tmp_path):
 def test_every_prompt_arrives_as_it_is(fake, prompt):
     with Client(fake.url) as client:
         assert client.generate(prompt).settings.prompt == prompt
+
+
+@pytest.mark.parametrize(
+    "url", ["http://localhost:8001", "localhost", "localhost:", "grpc://h:1", "localhost:8001/", ""]
+)
+def test_an_address_that_is_none_is_refused_before_anything_is_asked(
+    command, url, tmp_path, capsys
+):
+    says = f"url: got {url!r}; allowed: host:port of the server's gRPC, as localhost:8001"
+    with pytest.raises(Refused, match=re.escape(says)):
+        Client(url)
+    assert command.main(["--url", url, "-o", str(tmp_path / "a.png")]) == 2
+    assert capsys.readouterr().err == f"error: {says}\n"
+
+
+@pytest.mark.parametrize("url", ["localhost:8001", "[::1]:8001", "dns:///a.b:1", "unix:/tmp/x"])
+def test_grpcs_own_names_for_addresses_are_taken(url):
+    Client(url).close()
+
+
+def test_a_port_that_speaks_http_is_told_from_nobody():
+    with http_fake.serving({}) as url, Client(url) as client, pytest.raises(
+        NotThere, match=rf"^{url} is no gRPC port, it speaks HTTP: give the server's gRPC port"
+    ):
+        client.generate("x", timeout=10)
 
 
 def test_a_server_that_is_not_there_is_said_at_once(nobody):

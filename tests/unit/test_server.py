@@ -108,6 +108,22 @@ def test_too_little_shared_memory(monkeypatch):
 def test_ports_that_are_no_ports():
     with pytest.raises(Unfit, match="--http-port=many: allowed: 0 to 65535"):
         preflight.check_ports(["--http-port=many"], "127.0.0.1")
+    with pytest.raises(Unfit, match="--http-port=²: allowed: 0 to 65535"):
+        preflight.check_ports(["--http-port=²"], "127.0.0.1")
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (["--metrics-port=8000"], "--http-port and --metrics-port are both 8000: give each"),
+        (["--grpc-port", "8000"], "--http-port and --grpc-port are both 8000: give each"),
+        (["--grpc-port=9", "--metrics-port=009"], "--grpc-port and --metrics-port are both 9"),
+    ],
+)
+def test_two_ports_of_one_number(given, says):
+    with pytest.raises(Unfit, match=says):
+        preflight.check_ports(given, "127.0.0.1")
+    preflight.check_ports_differ([*given, "--allow-metrics=false", "--grpc-port=8001"])
 
 
 def test_ports_that_will_not_be_used_are_not_looked_at(monkeypatch):
@@ -147,8 +163,7 @@ def test_no_triton_at_all(monkeypatch, tmp_path, capsys):
 
 def test_what_dead_runs_left_is_removed_and_nobody_elses(monkeypatch, tmp_path):
     monkeypatch.setattr(shared_memory, "FOLDER", tmp_path)
-    monkeypatch.setattr(shared_memory.tempfile, "gettempdir", lambda: str(tmp_path))
-    living = shared_memory.Run()
+    living = shared_memory.Run(tmp_path)
     (tmp_path / f"{living.prefix}region").touch()
     for name in ("lock", "region-1", "region-2"):
         (tmp_path / f"triptych_00112233_{name}").touch()
@@ -157,7 +172,7 @@ def test_what_dead_runs_left_is_removed_and_nobody_elses(monkeypatch, tmp_path):
     others |= {"triptych_4455667_lock", "triptych_4455667g_lock", "triptych_44556677_x_lock"}
     for name in others:
         (tmp_path / name).touch()
-    shared_memory.remove_dead()
+    shared_memory.remove_dead(tmp_path)
     kept = {path.name for path in tmp_path.iterdir()}
     own = {f"{living.prefix}lock", f"{living.prefix}region", living.folder.name}
     assert kept == {*own, *others}

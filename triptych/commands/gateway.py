@@ -83,14 +83,16 @@ def run(options: argparse.Namespace) -> int:
     try:
         import uvicorn
 
+        from triptych.client import ClientError, check_url
         from triptych.gateway.app import LOOPBACK, create_app
     except ModuleNotFoundError as error:
         print(f"triptych gateway: {error}: pip install 'triptych[gateway]'", file=sys.stderr)
         return 2
     try:
+        check_url(options.url)
         key = _key(options.api_key_file)
         listening = socket.create_server((options.host, options.port))
-    except ValueError as error:
+    except (ClientError, ValueError) as error:
         print(f"triptych gateway: {error}", file=sys.stderr)
         return 2
     except (OSError, OverflowError) as error:

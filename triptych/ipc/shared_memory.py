@@ -8,7 +8,6 @@ import os
 import re
 import secrets
 import shutil
-import tempfile
 from pathlib import Path
 
 FOLDER = Path("/dev/shm")
@@ -24,21 +23,22 @@ class Run:
     last of them has died, however it died; then whatever has the prefix belongs to nobody.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, temporary: Path) -> None:
+        """`temporary`: where the run's own folder is made."""
         self.token = secrets.token_hex(4)
         self.prefix = _prefix(self.token)
-        self.folder = _folder(self.token)
+        self.folder = _folder(temporary, self.token)
         self.lock = _lock(FOLDER / f"{self.prefix}lock")
         self.folder.mkdir(mode=0o700)
 
     def remove(self) -> None:
         """Delete the folder and the shared memory of the run, whose processes have ended."""
-        _remove(self.token)
+        _remove(self.folder.parent, self.token)
         os.close(self.lock)
 
 
-def remove_dead() -> None:
-    """Delete what earlier runs left behind that were killed."""
+def remove_dead(temporary: Path) -> None:
+    """Delete what earlier runs left behind that were killed, their folders in `temporary` too."""
     for name in os.listdir(FOLDER):
         # Anybody may put files there: only the very names that a `Run` takes are looked at.
         lock = _LOCK.fullmatch(name)
@@ -53,7 +53,7 @@ def remove_dead() -> None:
         except BlockingIOError:
             continue
         else:
-            _remove(lock[1])
+            _remove(temporary, lock[1])
         finally:
             os.close(descriptor)
 
@@ -86,10 +86,10 @@ def _prefix(token: str) -> str:
     return f"triptych_{token}_"
 
 
-def _folder(token: str) -> Path:
-    return Path(tempfile.gettempdir()) / f"triptych-{token}"
+def _folder(temporary: Path, token: str) -> Path:
+    return temporary / f"triptych-{token}"
 
 
-def _remove(token: str) -> None:
-    shutil.rmtree(_folder(token), ignore_errors=True)
+def _remove(temporary: Path, token: str) -> None:
+    shutil.rmtree(_folder(temporary, token), ignore_errors=True)
     remove(_prefix(token))

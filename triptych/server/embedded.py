@@ -13,7 +13,7 @@ import sys
 from importlib import metadata, util
 from pathlib import Path
 
-from triptych.server import Unfit, python
+from triptych.server import Unfit, places, python
 
 VERSION = "24.10"
 INSTALL = "pip install 'triptych[serve]'"
@@ -57,8 +57,10 @@ def link_backends(triton: Path, ours: Path, target: Path) -> None:
             (target / path.name).symlink_to(path)
 
 
-def environment(triton: Path) -> dict[str, str]:
+def environment(triton: Path, links: Path) -> dict[str, str]:
     """The environment in which that Triton and its Python models use this Python's packages.
+
+    `links`: a folder for links to libraries whose paths cannot be named to the system's loader.
 
     The models' processes find them, as any Python does, from the first python3 on PATH; they do
     not read PYTHONPATH.
@@ -66,10 +68,11 @@ def environment(triton: Path) -> dict[str, str]:
     Raises Unfit if this Python has no shared library, which the models' processes are linked to.
     """
     env = dict(os.environ)
-    folders = [str(triton.parents[1] / "nvidia_pytriton.libs")]
+    libraries = triton.parents[1] / "nvidia_pytriton.libs"
+    folders = [str(places.plain(libraries, links / "triton-libraries"))]
     library = python.shared_library()
     if library:
-        folders.append(str(library.parent))
+        folders.append(str(places.plain(library.parent, links / "python-libraries")))
     if env.get("LD_LIBRARY_PATH"):
         folders.append(env["LD_LIBRARY_PATH"])
     env["LD_LIBRARY_PATH"] = os.pathsep.join(folders)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from triptych.server import Unfit
 
 
@@ -42,6 +44,17 @@ def without(arguments: list[str], flag: str) -> list[str]:
         elif not argument.startswith(flag + "="):
             kept.append(argument)
     return kept
+
+
+def each(arguments: list[str], flag: str, change: Callable[[str], str]) -> list[str]:
+    """`arguments` with `change(value)` in place of every value of `flag`."""
+    changed = list(arguments)
+    for position, argument in enumerate(arguments):
+        if argument.startswith(flag + "="):
+            changed[position] = f"{flag}={change(argument[len(flag) + 1 :])}"
+        elif argument == flag and position + 1 < len(arguments):
+            changed[position + 1] = change(arguments[position + 1])
+    return changed
 
 
 def with_defaults(arguments: list[str], **defaults: str) -> list[str]:

@@ -6,6 +6,8 @@ import os
 import subprocess
 from pathlib import Path
 
+from triptych.server import Unfit
+
 
 def find(name: str) -> Path | None:
     """The first executable `name` on PATH that is not this project's own console script."""
@@ -35,8 +37,34 @@ def keeps_names_apart(server: Path) -> bool:
 
 def knows(server: Path, flag: str) -> bool:
     """Whether the server's own --help has `flag`."""
-    shown = subprocess.run([str(server), "--help"], capture_output=True, text=True, check=False)
-    return flag in shown.stdout + shown.stderr
+    return flag in _help([str(server)], None)
+
+
+def check_flags(command: list[str], env: dict[str, str]) -> None:
+    """Raise Unfit with the server's own words if it refuses one of its flags.
+
+    `command` is the server and its arguments. Triton itself would print all of its usage first.
+    """
+    usage = set(_help(command[:1], env).splitlines())
+    # With --help at their end the flags are read, up to the first wrong one, and nothing starts.
+    shown = _help(command, env).splitlines()
+    reason = " ".join(line.strip() for line in shown if line not in usage)
+    if reason:
+        raise Unfit(reason.replace(f"{command[0]}: ", ""))
+
+
+def _help(command: list[str], env: dict[str, str] | None) -> str:
+    """What a server writes to its standard error, its output too, when --help is its last flag."""
+    run = subprocess.run(
+        [*command, "--help"],
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,  # Ctrl-C is for the launcher
+        check=False,
+    )
+    return run.stdout.decode(errors="replace")
 
 
 def _ours(path: Path) -> bool:

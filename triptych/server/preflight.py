@@ -8,7 +8,7 @@ import socket
 from pathlib import Path
 
 from triptych.ipc import shared_memory
-from triptych.server import Unfit, flags
+from triptych.server import Unfit, flags, places
 
 NEEDED_SHARED_MEMORY = 32 * 2**20
 """Bytes that the Python models' processes take with a few images in flight."""
@@ -17,37 +17,64 @@ PORTS = {"http": "8000", "grpc": "8001", "metrics": "8002"}
 
 
 def check_repository(arguments: list[str]) -> None:
-    """Raise Unfit unless every model repository that `arguments` name is there."""
-    named = flags.values(arguments, "--model-repository") + flags.values(arguments, "--model-store")
+    """Raise Unfit unless every repository that `arguments` name has models that Triton can load."""
+    named = [value for flag in places.REPOSITORIES for value in flags.values(arguments, flag)]
     if not named:
         raise Unfit("no model repository: pass --model-repository=model_repository")
     for repository in named:
         if "://" in repository:
             continue
-        if not any(Path(repository).glob("*/config.pbtxt")):
+        models = [path.parent.name for path in Path(repository).glob("*/config.pbtxt")]
+        if not models:
             raise Unfit(f"{repository} holds no MODEL/config.pbtxt: see --model-repository")
+        for model in models:
+            if not places.is_plain(model):
+                raise Unfit(
+                    f"{repository}: model {model!r}: allowed: a name of ASCII letters, no blanks"
+                )
 
 
 def check_ports(arguments: list[str], host: str) -> None:
-    """Raise Unfit if a port that the server would listen on is taken."""
-    for name, default in PORTS.items():
-        if flags.value(arguments, f"--allow-{name}", "true") in ("false", "0"):
-            continue
+    """Raise Unfit if a port that the server would listen on is taken, or is named twice.
+
+    `host`: the address of those that `arguments` give none.
+    """
+    check_ports_differ(arguments)
+    for name, port in _ports(arguments).items():
         if flags.value(arguments, f"--reuse-{name}-port", "false") in ("true", "1"):
             continue
-        port = flags.value(arguments, f"--{name}-port", default)
         address = flags.value(arguments, f"--{name}-address", host)
-        if not port.isdigit() or int(port) > 65535:
-            raise Unfit(f"--{name}-port={port}: allowed: 0 to 65535")
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
-                probe.bind((address, int(port)))
+                probe.bind((address, port))
             except OSError as error:
                 if error.errno == errno.EADDRINUSE:
                     advice = f"stop what uses it, or pass --{name}-port=N with a free port"
                     raise Unfit(f"port {port} ({name}) is in use on {address}: {advice}") from None
                 raise Unfit(f"--{name}-address={address}, port {port}: {error.strerror}") from None
+
+
+def check_ports_differ(arguments: list[str]) -> None:
+    """Raise Unfit if two of the server's ports are the same number, or one is no number."""
+    owners: dict[int, str] = {}
+    for name, port in _ports(arguments).items():
+        other = owners.setdefault(port, name)
+        if other != name:
+            raise Unfit(f"--{other}-port and --{name}-port are both {port}: give each its own")
+
+
+def _ports(arguments: list[str]) -> dict[str, int]:
+    """The ports that the server would listen on; Unfit for what is none."""
+    found = {}
+    for name, default in PORTS.items():
+        if flags.value(arguments, f"--allow-{name}", "true") in ("false", "0"):
+            continue
+        port = flags.value(arguments, f"--{name}-port", default)
+        if not (port.isascii() and port.isdecimal()) or int(port) > 65535:
+            raise Unfit(f"--{name}-port={port}: allowed: 0 to 65535")
+        found[name] = int(port)
+    return found
 
 
 def check_shared_memory() -> None:

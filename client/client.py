@@ -11,6 +11,11 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # the checkout, if not installed
 
+from triptych import interrupts
+
+if __name__ == "__main__":
+    interrupts.end_at_once()  # while the rest is imported
+
 from tqdm import tqdm
 
 from triptych.client import Client, ClientError, NotReady, Picture
@@ -32,7 +37,7 @@ exit codes:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command; its exit code."""
+    """Run the command; its exit code. KeyboardInterrupt passes, with the server's work given up."""
     parser = _parser()
     options = parser.parse_args(arguments)
     settings = given(options)
@@ -67,8 +72,6 @@ def main(arguments: list[str] | None = None) -> int:
     except OSError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        return 130
     return 0
 
 
@@ -147,4 +150,4 @@ def _report(path: Path, picture: Picture) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(interrupts.run(main))

@@ -10,11 +10,17 @@ import signal
 import sys
 import threading
 import time
-import urllib.request
-import webbrowser
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from triptych import interrupts
+
+if __name__ == "__main__":
+    interrupts.end_at_once(code=0)  # while the rest is imported
+
+import urllib.request
+import webbrowser
 
 from scripts.own_server import with_server
 from triptych import cli
@@ -49,4 +55,4 @@ def _open(page: str) -> None:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(interrupts.run(lambda: main(sys.argv[1:]), code=0))

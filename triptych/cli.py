@@ -7,6 +7,7 @@ import importlib
 import sys
 
 import triptych
+from triptych import interrupts
 
 COMMANDS = {
     "draw": "a picture, drawn in this process without a server",
@@ -17,11 +18,14 @@ COMMANDS = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command; its exit code, 2 for arguments that make no sense."""
+    """Run the command; its exit code: 2 for arguments that make no sense, 130 after Ctrl-C."""
     parser = argparse.ArgumentParser(prog="triptych", description=__doc__)
     parser.add_argument("--version", action="version", version=triptych.__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    asked = sys.argv[1:] if arguments is None else arguments
+    asked = arguments
+    if asked is None:
+        asked = sys.argv[1:]
+        interrupts.end_at_once()  # while the command's modules are imported
     for name, what in COMMANDS.items():
         # Each has packages of its own, which only who asks for it must have.
         if name in asked[:1]:
@@ -38,10 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
         else:
             commands.add_parser(name, help=what)
     options = parser.parse_args(asked)
-    try:
-        return options.run(options)
-    except KeyboardInterrupt:
-        return 130
+    return interrupts.run(lambda: options.run(options))
 
 
 if __name__ == "__main__":

@@ -65,38 +65,26 @@ def seconds_of(started, percentile):
     return np.percentile([one.ended - one.begun for one in started], percentile)
 
 
-def quick_enough(attempt, *limits):
-    """`attempt()` gives numbers: in one of three they must all be within their limits."""
-    tried = []
-    for _ in range(3):
-        tried.append([float(number) for number in attempt()])
-        if all(number <= limit for number, limit in zip(tried[-1], limits)):
-            return
-    raise AssertionError(f"{tried}, allowed {limits}")
-
-
 def test_200_clients_at_once(connections):
+    """Those served take no longer than alone; a refusal never waits for a picture to be drawn."""
     ask(connections, QUEUE)
-
-    def burst():
+    ratios = []
+    for _ in range(3):
         alone, none = ask(connections, QUEUE)
         assert len(alone) == QUEUE and not none
         served, refused = ask(connections, CLIENTS)
         assert QUEUE <= len(served) < CLIENTS / 2
-        yield seconds_of(served, 95) / seconds_of(alone, 95)
+        ratios.append(seconds_of(served, 95) / seconds_of(alone, 95))
         # A client that sends 200 requests at once is busy for as long itself.
-        yield seconds_of(refused, 50)
+        assert seconds_of(refused, 50) < seconds_of(served, 0)
+    assert np.median(ratios) < 1.5, ratios
 
-    quick_enough(burst, 1.5, 0.25)
 
-
-def test_refusals_take_under_100_ms(connections):
-    def arrivals():
-        served, refused = ask(connections, CLIENTS, seconds=0.8)
-        assert len(served) >= QUEUE and len(refused) > CLIENTS / 4
-        yield seconds_of(refused, 95)
-
-    quick_enough(arrivals, 0.1)
+def test_a_refusal_takes_a_part_of_the_time_of_a_picture(connections):
+    """Which is 0.3 s at least, its 30 calls of the UNet."""
+    served, refused = ask(connections, CLIENTS, seconds=0.8)
+    assert len(served) >= QUEUE and len(refused) > CLIENTS / 4
+    assert seconds_of(refused, 95) < seconds_of(served, 0) / 2
 
 
 def test_the_queue_is_open_again_after_that(connections, own):
@@ -134,26 +122,20 @@ def test_clients_that_come_back_are_all_served_in_the_end(own):
 
 @pytest.mark.parametrize("told", ["settings", "protocol", "client"])
 def test_a_timeout_ends_the_work(own, connections, told):
-    """200 steps take over 2 s."""
+    """Of 200 steps, which take 10 ms each, no more are made than fit, and the one that runs."""
     (calls, *_) = connections
     settings = {**SMALL, "num_inference_steps": 200}
-
-    def timed_out():
-        begun = time.monotonic()
-        if told == "client":
-            with Client(own.grpc) as client, pytest.raises(TimedOut):
-                client.generate("x", timeout=0.5, **settings)
-        else:
-            extra = {"timeout": 0.5} if told == "settings" else {}
-            tensor = texts(request(**settings, **extra))
-            with pytest.raises(Exception, match="timeout: the request's time was over after"):
-                calls.infer_within("sd_ensemble", {"INPUT_0": tensor}, 5 if extra else 0.5)
-        yield time.monotonic() - begun
-        while metrics(own.metrics)[IN_FLIGHT]:
-            assert time.monotonic() < begun + 10
-        yield time.monotonic() - begun
-
-    quick_enough(timed_out, 0.7, 0.8)
+    before = metrics(own.metrics)[STEPS]
+    if told == "client":
+        with Client(own.grpc) as client, pytest.raises(TimedOut):
+            client.generate("x", timeout=0.5, **settings)
+    else:
+        extra = {"timeout": 0.5} if told == "settings" else {}
+        tensor = texts(request(**settings, **extra))
+        with pytest.raises(Exception, match="timeout: the request's time was over after"):
+            calls.infer_within("sd_ensemble", {"INPUT_0": tensor}, 60 if extra else 0.5)
+    metrics_when(own.metrics, lambda found: found[IN_FLIGHT] == 0)
     steps = metrics(own.metrics)[STEPS]
+    assert steps - before <= 0.5 / 0.01 + 1
     time.sleep(0.3)
     assert metrics(own.metrics)[STEPS] == steps

@@ -5,6 +5,7 @@ import dataclasses
 import importlib.util
 import json
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -335,21 +336,43 @@ def test_a_file_that_cannot_be_written_is_an_error(fake, command, tmp_path, caps
     assert "a.png" in capsys.readouterr().err
 
 
-def test_an_interrupt_ends_the_command_and_its_calls(fake, command, tmp_path, monkeypatch):
-    left = threading.Event()
+@pytest.mark.parametrize("count", ["1", "20"])
+def test_ctrl_c_ends_the_command_with_one_line(fake, tmp_path, count):
+    asked, left = threading.Event(), threading.Event()
 
     def dawdle(context):
         context.add_callback(left.set)
-        left.wait(10)
-
-    def interrupted(*_):
-        raise KeyboardInterrupt
+        asked.set()
+        left.wait(60)
 
     fake.behave = dawdle
-    monkeypatch.setattr(command, "zip", interrupted, raising=False)
-    started = time.monotonic()
-    assert command.main(["--url", fake.url, "-o", str(tmp_path / "a.png")]) == 130
-    assert time.monotonic() - started < 5
+    arguments = ["--url", fake.url, "--count", count, "-o", "a.png"]
+    with subprocess.Popen(
+        [sys.executable, str(COMMAND), *arguments], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert asked.wait(30)
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=30)[1] == "interrupted\n"
+    assert process.returncode == 130
+    assert left.wait(10)
+    assert not list(tmp_path.iterdir())
+
+
+def test_ctrl_c_while_the_command_starts_leaves_no_traceback(fake, tmp_path):
+    """It takes most of a second, with the modules that it imports."""
+    command = [sys.executable, "-X", "importtime", str(COMMAND), "--url", fake.url]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+        for line in process.stderr:
+            if line.endswith("| triptych.interrupts\n"):
+                break
+        for line in process.stderr:
+            if "numpy" in line:
+                process.send_signal(signal.SIGINT)
+                break
+        rest = process.stderr.read()
+    assert process.returncode == 130
+    assert "interrupted\n" in rest
+    assert "Traceback" not in rest
 
 
 def test_help_is_shown_from_any_folder(tmp_path):

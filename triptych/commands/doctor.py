@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from triptych.ipc import shared_memory
-from triptych.server import Unfit, embedded, installed, preflight, python
+from triptych.server import Unfit, embedded, installed, places, preflight, python
 
 EXAMPLES = """\
 example:
@@ -71,8 +71,8 @@ def examine(repository: str, host: str) -> list[Finding]:
         findings.append(Finding(OK, "networks run by", "FastDeploy's own backend"))
     else:
         findings += [_onnxruntime(), *_providers()]
-    findings += [_gpu(), _cores(), _shared_memory()]
-    findings += [_repository(repository), *_ports(host)]
+    findings += [_gpu(), _cores(), _shared_memory(), _temporary_folder()]
+    findings += [_repository(repository, server.subject), *_ports(host)]
     findings += [_package("tritonclient", "client"), _package("fastapi", "gateway")]
     return findings
 
@@ -176,9 +176,20 @@ def _shared_memory() -> Finding:
     return Finding(OK, "/dev/shm", free)
 
 
-def _repository(repository: str) -> Finding:
+def _temporary_folder() -> Finding:
     try:
-        preflight.check_repository([f"--model-repository={repository}"])
+        return Finding(OK, "temporary files", f"in {places.temporary_folder()}")
+    except Unfit as reason:
+        what, _, fix = str(reason).partition(": ")
+        return Finding(MISSING, "temporary files", what, fix)
+
+
+def _repository(repository: str, server: str) -> Finding:
+    named = [f"--model-repository={repository}"]
+    try:
+        preflight.check_repository(named)
+        if server == "fastdeployserver":
+            places.check_repositories(named)
     except Unfit as reason:
         fix = "run it from a checkout, or export one: python scripts/export_stages.py"
         return Finding(MISSING, "models", str(reason), fix)

@@ -21,8 +21,8 @@ example:
       -d '{"prompt": "a red circle on a blue background", "size": "256x256"}'
 
 exit codes:
-  0 ended by SIGTERM, 1 the address cannot be listened on, 2 an argument or a package is missing or
-  wrong, 130 interrupted
+  0 ended by SIGTERM or Ctrl-C, 1 the address cannot be listened on, 2 an argument or a package is
+  missing or wrong
 """
 
 
@@ -114,9 +114,15 @@ def run(options: argparse.Namespace) -> int:
     port = listening.getsockname()[1]
     print(f"triptych gateway: http://{options.host}:{port}/", flush=True)
     config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=30)
-    # The server handles the signal and, when it has ended, sends it again.
-    signal.signal(signal.SIGTERM, lambda *_: None)
-    uvicorn.Server(config).run(sockets=[listening])
+    server = uvicorn.Server(config)
+
+    def end(*_: object) -> None:
+        server.should_exit = True
+
+    # The server has handlers of its own while it runs; at its end it sends itself what came.
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signum, end)
+    server.run(sockets=[listening])
     return 0
 
 

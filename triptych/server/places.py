@@ -35,11 +35,13 @@ def temporary_folder() -> Path:
     try:
         usual = tempfile.gettempdir()
     except FileNotFoundError as error:
-        raise Unfit(f"no temporary folder: {error.strerror}; set TMPDIR") from None
+        raise Unfit(f"no temporary folder: {error.strerror}: set TMPDIR to one") from None
     for folder in (usual, "/tmp", "/var/tmp"):
         if is_plain(folder) and len(folder) <= _LONGEST and os.access(folder, os.W_OK | os.X_OK):
             return Path(folder)
-    raise Unfit(f"TMPDIR={usual}: allowed: ASCII letters without blanks, {_LONGEST} at most")
+    raise Unfit(
+        f"TMPDIR={usual}: allowed: a path of at most {_LONGEST} ASCII characters, without blanks"
+    )
 
 
 def plain(path: Path, link: Path) -> Path:
@@ -67,4 +69,4 @@ def check_repositories(arguments: list[str]) -> None:
     for flag in REPOSITORIES:
         for repository in flags.values(arguments, flag):
             if not is_plain(repository):
-                raise Unfit(f"{flag}={repository}: allowed: a path of ASCII letters without blanks")
+                raise Unfit(f"{flag}={repository}: allowed: a path in ASCII, without blanks")

@@ -30,7 +30,7 @@ def check_repository(arguments: list[str]) -> None:
         for model in models:
             if not places.is_plain(model):
                 raise Unfit(
-                    f"{repository}: model {model!r}: allowed: a name of ASCII letters, no blanks"
+                    f"{repository}: model {model!r}: allowed: a name in ASCII, without blanks"
                 )
 
 

@@ -35,7 +35,11 @@ class RunningServer:
 
     def __enter__(self) -> RunningServer:
         self.start()
-        self.wait_ready()
+        try:
+            self.wait_ready()
+        except BaseException:
+            self.stop()
+            raise
         return self
 
     def __exit__(

@@ -21,9 +21,11 @@ _HELD = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 @dataclass(frozen=True)
 class Ended:
-    """How a run of the server ended: its exit code, 128 + N if signal N killed it.
+    """How a run of the server ended.
 
-    `fault`: nobody asked it to end, neither a signal nor the server itself.
+    `code`: its exit code, 128 + N if signal N killed it unasked, 0 if it was killed because a
+    signal to the launcher said so. `fault`: it died, and neither a signal nor the server itself
+    had meant it to end.
     """
 
     code: int
@@ -85,7 +87,9 @@ class Supervisor:
         _kill_group(process.pid)
         code = process.wait()
         _end_group(process.pid)
-        return Ended(128 - code if code < 0 else code, not self._signals and (lost or code < 0))
+        if self._signals:
+            return Ended(max(code, 0))
+        return Ended(128 - code if code < 0 else code, lost or code < 0)
 
     def pause(self, seconds: float) -> bool:
         """Wait; whether the server shall go on after that, and no signal has come."""

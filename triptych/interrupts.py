@@ -1,0 +1,54 @@
+"""Ctrl-C in a command: one line, no traceback, whenever it comes."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+
+INTERRUPTED = 130
+"""The exit code of a command that Ctrl-C ended, as shells have it: 128 + SIGINT."""
+
+
+def end_at_once(*signals: int, code: int = INTERRUPTED, line: bytes = b"interrupted\n") -> None:
+    """From here on SIGINT, or each of `signals`, ends this process with `code` where it stands.
+
+    For as long as there is nothing to tidy up, for example while a command's modules are imported.
+    """
+
+    def leave(*_: object) -> None:
+        os.write(2, line)
+        os._exit(code)
+
+    for signum in signals or (signal.SIGINT,):
+        signal.signal(signum, leave)
+
+
+def run(work: Callable[[], int], code: int = INTERRUPTED) -> int:
+    """What `work` returns; `code`, after one line, if Ctrl-C ended it.
+
+    `work` gets a KeyboardInterrupt, and a second one if it takes long to tidy up. A third Ctrl-C
+    ends the process where it stands.
+    """
+    interrupts = 0
+
+    def interrupt(*_: object) -> None:
+        nonlocal interrupts
+        interrupts += 1
+        if interrupts == 2:
+            end_at_once(code=code)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        result = work()
+    except BaseException:  # or what came of the interrupt: a call on a closed connection
+        if not interrupts:
+            raise
+    else:
+        if not interrupts:
+            signal.signal(signal.SIGINT, before)
+            return result
+    end_at_once(code=code, line=b"")
+    os.write(2, b"interrupted\n")
+    return code

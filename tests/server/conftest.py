@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.server.again import pytest_runtest_protocol, pytest_terminal_summary  # noqa: F401
 from tests.server.calls import Calls
 from triptych.server.running import RunningServer
 
@@ -26,6 +27,13 @@ def server(repository, tmp_path_factory, request):
     with RunningServer(repository, log) as running:
         request.config.stash[_LOG] = log
         yield running
+
+
+@pytest.fixture(autouse=True)
+def whole(request):
+    """The server is there again if it died in the test before."""
+    if "server" in request.fixturenames:
+        request.getfixturevalue("server").wait_ready()
 
 
 @pytest.fixture

@@ -5,7 +5,8 @@
 #
 # MODEL is a name or a folder, Stable Diffusion 1.5 if it is left out. In FastDeploy's container the
 # export goes through Paddle and writes native files; elsewhere through PyTorch, unless
-# `--framework paddle` is among the options.
+# `--framework paddle` is among the options. The packages go into .venv-export or .venv-paddle; where
+# no environment can be made, those for PyTorch go into the system's Python.
 set -euo pipefail
 root=$(cd "$(dirname "$0")" && pwd)
 
@@ -32,13 +33,15 @@ fi
 
 if in_fastdeploy; then
     install python3 -r "$root/requirements/fastdeploy.txt"
+    # ppdiffusers' own store has the model by its first name.
     python3 "$root/scripts/export_stages.py" "${model:-runwayml/stable-diffusion-v1-5}" \
         --framework paddle "$@"
 else
     make --no-print-directory -C "$root" setup
-    [ -x "$root/.venv-export/bin/python" ] || "$root/.venv/bin/python" -m venv "$root/.venv-export"
-    install "$root/.venv-export/bin/python" -e "$root[export]"
-    "$root/.venv-export/bin/python" "$root/scripts/export_stages.py" \
+    python=$root/.venv-export/bin/python
+    "$root/scripts/environment.sh" "$root/.venv/bin/python" "$root/.venv-export" || python=python3
+    install "$python" -e "$root[export]"
+    "$python" "$root/scripts/export_stages.py" \
         "${model:-stable-diffusion-v1-5/stable-diffusion-v1-5}" "$@"
 fi
 echo "Ready: fastdeployserver --model-repository=model_repository (or, without FastDeploy, make serve)"

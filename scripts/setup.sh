@@ -18,9 +18,12 @@ fit_python() {
     return 1
 }
 
-if ! .venv/bin/python -m triptych.server.python 2>/dev/null; then
+trap 'echo "make setup: interrupted" >&2; exit 130' INT
+# One that was left half made has no pip yet.
+if ! { .venv/bin/python -m triptych.server.python && .venv/bin/python -c "import pip"; } 2> /dev/null; then
+    rm -rf .venv
     python=$(fit_python)
-    "$python" -m venv --clear .venv
+    scripts/environment.sh "$python" .venv
 fi
 .venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/lock.txt
 .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-import venv
 from pathlib import Path
 
 from triptych_export.errors import ExportError
@@ -35,7 +34,8 @@ def python() -> Path:
         )
     print(f"making {FOLDER} (about 2.1 GB, some minutes)", file=sys.stderr)
     shutil.rmtree(FOLDER, ignore_errors=True)
-    venv.create(FOLDER, with_pip=True)
+    if subprocess.run([CHECKOUT / "scripts" / "environment.sh", sys.executable, FOLDER]).returncode:
+        raise ExportError(f"{FOLDER.name} cannot be made")
     install = [interpreter, "-m", "pip", "install", "--quiet", "--requirement", REQUIREMENTS]
     if subprocess.run(install).returncode != 0:
         raise ExportError(

@@ -1,7 +1,9 @@
 """env_bash.sh with stand-ins for the programs that it calls."""
 
+import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,8 @@ def checkout(tmp_path):
     folder = tmp_path / "checkout"
     folder.mkdir()
     shutil.copy(ROOT / "env_bash.sh", folder)
+    (folder / "scripts").mkdir()
+    shutil.copy(ROOT / "scripts" / "environment.sh", folder / "scripts")
     (tmp_path / "bin").mkdir()
     for name in ("python3", "make"):
         write(tmp_path / "bin" / name, STAND_IN)
@@ -67,10 +71,49 @@ def test_on_a_bare_machine_it_exports_through_pytorch(checkout):
     assert done.returncode == 0, done.stderr
     assert calls.splitlines() == [
         "make --no-print-directory -C . setup",
+        "python -c import pip",
         "python -m pip install --quiet --disable-pip-version-check -e .[export]",
         "python scripts/export_stages.py stable-diffusion-v1-5/stable-diffusion-v1-5",
     ]
     assert done.stdout.startswith("Ready: ")
+
+
+def test_where_no_environment_can_be_made_the_systems_python_exports(checkout):
+    shutil.rmtree(checkout / ".venv-export")
+    done, calls = run(checkout, "my model", failing="venv")
+    assert done.returncode == 0, done.stderr
+    assert "has neither venv nor virtualenv" in done.stderr
+    assert calls.splitlines()[-2:] == [
+        "python3 -m pip install --quiet --disable-pip-version-check -e .[export]",
+        "python3 scripts/export_stages.py my model",
+    ]
+
+
+PYTHON_WITHOUT_VENV = """#!/bin/bash
+[[ "$*" == *_base_executable* ]] && exec echo "$0"
+[[ "$*" == "-m venv "* ]] && mkdir -p "$4/bin" && echo "ensurepip is not available" && exit 1
+echo "$*" >> "$CALLS"
+mkdir -p "${@: -1}/bin" && ln -s "$REAL" "${@: -1}/bin/python"
+"""
+
+
+def test_an_environment_is_made_by_virtualenv_where_there_is_no_venv(tmp_path):
+    write(tmp_path / "python", PYTHON_WITHOUT_VENV)
+    env = {**os.environ, "CALLS": str(tmp_path / "calls"), "REAL": sys.executable}
+    command = [ROOT / "scripts" / "environment.sh", tmp_path / "python", tmp_path / "made"]
+    for _ in range(2):  # the second time it is there
+        made = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+        assert (made.returncode, made.stdout, made.stderr) == (0, "", "")
+    made = f"-m virtualenv --quiet --clear {tmp_path / 'made'}\n"
+    assert (tmp_path / "calls").read_text() == made
+
+
+def test_an_environment_that_was_left_half_made_is_made_again(tmp_path):
+    folder = tmp_path / "made"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+    command = [ROOT / "scripts" / "environment.sh", sys.executable, folder]
+    subprocess.run(command, check=True)
+    subprocess.run([folder / "bin" / "python", "-m", "pip", "--version"], check=True)
 
 
 @pytest.mark.parametrize("failing", ["pip install", "export_stages.py", "setup"])
@@ -85,6 +128,10 @@ def test_a_failure_ends_it(checkout, failing):
 
 def test_its_script_and_requirements_are_there():
     text = (ROOT / "env_bash.sh").read_text()
-    for name in ("scripts/export_stages.py", "requirements/fastdeploy.txt"):
+    for name in (
+        "scripts/export_stages.py",
+        "scripts/environment.sh",
+        "requirements/fastdeploy.txt",
+    ):
         assert f"$root/{name}" in text
         assert (ROOT / name).is_file()

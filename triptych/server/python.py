@@ -19,14 +19,14 @@ LOCKED = ((3, 11), (3, 12))
 
 
 def name() -> str:
-    """Its version as libraries have it in their names, "3.11"."""
+    """This Python's version as it stands in the names of libraries: "3.11"."""
     return f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
 def shared_library() -> Path | None:
-    """This Python's shared library, None if the system's loader finds it by itself; else Unfit.
+    """The path of this Python's shared library, None if the system's loader knows where it is.
 
-    The processes of Triton's Python models are linked to it.
+    The processes of Triton's Python models are linked to it. Raises Unfit if there is none.
     """
     library = f"libpython{name()}.so.1.0"
     config = sysconfig.get_config_vars("LIBDIR", "MULTIARCH", "LIBPL")
@@ -51,8 +51,9 @@ def check() -> None:
     if kind != "glibc" or tuple(map(int, version.split("."))) < GLIBC:
         needed = ".".join(map(str, GLIBC))
         raise Unfit(f"{kind or 'no glibc'} {version}: Triton needs glibc {needed} (Ubuntu 22.04)")
-    if util.find_spec("venv") is None or util.find_spec("ensurepip") is None:
-        raise Unfit(f"Python {name()} makes no environments: apt-get install python{name()}-venv")
+    if not (util.find_spec("ensurepip") or util.find_spec("virtualenv")):
+        fix = f"apt-get install python{name()}-venv, or pip install virtualenv"
+        raise Unfit(f"Python {name()} makes no environments: {fix}")
     shared_library()
 
 

@@ -16,11 +16,16 @@ from triptych import interrupts
 if __name__ == "__main__":
     interrupts.end_at_once()  # while the rest is imported
 
-from tqdm import tqdm
+try:
+    from tqdm import tqdm
 
-from triptych.client import Client, ClientError, NotReady, Picture
-from triptych.commands.settings import add_settings, given
-from triptych.settings import OUTPUT_FORMATS
+    from triptych.client import Client, ClientError, NotReady, Picture
+    from triptych.commands.settings import add_settings, given
+    from triptych.settings import OUTPUT_FORMATS
+except ModuleNotFoundError as error:
+    sys.exit(
+        f"{error}: use .venv/bin/python, which `make setup` makes, or pip install tqdm '.[client]'"
+    )
 
 PROMPT = "a yellow sun over green hills at sunset"
 FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}

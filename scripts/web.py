@@ -5,11 +5,7 @@ Takes the arguments of `triptych gateway`, and adds the server's address.
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
-import threading
-import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -19,6 +15,10 @@ from triptych import interrupts
 if __name__ == "__main__":
     interrupts.end_at_once(code=0)  # while the rest is imported
 
+import os
+import signal
+import threading
+import time
 import urllib.request
 import webbrowser
 

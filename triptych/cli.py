@@ -18,17 +18,21 @@ COMMANDS = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command; its exit code: 2 for arguments that make no sense, 130 after Ctrl-C."""
+    """Run the command; its exit code, 2 for arguments that make no sense.
+
+    Without `arguments` it is the command that was typed: Ctrl-C ends the process with 130, whenever
+    it comes. With `arguments`, KeyboardInterrupt passes.
+    """
+    typed = arguments is None
+    if typed:
+        arguments = sys.argv[1:]
+        interrupts.end_at_once()  # while the command's modules are imported
     parser = argparse.ArgumentParser(prog="triptych", description=__doc__)
     parser.add_argument("--version", action="version", version=triptych.__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    asked = arguments
-    if asked is None:
-        asked = sys.argv[1:]
-        interrupts.end_at_once()  # while the command's modules are imported
     for name, what in COMMANDS.items():
         # Each has packages of its own, which only who asks for it must have.
-        if name in asked[:1]:
+        if name in arguments[:1]:
             module = importlib.import_module(f"triptych.commands.{name}")
             command = commands.add_parser(
                 name,
@@ -41,8 +45,8 @@ def main(arguments: list[str] | None = None) -> int:
             command.set_defaults(run=module.run)
         else:
             commands.add_parser(name, help=what)
-    options = parser.parse_args(asked)
-    return interrupts.run(lambda: options.run(options))
+    options = parser.parse_args(arguments)
+    return interrupts.run(lambda: options.run(options)) if typed else options.run(options)
 
 
 if __name__ == "__main__":

@@ -85,8 +85,8 @@ def check_url(url: str) -> None:
 class Picture:
     """A picture from the server.
 
-    `file`: the image file's bytes. `settings`: what it was made with, the seed included, as the
-    file tells. `seconds`: from request to answer.
+    `file`: the image file's bytes. `settings`: what it was made with, the seed included,
+    read from the file. `seconds`: from request to answer.
     """
 
     file: bytes
@@ -133,8 +133,8 @@ class Client:
         """The picture of a prompt.
 
         `settings`: any of `triptych.settings.PICTURE_KEYS` by name; the server's defaults for
-        those not given. `timeout` in seconds, after which the server ends its work too; none waits
-        for ever. Raises a ClientError.
+        those not given. `timeout` in seconds, after which the server ends its work too; with
+        None it takes as long as it takes. Raises a ClientError.
         """
         started = time.monotonic()
         asked = _request(prompt, timeout, settings)
@@ -151,9 +151,11 @@ class Client:
         preview_every: int | None = None,
         **settings: Any,
     ) -> PictureStream:
-        """As `generate`, with progress: iterate over it for each Step, and last the Picture.
+        """The picture of a prompt while it is made, with the arguments of `generate`.
 
-        A preview comes every `preview_every` steps, none with 0, the server's default with None.
+        Iterate over the result: it gives a Step after each call of the UNet and the Picture at the
+        end. A Step has a preview every `preview_every` calls; never with 0, as often as the server
+        is set to with None.
         """
         stream = self._streams.start(_request(prompt, timeout, settings), preview_every, timeout)
         return PictureStream(self, stream, timeout)
@@ -208,15 +210,15 @@ class Client:
             raise NotReady(f"{self._url} is not ready: {model} is not loaded")
 
     def defaults(self) -> Settings:
-        """What a request gets that names nothing but its prompt, out of the tokenizer stage."""
+        """The settings of a request that gives nothing but a prompt, as the server has them."""
         return Settings.from_json(self.ask("tokenizer", 30, INPUT_0=_text(b"x"))["settings"].item())
 
     def ask(
         self, model: str, timeout: float | None = None, **tensors: np.ndarray
     ) -> dict[str, np.ndarray]:
-        """All outputs of one of the server's models, a stage for instance; a ClientError else.
+        """The outputs, by name, of one of the server's models, for instance of a stage.
 
-        `tensors`: its inputs by name, the batch's axis first.
+        `tensors`: its inputs by name, each with the batch as its first axis. Raises a ClientError.
         """
         started, inputs = time.monotonic(), []
         for name, array in tensors.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Callable
 
 INTERRUPTED = 130
@@ -25,7 +26,7 @@ def end_at_once(*signals: int, code: int = INTERRUPTED, line: bytes = b"interrup
 
 
 def run(work: Callable[[], int], code: int = INTERRUPTED) -> int:
-    """What `work` returns; `code`, after one line, if Ctrl-C ended it.
+    """What `work` returns. If Ctrl-C ends it, one line, and the end of this process with `code`.
 
     `work` gets a KeyboardInterrupt, and a second one if it takes long to tidy up. A third Ctrl-C
     ends the process where it stands.
@@ -50,5 +51,7 @@ def run(work: Callable[[], int], code: int = INTERRUPTED) -> int:
             signal.signal(signal.SIGINT, before)
             return result
     end_at_once(code=code, line=b"")
+    sys.stdout.flush()
     os.write(2, b"interrupted\n")
-    return code
+    # Not by sys.exit, which waits for threads, and at whose end a Ctrl-C kills.
+    os._exit(code)

@@ -21,14 +21,22 @@ import sys
 
 from triptych import interrupts
 
+_STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the server until it ends; its exit code, 2 if it cannot start here."""
-    if arguments is None:
-        arguments = sys.argv[1:]
-        # Until there is a server to end. Importing the rest takes most of that time.
-        stops = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-        interrupts.end_at_once(*stops, code=0, line=b"")
+    if arguments is not None:
+        return _run(arguments)
+    # Until there is a server to end. Importing the rest takes most of that time.
+    interrupts.end_at_once(*_STOPS, code=0, line=b"")
+    code = _run(sys.argv[1:])
+    for signum in _STOPS:
+        signal.signal(signum, signal.SIG_IGN)  # there is none any more, and this is its code
+    return code
+
+
+def _run(arguments: list[str]) -> int:
     if "--help" in arguments or "-h" in arguments:
         print(__doc__)
         return 0

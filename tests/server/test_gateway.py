@@ -140,7 +140,8 @@ def test_the_models_own_settings(web, repository):
     assert usual["scheduler"] in usual["schedulers"]
 
 
-def test_the_command(server, tmp_path):
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_the_command(server, tmp_path, signum):
     key = tmp_path / "key"
     key.write_text("sesame\n")
     options = ["--url", server.grpc, "--port", "0", "--api-key-file", str(key)]
@@ -150,7 +151,7 @@ def test_the_command(server, tmp_path):
         assert httpx.get(f"{url}v1/models").status_code == 401
         given = {"Authorization": "Bearer sesame"}
         assert httpx.get(f"{url}v1/models", headers=given).status_code == 200
-        command.send_signal(signal.SIGTERM)
+        command.send_signal(signum)
         assert command.wait(20) == 0
 
 
@@ -161,6 +162,11 @@ def test_the_command_says_why_it_cannot_start(tmp_path):
             (["--port", str(port)], 1, f"cannot listen on 127.0.0.1:{port}: "),
             (["--api-key-file", str(tmp_path / "none")], 2, "No such file"),
             (["--api-key-file", "/dev/null"], 2, "/dev/null is empty"),
+            (
+                ["--url", "http://localhost:8001"],
+                2,
+                "url: got 'http://localhost:8001'; allowed: host",
+            ),
         ):
             run = subprocess.run([*COMMAND, *options], capture_output=True, text=True, timeout=60)
             assert run.returncode == code

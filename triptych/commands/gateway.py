@@ -6,12 +6,14 @@ In front of a running server, whose gRPC is at --url. The page is at /, what the
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import re
 import signal
 import socket
 import sys
 from pathlib import Path
+from typing import Any
 
 KEY = "TRIPTYCH_API_KEY"
 EXAMPLES = """\
@@ -114,7 +116,14 @@ def run(options: argparse.Namespace) -> int:
     port = listening.getsockname()[1]
     print(f"triptych gateway: http://{options.host}:{port}/", flush=True)
     config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=30)
-    server = uvicorn.Server(config)
+
+    class Server(uvicorn.Server):
+        def handle_exit(self, *signal: Any) -> None:
+            if self.should_exit:  # the second ends it at once; what that breaks off is no error
+                logging.disable()
+            super().handle_exit(*signal)
+
+    server = Server(config)
 
     def end(*_: object) -> None:
         server.should_exit = True

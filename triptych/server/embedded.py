@@ -1,7 +1,7 @@
 """The Triton in the PyPI package nvidia-pytriton, run with this Python and its packages.
 
-The package is only read: what the server needs in another order is linked together in a folder
-of the run's own.
+Nothing is written into the package. The layout of folders that the server needs is put together,
+from links, in the run's own folder.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ def environment(triton: Path, links: Path) -> dict[str, str]:
 
     `links`: a folder for links to libraries whose paths cannot be named to the system's loader.
 
-    The models' processes find them, as any Python does, from the first python3 on PATH; they do
-    not read PYTHONPATH.
+    The models' processes find these packages by the first python3 on PATH, as any Python does;
+    they do not read PYTHONPATH.
 
     Raises Unfit if this Python has no shared library, which the models' processes are linked to.
     """

@@ -1,4 +1,4 @@
-"""Triton's command line, of which only what matters here is known: the rest passes through."""
+"""Reading and changing Triton's command line. Flags that are unknown here are left as they are."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from triptych.server import Unfit
 
 
 def values(arguments: list[str], flag: str) -> list[str]:
-    """What `--flag=value` or `--flag value` gives in `arguments`, in order."""
+    """The values that `arguments` give `flag`, as `--flag=value` or `--flag value`, in order."""
     found = []
     for position, argument in enumerate(arguments):
         if argument.startswith(flag + "="):
@@ -25,7 +25,7 @@ def value(arguments: list[str], flag: str, default: str | None = None) -> str | 
 
 
 def boolean(arguments: list[str], flag: str, default: bool) -> bool:
-    """The last value of `flag`, true or false in one of Triton's spellings; else Unfit."""
+    """The last value of `flag`, in one of Triton's spellings. Raises Unfit for any other."""
     text = value(arguments, flag, str(default)).lower()
     if text not in ("true", "false", "1", "0"):
         raise Unfit(f"{flag}={text}: allowed: true, false")
@@ -33,7 +33,7 @@ def boolean(arguments: list[str], flag: str, default: bool) -> bool:
 
 
 def without(arguments: list[str], flag: str) -> list[str]:
-    """`arguments` less every `--flag=value` and `--flag value`."""
+    """`arguments` without `flag` and its values."""
     kept = []
     skip = False
     for argument in arguments:
@@ -58,7 +58,10 @@ def each(arguments: list[str], flag: str, change: Callable[[str], str]) -> list[
 
 
 def with_defaults(arguments: list[str], **defaults: str) -> list[str]:
-    """`arguments` and, for each of `defaults` that is not among them, `--its-name=value`."""
+    """`arguments` with those of `defaults` added that they do not give.
+
+    http_port="1" stands for --http-port=1.
+    """
     added = []
     for name, default in defaults.items():
         flag = "--" + name.replace("_", "-")

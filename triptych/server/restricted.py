@@ -1,4 +1,4 @@
-"""Triton's APIs for whoever runs the server, closed to those who only want pictures."""
+"""A secret for those of Triton's APIs that are for the server's operator and not for clients."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ FLAGS = ("--http-restricted-api", "--grpc-restricted-protocol")
 
 
 def with_restrictions(arguments: list[str], known: Sequence[str]) -> list[str]:
-    """`arguments` and those of `FLAGS` that this Triton has, `known`, to close the APIs.
+    """`arguments` with the flags that make `APIS` ask for the secret.
 
-    One that is among `arguments` already stays as it is.
+    `known`: those of `FLAGS` that this Triton has. A flag that `arguments` give stays as it is.
     """
     secret = os.environ.get(VARIABLE) or secrets.token_hex(32)
     missing = [flag for flag in known if not flags.values(arguments, flag)]

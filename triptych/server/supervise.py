@@ -92,14 +92,17 @@ class Supervisor:
         return Ended(128 - code if code < 0 else code, lost or code < 0)
 
     def pause(self, seconds: float) -> bool:
-        """Wait; whether the server shall go on after that, and no signal has come."""
+        """Wait for `seconds`, or until a signal comes; False if one has come, now or earlier."""
         end = time.monotonic() + seconds
         while not self._signals and time.monotonic() < end:
             time.sleep(0.05)
         return not self._signals
 
     def _watch(self, process: subprocess.Popen, stages: Stages) -> bool:
-        """Return when the server has ended, or can only be killed: whether that is so."""
+        """Wait until the server has ended, or can only be killed as a model's process died.
+
+        Returns whether the latter is so.
+        """
         models = ModelProcesses(process.pid)
         while not _ended(process, self.LOOK):
             if self._signals:

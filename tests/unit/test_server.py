@@ -187,3 +187,34 @@ def test_what_cannot_be_removed_is_left_and_all_else_removed(monkeypatch, tmp_pa
         (tmp_path / name).touch()
     shared_memory.remove("triptych_a_")
     assert {path.name for path in tmp_path.iterdir()} == {"triptych_a_folder", "triptych_b_1"}
+
+
+SERVER = """#!/bin/sh
+echo "a wrapper, $$"
+case "$*" in
+    *--no-such*) echo "$0: unrecognized option '--no-such=1'" >&2;;
+    *--log-verbose=much*) printf 'Bad option: "--log-verbose".\\n Got much\\n' >&2;;
+esac
+printf 'Usage: [options]\\n  --help\\n' >&2
+exit 1
+"""
+
+
+@pytest.mark.parametrize(
+    ("flag", "says"),
+    [
+        ("--no-such=1", "unrecognized option '--no-such=1'"),
+        ("--log-verbose=much", 'Bad option: "--log-verbose". Got much'),
+        ("--log-verbose=1", None),
+    ],
+)
+def test_a_flag_that_the_server_refuses_is_told_in_its_words(tmp_path, flag, says):
+    server = tmp_path / "tritonserver"
+    server.write_text(SERVER)
+    server.chmod(0o755)
+    if says is None:
+        installed.check_flags([str(server), flag], dict(os.environ))
+        return
+    with pytest.raises(Unfit) as caught:
+        installed.check_flags([str(server), flag], dict(os.environ))
+    assert str(caught.value).endswith(says) and "\n" not in str(caught.value)

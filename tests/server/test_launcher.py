@@ -200,6 +200,8 @@ def test_fastdeploys_own_server_comes_first(small_repository, tmp_path):
     run = fastdeployserver(f"--model-repository={small_repository}", "--log-verbose", "1", env=env)
     assert run.returncode == 7
     assert run.stdout.startswith(f"--model-repository={small_repository} --log-verbose 1")
+    odd = tmp_path / "my repo"
+    odd.symlink_to(small_repository)
     everywhere = fastdeployserver(
         f"--model-repository={small_repository}", "--host=0.0.0.0", env=env
     )
@@ -208,6 +210,7 @@ def test_fastdeploys_own_server_comes_first(small_repository, tmp_path):
     for given, says in (
         ("--host=127.0.0.1", "--host=127.0.0.1: FastDeploy's server listens on every address"),
         ("--grpc-port=8000", "--http-port and --grpc-port are both 8000"),
+        (f"--model-repository={odd}", f"{odd}: allowed: a path in ASCII, without blanks"),
     ):
         run = fastdeployserver(f"--model-repository={small_repository}", given, env=env)
         assert says in one_line(run)

@@ -60,7 +60,7 @@ def link_backends(triton: Path, ours: Path, target: Path) -> None:
 def environment(triton: Path, links: Path) -> dict[str, str]:
     """The environment in which that Triton and its Python models use this Python's packages.
 
-    `links`: a folder for links to libraries whose paths cannot be named to the system's loader.
+    `links`: a folder for links to what is at paths that are not plain.
 
     The models' processes find these packages by the first python3 on PATH, as any Python does;
     they do not read PYTHONPATH.
@@ -76,7 +76,8 @@ def environment(triton: Path, links: Path) -> dict[str, str]:
     if env.get("LD_LIBRARY_PATH"):
         folders.append(env["LD_LIBRARY_PATH"])
     env["LD_LIBRARY_PATH"] = os.pathsep.join(folders)
-    env["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), env.get("PATH", os.defpath)))
+    python_folder = places.plain(Path(sys.executable).parents[1], links / "python")
+    env["PATH"] = os.pathsep.join((str(python_folder / "bin"), env.get("PATH", os.defpath)))
     env["PYTHONDONTWRITEBYTECODE"] = "1"
     return env
 

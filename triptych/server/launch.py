@@ -38,7 +38,7 @@ def run(arguments: list[str]) -> int:
             )
         preflight.check_ports_differ(arguments)
         places.check_repositories(arguments)
-        os.environ["PYTHONUTF8"] = "1"
+        os.environ["PYTHONUTF8"] = "1"  # heeded by this Triton's Python, not by later ones'
         os.execv(fastdeploy, [str(fastdeploy), *arguments])
     if not any(BACKENDS.glob("*/model.py")):
         raise Unfit(f"no backends at {BACKENDS}: run from a checkout, or pip install -e it")
@@ -71,7 +71,6 @@ def _run_once(
             command, env = _embedded(arguments, host, restrict, run)
         installed.check_flags(command, env)
         stages = Stages(run.folder / "activity")
-        env["PYTHONUTF8"] = "1"  # for stages whose files have any letters in their paths
         env[VARIABLE] = str(stages.folder)
         env[shared_memory.PREFIX_VARIABLE] = run.prefix
         return supervisor.run(command, env, run.lock, stages), stages.worked

@@ -1,7 +1,8 @@
 """Paths that Triton and its Python models can work with, in place of those that they cannot.
 
 Triton puts a model's path, as it is, into a shell's command line that starts the model's process: a
-blank or a quote in it breaks that line. Letters outside ASCII need Python's UTF-8 mode there.
+blank or a quote in it breaks that line. The Python in that process takes file names for ASCII,
+whatever the locale and PYTHONUTF8 say; a name with other letters cannot be handed to C++ there.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def temporary_folder() -> Path:
 
 def plain(path: Path, link: Path) -> Path:
     """`path` if Triton can take it, else `link`, which is made to lead to it."""
-    if is_plain(str(path)):
+    if is_plain(str(path.absolute())):
         return path
     link.symlink_to(path.absolute())
     return link
@@ -68,5 +69,6 @@ def check_repositories(arguments: list[str]) -> None:
     """Raise Unfit for a repository whose path is not plain, where no link can stand in for it."""
     for flag in REPOSITORIES:
         for repository in flags.values(arguments, flag):
-            if not is_plain(repository):
-                raise Unfit(f"{flag}={repository}: allowed: a path in ASCII, without blanks")
+            path = os.path.abspath(repository)
+            if not is_plain(path):
+                raise Unfit(f"{flag}={path}: allowed: a path in ASCII, without blanks")

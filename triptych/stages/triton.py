@@ -270,6 +270,10 @@ def log(line: str, error: bool = False) -> None:
         logger.log_info(line)
 
 
+# Triton shows the file of the caller and dies of one that is not all ASCII.
+log.__code__ = log.__code__.replace(co_filename="triton.py")
+
+
 _PATH = r"(?<![\w.])/[\w.+-]+(?:/[\w.+-]*)+"
 _SHARED_MEMORY = r"triton_python_backend_shm\w*|triptych_[0-9a-f]{8}\w*"
 _PRIVATE = re.compile(f"{_PATH}|{_SHARED_MEMORY}")

@@ -20,7 +20,7 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "parity")]
 
-from diffusers_reference import CLASSES, trajectory
+from diffusers_reference import ENTRIES, PLAIN, trajectory
 from scheduler_run import DEMO, SD15, SD21
 
 SHAPE, SEED = (2, 3, 4), 7
@@ -30,6 +30,10 @@ PREDICTIONS = ("epsilon", "v_prediction", "sample")
 SPACINGS = ("leading", "trailing", "linspace")
 FLAGS = {
     "ddim": [{"clip_sample_range": 2.0}, {"rescale_betas_zero_snr": True, **DEMO}],
+    "ddpm": [
+        {"variance_type": "fixed_large", "clip_sample": False, "steps_offset": 1},
+        {"rescale_betas_zero_snr": True, **DEMO},
+    ],
     "pndm": [{}, {"set_alpha_to_one": True}],
     "lms": [{"use_karras_sigmas": True}],
     "euler": [
@@ -38,6 +42,9 @@ FLAGS = {
         {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing", **DEMO},
     ],
     "euler_ancestral": [{"steps_offset": 1, "timestep_spacing": "leading"}],
+    "heun": [{"clip_sample": True, "clip_sample_range": 2.0}],
+    "dpm2": [],
+    "dpm2_ancestral": [],
     "dpmpp_2m": [
         {"solver_order": 1},
         {"solver_order": 3},
@@ -46,6 +53,18 @@ FLAGS = {
         {"beta_schedule": "squaredcos_cap_v2", "lambda_min_clipped": -5.1},
     ],
     "dpmpp_2m_karras": [{"beta_schedule": "squaredcos_cap_v2"}],
+    "dpmpp_2m_sde": [
+        {"solver_order": 3},
+        {"solver_type": "heun", "rescale_betas_zero_snr": True, "timestep_spacing": "trailing"},
+        {"final_sigmas_type": "sigma_min", "lower_order_final": False},
+    ],
+    "dpmpp_2s": [
+        {"solver_order": 3},
+        {"solver_order": 3, "solver_type": "heun", "final_sigmas_type": "sigma_min"},
+        {"solver_type": "heun", "lower_order_final": True},
+        {"algorithm_type": "sde-dpmsolver++"},
+    ],
+    "deis": [{"solver_order": 1}, {"solver_order": 3}],
     "unipc": [
         {"solver_order": 1},
         {"solver_order": 3},
@@ -54,13 +73,15 @@ FLAGS = {
         {"use_karras_sigmas": True},
     ],
     "lcm": [{"original_inference_steps": 100}, {"timestep_scaling": 3.0, "clip_sample": True}],
+    "tcd": [{"original_inference_steps": 100}],
 }
+NO_SAMPLE = ("pndm", "euler_ancestral", "dpm2", "dpm2_ancestral")
 
 
 def cases():
-    for name in CLASSES:
+    for name in PLAIN:
         for prediction_type, spacing in itertools.product(PREDICTIONS, SPACINGS):
-            if prediction_type == "sample" and name in ("pndm", "euler_ancestral"):
+            if prediction_type == "sample" and name in NO_SAMPLE:
                 continue
             config = {"prediction_type": prediction_type, "timestep_spacing": spacing}
             yield name, {**config, "skip_prk_steps": True, "clip_sample": False}, 7
@@ -70,6 +91,11 @@ def cases():
             yield name, SD15, steps
         yield name, SD21, 7
         yield name, DEMO, 16
+    for name in [name for name in ENTRIES if name not in PLAIN]:
+        for flags in FLAGS.get(name, []):
+            yield name, flags, 9
+        yield name, SD15, 9
+        yield name, DEMO, 4
 
 
 def main():

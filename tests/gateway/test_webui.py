@@ -75,8 +75,8 @@ def test_a_client_of_the_webui_draws(gateway, triton):
     assert client.get_loras() == client.get_upscalers() == client.get_sd_vae() == []
     assert client.get_embeddings() == {"loaded": {}, "skipped": {}}
     assert client.get_scripts() == {"txt2img": [], "img2img": []}
-    with pytest.raises(RuntimeError, match="Heun"):
-        client.txt2img(prompt="x", sampler_name="Heun")
+    with pytest.raises(RuntimeError, match="Restart"):
+        client.txt2img(prompt="x", sampler_name="Restart")
 
 
 def test_what_is_left_out_is_the_models_own_and_the_seed_is_told(client):
@@ -98,6 +98,11 @@ def test_what_is_left_out_is_the_models_own_and_the_seed_is_told(client):
         ({"sampler_name": "dpmpp_2m", "scheduler": "karras"}, "dpmpp_2m_karras"),
         ({"sampler_name": "DPMSolverMultistepScheduler"}, "dpmpp_2m"),
         ({"sampler_name": "Euler a", "scheduler": "NORMAL"}, "euler_ancestral"),
+        ({"sampler_name": "DPM++ 2M SDE"}, "dpmpp_2m_sde_exponential"),
+        ({"sampler_name": "DPM++ 2M SDE", "scheduler": "Karras"}, "dpmpp_2m_sde_karras"),
+        ({"sampler_name": "DPM2 a"}, "dpm2_ancestral_karras"),
+        ({"sampler_name": "Heun", "scheduler": "Beta"}, "heun_beta"),
+        ({"sampler_name": "euler exponential"}, "euler_exponential"),
         ({"sampler_index": "LMS"}, "lms"),
         ({"sampler_name": "lcm"}, "lcm"),
     ],
@@ -107,7 +112,7 @@ def test_samplers_by_their_names_there(client, triton, asked, sent):
     assert triton.requests[0]["scheduler"] == sent
 
 
-@pytest.mark.parametrize("schedule", ["Exponential", "SGM Uniform", "sgm_uniform", "Simple", "?"])
+@pytest.mark.parametrize("schedule", ["DDIM", "SGM Uniform", "sgm_uniform", "Simple", "?"])
 def test_a_schedule_that_is_not_there_is_said(client, triton, schedule):
     asked = {"prompt": "x", "sampler_name": "Euler", "scheduler": schedule}
     drawn = client.post("/txt2img", json=asked).json()
@@ -122,8 +127,13 @@ def test_every_sampler_that_is_listed_draws(client, triton):
         asked = {"prompt": "x", "sampler_name": sampler["name"]}
         drawn = client.post("/txt2img", json=asked).json()
         named = json.loads(drawn["info"])["sampler_name"]
-        automatic = {"DPM++ 2M": "DPM++ 2M Karras"}.get(sampler["name"], sampler["name"])
-        assert named == automatic
+        automatic = {
+            "DPM++ 2M": "DPM++ 2M Karras",
+            "DPM++ 2M SDE": "DPM++ 2M SDE Exponential",
+            "DPM2": "DPM2 Karras",
+            "DPM2 a": "DPM2 a Karras",
+        }
+        assert named == automatic.get(sampler["name"], sampler["name"])
 
 
 @pytest.mark.parametrize("entry", TABLE, ids=NAMES)
@@ -245,9 +255,11 @@ def test_infotexts_and_png_info_keep_the_settings(client):
 @pytest.mark.parametrize(
     "asked",
     [
-        {"sampler_name": "Heun"},
-        {"sampler_name": "Euler", "scheduler": "Karras"},
+        {"sampler_name": "Restart"},
+        {"sampler_name": "Euler a", "scheduler": "Karras"},
+        {"sampler_name": "DDIM", "scheduler": "Beta"},
         {"scheduler": "Karras"},
+        {"scheduler": "exponential"},
         {"width": 100},
     ],
 )
@@ -310,7 +322,8 @@ def test_what_clients_ask_before_they_draw(client):
     assert client.get("/embeddings").json() == {"loaded": {}, "skipped": {}}
     assert client.get("/scripts").json() == {"txt2img": [], "img2img": []}
     assert client.get("/sd-models").json()[0]["title"] == "sd_ensemble"
-    assert [one["label"] for one in client.get("/schedulers").json()] == ["Automatic", "Karras"]
+    schedules = [one["label"] for one in client.get("/schedulers").json()]
+    assert schedules == ["Automatic", "Karras", "Exponential", "Beta"]
 
 
 def test_more_pictures_than_are_ever_drawn_are_not_too_many_now(client, triton):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 import warnings
 from pathlib import Path
+from unittest import mock
 
 import diffusers
 import numpy as np
@@ -14,17 +16,23 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
 
 from scheduler_run import model_outputs
 
-CLASSES = {
-    "ddim": "DDIMScheduler",
-    "pndm": "PNDMScheduler",
-    "lms": "LMSDiscreteScheduler",
-    "euler": "EulerDiscreteScheduler",
-    "euler_ancestral": "EulerAncestralDiscreteScheduler",
-    "dpmpp_2m": "DPMSolverMultistepScheduler",
-    "dpmpp_2m_karras": "DPMSolverMultistepScheduler",
-    "unipc": "UniPCMultistepScheduler",
-    "lcm": "LCMScheduler",
-}
+from triptych import schedulers
+
+ENTRIES = {entry.name: entry for entry in schedulers.TABLE}
+
+
+PLAIN = [entry.name for entry in schedulers.TABLE if entry.schedule is None]
+"""The names of the schedulers whose sigmas are of their timesteps, if the file does not differ."""
+
+
+def made(name, config):
+    """diffusers' scheduler for one of our names and a `scheduler_config.json`."""
+    entry = ENTRIES[name]
+    kind = getattr(diffusers, entry.diffusers)
+    set_timesteps = kind.set_timesteps
+    # Heun and DPM2 make tables of 1000 steps, which nobody uses, when they are made.
+    with mock.patch.object(kind, "set_timesteps", lambda self, *_: set_timesteps(self, 2)):
+        return kind.from_config(dict(config), **entry.options)
 
 
 def trajectory(name, config, steps, shape, seed):
@@ -33,15 +41,15 @@ def trajectory(name, config, steps, shape, seed):
     torch.set_num_threads(1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        extra = {"use_karras_sigmas": True} if name == "dpmpp_2m_karras" else {}
-        scheduler = getattr(diffusers, CLASSES[name]).from_config(dict(config), **extra)
+        scheduler = made(name, config)
         scheduler.set_timesteps(steps)
         if hasattr(scheduler, "set_begin_index"):
             # Else it fails where Karras sigmas round the first two timesteps to the same one.
             scheduler.set_begin_index(0)
         generator = torch.Generator("cpu").manual_seed(seed)
         sample = torch.randn(shape, generator=generator)[None] * scheduler.init_noise_sigma
-        drawing = {"generator": generator} if name in ("euler_ancestral", "lcm") else {}
+        takes = inspect.signature(scheduler.step).parameters
+        drawing = {"generator": generator} if "generator" in takes else {}
         inputs, latents = [], [sample[0].numpy()]
         outputs = model_outputs(len(scheduler.timesteps), shape)
         for timestep, output in zip(scheduler.timesteps, outputs):

@@ -10,7 +10,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from diffusers_reference import CLASSES, trajectory
+from diffusers_reference import ENTRIES, PLAIN, trajectory
 from scheduler_run import DEMO, SD15, SD21, relative_error, run
 
 from triptych import schedulers
@@ -19,6 +19,7 @@ from triptych.errors import InvalidRequest
 
 SHAPE, SEED = (4, 3, 5), 1234
 STEPS = (1, 2, 7, 20, 50)
+NO_SAMPLE = ("pndm", "euler_ancestral", "dpm2", "dpm2_ancestral")
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
 SPACINGS = ("leading", "trailing", "linspace")
 SCALED = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
@@ -34,11 +35,22 @@ FLAGS = (
     {"use_karras_sigmas": True},
     {**LATENTS, **SCALED, "use_karras_sigmas": True},
     {"use_karras_sigmas": True, "rescale_betas_zero_snr": True},
+    {"use_exponential_sigmas": True},
+    {**LATENTS, **SCALED, "use_exponential_sigmas": True, "steps_offset": 1},
+    {"use_beta_sigmas": True},
+    {**LATENTS, **SCALED, "use_beta_sigmas": True, "rescale_betas_zero_snr": True},
+    {"use_karras_sigmas": True, "use_beta_sigmas": True},
     {"beta_schedule": "squaredcos_cap_v2"},
     {"beta_schedule": "squaredcos_cap_v2", "skip_prk_steps": True, "use_karras_sigmas": True},
 )
 OWN_FLAGS = {
     "ddim": [],
+    "ddpm": [
+        {"variance_type": "fixed_small_log"},
+        {"variance_type": "fixed_large", "clip_sample": False},
+        {"variance_type": "fixed_large", "clip_sample": False, "steps_offset": 1},
+        {"variance_type": "fixed_large_log"},
+    ],
     "pndm": [],
     "lms": [],
     "euler": [
@@ -46,6 +58,12 @@ OWN_FLAGS = {
         {"final_sigmas_type": "sigma_min", "use_karras_sigmas": True},
     ],
     "euler_ancestral": [],
+    "heun": [
+        {"clip_sample": True},
+        {"clip_sample": True, "clip_sample_range": 2.5, "use_karras_sigmas": True},
+    ],
+    "dpm2": [],
+    "dpm2_ancestral": [],
     "dpmpp_2m": [
         {"solver_order": 1},
         {"solver_order": 3},
@@ -57,9 +75,36 @@ OWN_FLAGS = {
         {"final_sigmas_type": "sigma_min", "solver_order": 3, "lower_order_final": False},
         {"beta_schedule": "squaredcos_cap_v2", "lambda_min_clipped": -5.1},
     ],
-    "dpmpp_2m_karras": [
+    "dpmpp_2m_sde": [
+        {"solver_order": 1},
         {"solver_order": 3},
-        {"final_sigmas_type": "sigma_min", "lower_order_final": False},
+        {"solver_order": 3, "lower_order_final": False},
+        {"solver_type": "heun"},
+        {"final_sigmas_type": "sigma_min", "solver_order": 3, "lower_order_final": False},
+        {"final_sigmas_type": "sigma_min", "euler_at_final": True, "lower_order_final": False},
+    ],
+    "dpmpp_2s": [
+        {"solver_order": 1},
+        {"solver_order": 3},
+        {"solver_order": 3, "lower_order_final": True},
+        {"solver_order": 3, "solver_type": "heun"},
+        {"solver_type": "heun", "lower_order_final": True},
+        {"final_sigmas_type": "sigma_min"},
+        {"final_sigmas_type": "sigma_min", "lower_order_final": True},
+        {"final_sigmas_type": "sigma_min", "solver_order": 3, "solver_type": "heun"},
+        {"algorithm_type": "sde-dpmsolver++"},
+        {"algorithm_type": "sde-dpmsolver++", "solver_type": "heun"},
+        {"algorithm_type": "sde-dpmsolver++", "solver_order": 3},
+        {"algorithm_type": "sde-dpmsolver++", "solver_order": 3, "solver_type": "heun"},
+        {"algorithm_type": "deis"},
+        {"beta_schedule": "squaredcos_cap_v2", "lambda_min_clipped": -5.1},
+    ],
+    "deis": [
+        {"solver_order": 1},
+        {"solver_order": 3},
+        {"solver_order": 3, "lower_order_final": False},
+        {"solver_order": 3, "use_karras_sigmas": True},
+        {"solver_type": "bh2", "algorithm_type": "dpmsolver++"},
     ],
     "unipc": [
         {"solver_order": 1},
@@ -75,6 +120,7 @@ OWN_FLAGS = {
         {"original_inference_steps": 100},
         {"timestep_scaling": 3.0},
     ],
+    "tcd": [{"original_inference_steps": 100}],
 }
 EVERYWHERE = [
     {"num_train_timesteps": 500},
@@ -126,7 +172,7 @@ def compare(name, config, steps):
     return error
 
 
-@pytest.mark.parametrize("name", CLASSES)
+@pytest.mark.parametrize("name", PLAIN)
 @pytest.mark.parametrize("prediction_type", PREDICTIONS)
 @pytest.mark.parametrize("timestep_spacing", SPACINGS)
 def test_latents_are_those_of_diffusers(name, prediction_type, timestep_spacing):
@@ -139,11 +185,11 @@ def test_latents_are_those_of_diffusers(name, prediction_type, timestep_spacing)
                 compared += 1
                 worst = max(worst, (error, steps, sorted(flags)), key=lambda case: case[0])
     print(name, prediction_type, timestep_spacing, compared, "compared, the worst", worst)
-    unable = prediction_type == "sample" and name in ("pndm", "euler_ancestral")
+    unable = prediction_type == "sample" and name in NO_SAMPLE
     assert (compared == 0) == unable
 
 
-@pytest.mark.parametrize("name", CLASSES)
+@pytest.mark.parametrize("name", ENTRIES)
 @pytest.mark.parametrize("config", [SD15, SD21, DEMO], ids=["sd15", "sd21", "demo"])
 def test_models_own_configuration(name, config):
     for steps in STEPS:
@@ -153,15 +199,15 @@ def test_models_own_configuration(name, config):
             assert compare(name, config, steps) < 1e-4
 
 
-@pytest.mark.parametrize("name", CLASSES)
+@pytest.mark.parametrize("name", PLAIN)
 def test_every_class_reads_the_file_that_any_other_writes(name, tmp_path):
     import diffusers
 
-    for other in CLASSES.values():
+    for other in {entry.diffusers for entry in ENTRIES.values()}:
         kwargs = {"skip_prk_steps": True} if other == "PNDMScheduler" else {}
         getattr(diffusers, other)(**kwargs).save_config(tmp_path)
         config = getattr(diffusers, other).load_config(tmp_path)
-        assert schedulers.default_name(config) in CLASSES
+        assert schedulers.default_name(config) in ENTRIES
         assert compare(name, config, 7) < 1e-4
 
 
@@ -174,7 +220,7 @@ def test_unipc_from_karras_sigmas_to_the_smallest(steps):
 
 def test_many_steps():
     """The step counts near the end of what each class can do."""
-    for name, spacing, steps in itertools.product(CLASSES, SPACINGS, (499, 999, 1000)):
+    for name, spacing, steps in itertools.product(PLAIN, SPACINGS, (499, 999, 1000)):
         config = {**SD15, "timestep_spacing": spacing}
         try:
             scheduler = schedulers.create(name, config, steps)

@@ -89,7 +89,7 @@ def test_a_number_that_is_missing_is_named(folder):
         ModelFiles.load(folder({"width": 256}))
 
 
-@pytest.mark.parametrize("scheduler", [{}, {"_class_name": "HeunDiscreteScheduler"}])
+@pytest.mark.parametrize("scheduler", [{}, {"_class_name": "EDMEulerScheduler"}])
 def test_a_scheduler_that_is_not_served_is_named(folder, scheduler):
     with pytest.raises(ModelFileError, match=r"scheduler_config\.json: .*_class_name"):
         ModelFiles.load(folder(scheduler=scheduler))

@@ -13,6 +13,7 @@ from scheduler_run import DEMO, SD15, SD21, relative_error, run
 from triptych import schedulers
 from triptych.denoise.noise import Noise
 from triptych.errors import InvalidRequest
+from triptych.schedulers.spread import beta_quantiles
 
 SEED = 7  # of scripts/make_fixtures.py
 SKIP_PRK = {"skip_prk_steps": True}
@@ -78,7 +79,7 @@ def test_a_model_that_knows_the_answer_gets_there(name):
     sample = noise.randn(x0.shape) * np.float32(scheduler.init_noise_sigma)
     for i, timestep in enumerate(scheduler.timesteps):
         seen = scheduler.scale_model_input(sample, i)
-        level = signal[int(timestep)]
+        level = np.exp(np.interp(timestep, np.arange(1000), np.log(signal)))
         epsilon = ((seen - level**0.5 * x0) / (1 - level) ** 0.5).astype(np.float32)
         sample = scheduler.step(epsilon, i, sample, noise.randn)
     assert np.abs(sample - x0).max() < 0.05
@@ -90,7 +91,15 @@ def test_pndm_has_more_calls_than_steps():
     assert len(schedulers.create("pndm", {}, 20).timesteps) == 29
 
 
-@pytest.mark.parametrize("name", ["euler_ancestral", "lcm"])
+@pytest.mark.parametrize("name", ["heun", "dpm2", "dpm2_ancestral"])
+def test_two_calls_a_step_but_for_the_last(name):
+    assert len(schedulers.create(name, SD15, 20).timesteps) == 39
+    assert len(schedulers.create(name, SD15, 1).timesteps) == 1
+
+
+@pytest.mark.parametrize(
+    "name", ["ddpm", "euler_ancestral", "dpm2_ancestral", "dpmpp_2m_sde", "lcm", "tcd"]
+)
 def test_the_seed_matters_where_noise_is_drawn(name):
     start = np.ones((4, 2, 2), np.float32)
     one, other = (run(name, SD15, 4, start, seed)[3][-1] for seed in (1, 2))
@@ -113,8 +122,10 @@ def test_names():
     karras = {"_class_name": "DPMSolverMultistepScheduler", "use_karras_sigmas": True}
     assert schedulers.default_name(karras) == "dpmpp_2m_karras"
     assert schedulers.default_name({**karras, "use_karras_sigmas": False}) == "dpmpp_2m"
-    with pytest.raises(ValueError, match=r"scheduler: got 'heun'; allowed: ddim, pndm"):
-        schedulers.resolve("heun")
+    sde = {**karras, "algorithm_type": "sde-dpmsolver++"}
+    assert schedulers.default_name(sde) == "dpmpp_2m_sde_karras"
+    with pytest.raises(ValueError, match=r"scheduler: got 'restart'; allowed: ddim, ddpm"):
+        schedulers.resolve("restart")
     with pytest.raises(ValueError, match=r"_class_name: got null; allowed: DDIMScheduler"):
         schedulers.default_name({})
     with pytest.raises(ValueError, match="_class_name: got a list"):
@@ -131,19 +142,47 @@ def test_an_entry_of_the_table_is_all_that_a_scheduler_needs():
         assert isinstance(schedulers.create(entry.name, {}, 4), entry.implementation)
 
 
-def test_the_readme_lists_every_scheduler():
-    readme = Path(schedulers.__file__).parents[2] / "README.md"
-    (row,) = (line for line in readme.read_text().splitlines() if line.startswith("| `scheduler`"))
-    allowed = row.split("|")[3]
-    assert re.findall(r"`(\w+)`", allowed) == list(schedulers.NAMES)
+def test_the_documents_list_every_scheduler():
+    folder = Path(schedulers.__file__).parents[2]
+    plain = [entry for entry in schedulers.TABLE if entry.schedule is None]
+    with_schedules = {entry.sampler for entry in schedulers.TABLE if entry.schedule}
+
+    lines = (folder / "README.md").read_text().splitlines()
+    (row,) = (line for line in lines if line.startswith("| `scheduler`"))
+    assert re.findall(r"`(\w+)`", row.split("|")[3]) == [
+        *(entry.name for entry in plain),
+        *("_karras", "_exponential", "_beta"),
+    ]
+
+    lines = (folder / "docs" / "schedulers.md").read_text().splitlines()
+    rows = [line.split("|")[1:5] for line in lines if line.startswith("| `")]
+    assert [tuple(cell.strip(" `") for cell in row) for row in rows] == [
+        (*(entry.name, entry.diffusers, entry.sampler), "yes" * (entry.sampler in with_schedules))
+        for entry in plain
+    ]
 
 
-def test_karras_by_name_is_karras_by_configuration():
-    by_name = schedulers.create("dpmpp_2m_karras", SD15, 8)
-    by_config = schedulers.create("dpmpp_2m", {**SD15, "use_karras_sigmas": True}, 8)
-    plain = schedulers.create("dpmpp_2m", SD15, 8)
-    np.testing.assert_array_equal(by_name.timesteps, by_config.timesteps)
-    assert (by_name.timesteps != plain.timesteps).any()
+@pytest.mark.parametrize(
+    "entry", [entry for entry in schedulers.TABLE if entry.options], ids=lambda entry: entry.name
+)
+def test_a_name_says_what_the_configuration_could(entry):
+    start = np.ones((4, 2, 2), np.float32)
+    by_name = run(entry.name, SD15, 8, start, 1)
+    by_config = run(entry.diffusers, {**SD15, **entry.options}, 8, start, 1)
+    plain = run(entry.diffusers, SD15, 8, start, 1)
+    np.testing.assert_array_equal(by_name[3], by_config[3])
+    assert relative_error(by_name[3], plain[3]) > 0.01
+
+
+def test_beta_quantiles():
+    """Against those of scipy.stats.beta."""
+    probabilities = [0, 1e-6, 0.001, 0.01, 0.1, 0.3, 0.5, 0.7, 0.99, 1]
+    quantiles = [
+        *(0, 1.855882462e-10, 1.855873851745199e-05, 0.0008612388215429059),
+        *(0.03958440558878085, 0.23401700387523572, 0.5, 1 - 0.23401700387523572),
+        *(1 - 0.0008612388215429059, 1),
+    ]
+    np.testing.assert_allclose(beta_quantiles(probabilities), quantiles, rtol=1e-9, atol=1e-15)
 
 
 @pytest.mark.parametrize(
@@ -161,13 +200,18 @@ def test_karras_by_name_is_karras_by_configuration():
         ("ddim", {"trained_betas": ["x"]}, "trained_betas", "null or a list"),
         ("pndm", {**SKIP_PRK, "prediction_type": "sample"}, "prediction_type", "'epsilon' or"),
         ("euler_ancestral", {"prediction_type": "sample"}, "prediction_type", "'epsilon' or"),
-        ("lms", {"use_beta_sigmas": True}, "use_beta_sigmas", "false"),
-        ("euler", {"use_exponential_sigmas": True}, "use_exponential_sigmas", "false"),
+        ("ddpm", {"variance_type": "learned"}, "variance_type", "'fixed_large'"),
+        ("dpm2", {"prediction_type": "sample"}, "prediction_type", "'epsilon' or"),
+        ("heun", {"beta_schedule": "exp"}, "beta_schedule", "'scaled_linear'"),
+        ("lms_beta", {"use_karras_sigmas": True}, "use_beta_sigmas", "false, with use_karras"),
+        ("deis", {"algorithm_type": "sde-dpmsolver++"}, "algorithm_type", "'deis' or"),
+        ("dpmpp_2s", {"thresholding": True}, "thresholding", "false"),
+        ("tcd", {"rescale_betas_zero_snr": True}, "prediction_type", "v_prediction or sample"),
         ("euler", {"timestep_type": "continuous"}, "timestep_type", "'discrete'"),
         ("euler", {"interpolation_type": "log_linear"}, "interpolation_type", "'linear'"),
         ("euler", {"sigma_max": 700.0}, "sigma_max", "null"),
         ("euler", {"final_sigmas_type": "one"}, "final_sigmas_type", "'sigma_min'"),
-        ("dpmpp_2m", {"algorithm_type": "sde-dpmsolver++"}, "algorithm_type", "'dpmsolver\\+\\+'"),
+        ("dpmpp_2m", {"algorithm_type": "dpmsolver"}, "algorithm_type", "'dpmsolver\\+\\+'"),
         ("dpmpp_2m", {"solver_order": 4}, "solver_order", "2 or 1 or 3"),
         ("dpmpp_2m", {"use_lu_lambdas": True}, "use_lu_lambdas", "false"),
         ("dpmpp_2m", {"lambda_min_clipped": 3}, "lambda_min_clipped", "from -inf to 0"),
@@ -200,6 +244,7 @@ def test_a_value_that_is_not_served_is_named(name, config, key, allowed):
         ("ddim", SD15, 1000, "the first timestep would be 1000, the last is 999"),
         ("pndm", {}, 3, "at least 4"),
         ("lcm", SD15, 51, "1 to 50"),
+        ("tcd", SD15, 51, "1 to 50"),
         ("unipc", {"timestep_spacing": "leading"}, 1000, "fewer: leading spacing"),
         ("dpmpp_2m", {}, 1000, "fewer: linspace spacing"),
     ],

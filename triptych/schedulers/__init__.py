@@ -10,13 +10,19 @@ from typing import Any, Mapping, NamedTuple
 from triptych.errors import InvalidRequest
 from triptych.schedulers.config import read
 from triptych.schedulers.ddim import DDIM
+from triptych.schedulers.ddpm import DDPM
+from triptych.schedulers.deis import DEIS
+from triptych.schedulers.dpm2 import DPM2, DPM2Ancestral
 from triptych.schedulers.dpmpp_2m import DPMpp2M
+from triptych.schedulers.dpmpp_2s import DPMpp2S
 from triptych.schedulers.euler import Euler
 from triptych.schedulers.euler_ancestral import EulerAncestral
+from triptych.schedulers.heun import Heun
 from triptych.schedulers.lcm import LCM
 from triptych.schedulers.lms import LMS
 from triptych.schedulers.pndm import PNDM
 from triptych.schedulers.scheduler import Scheduler
+from triptych.schedulers.tcd import TCD
 from triptych.schedulers.unipc import UniPC
 
 __all__ = ["NAMES", "TABLE", "Entry", "Scheduler", "create", "default_name", "entry", "resolve"]
@@ -37,28 +43,55 @@ class Entry(NamedTuple):
     options: Mapping[str, Any] = {}
 
     @property
-    def karras(self) -> bool:
-        """Whether its sigmas are spread as Karras et al. (2022) do: the WebUI's schedule Karras."""
-        return bool(self.options.get("use_karras_sigmas"))
+    def schedule(self) -> str | None:
+        """How its sigmas are spread, as the WebUI calls it; None if by its timesteps."""
+        return next((name for name, key in _SCHEDULES.items() if key in self.options), None)
 
     @property
     def label(self) -> str:
         """The name for people."""
-        return f"{self.sampler} Karras" if self.karras else self.sampler
+        return f"{self.sampler} {self.schedule}" if self.schedule else self.sampler
+
+    def with_schedules(self) -> tuple[Entry, ...]:
+        """This entry, and those that spread its sigmas by a formula."""
+        return (
+            self,
+            *(
+                self._replace(
+                    name=f"{self.name}_{schedule.lower()}", options={**self.options, key: True}
+                )
+                for schedule, key in _SCHEDULES.items()
+            ),
+        )
 
 
-_KARRAS = {"use_karras_sigmas": True}
+_SCHEDULES = {
+    "Karras": "use_karras_sigmas",
+    "Exponential": "use_exponential_sigmas",
+    "Beta": "use_beta_sigmas",
+}
+_DPM_SOLVER = "DPMSolverMultistepScheduler"
+_SDE = {"algorithm_type": "sde-dpmsolver++"}
 
 TABLE = (
     Entry("ddim", DDIM, "DDIMScheduler", "DDIM"),
+    Entry("ddpm", DDPM, "DDPMScheduler", "DDPM"),
     Entry("pndm", PNDM, "PNDMScheduler", "PLMS"),
-    Entry("lms", LMS, "LMSDiscreteScheduler", "LMS"),
-    Entry("euler", Euler, "EulerDiscreteScheduler", "Euler"),
+    *Entry("lms", LMS, "LMSDiscreteScheduler", "LMS").with_schedules(),
+    *Entry("euler", Euler, "EulerDiscreteScheduler", "Euler").with_schedules(),
     Entry("euler_ancestral", EulerAncestral, "EulerAncestralDiscreteScheduler", "Euler a"),
-    Entry("dpmpp_2m", DPMpp2M, "DPMSolverMultistepScheduler", "DPM++ 2M"),
-    Entry("dpmpp_2m_karras", DPMpp2M, "DPMSolverMultistepScheduler", "DPM++ 2M", _KARRAS),
-    Entry("unipc", UniPC, "UniPCMultistepScheduler", "UniPC"),
+    *Entry("heun", Heun, "HeunDiscreteScheduler", "Heun").with_schedules(),
+    *Entry("dpm2", DPM2, "KDPM2DiscreteScheduler", "DPM2").with_schedules(),
+    *Entry(
+        "dpm2_ancestral", DPM2Ancestral, "KDPM2AncestralDiscreteScheduler", "DPM2 a"
+    ).with_schedules(),
+    *Entry("dpmpp_2m", DPMpp2M, _DPM_SOLVER, "DPM++ 2M").with_schedules(),
+    *Entry("dpmpp_2m_sde", DPMpp2M, _DPM_SOLVER, "DPM++ 2M SDE", _SDE).with_schedules(),
+    *Entry("dpmpp_2s", DPMpp2S, "DPMSolverSinglestepScheduler", "DPM++ 2S").with_schedules(),
+    *Entry("deis", DEIS, "DEISMultistepScheduler", "DEIS").with_schedules(),
+    *Entry("unipc", UniPC, "UniPCMultistepScheduler", "UniPC").with_schedules(),
     Entry("lcm", LCM, "LCMScheduler", "LCM"),
+    Entry("tcd", TCD, "TCDScheduler", "TCD"),
 )
 """All schedulers. Of one diffusers class, the first entry is the one that its name alone means."""
 

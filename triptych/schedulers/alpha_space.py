@@ -1,4 +1,4 @@
-"""What DDIM and LCM share: x_0 is predicted at each step, and clipped if the model asks for it."""
+"""What DDIM, DDPM, LCM and TCD share: x_0 is predicted at each step, clipped if asked for."""
 
 from __future__ import annotations
 

@@ -53,6 +53,11 @@ def _is_betas(value) -> bool:
     )
 
 
+def without(options: Mapping[str, Option], *keys: str) -> dict[str, Option]:
+    """`options` but for those that the class of diffusers does not have."""
+    return {key: option for key, option in options.items() if key not in keys}
+
+
 NOISE_LEVELS = {
     "num_train_timesteps": integer(1000, minimum=2),
     "beta_start": real(0.0001, minimum=1e-9, maximum=0.9999),
@@ -63,6 +68,13 @@ NOISE_LEVELS = {
     ),
 }
 """What every scheduler reads to know the noise that its model was trained with."""
+
+LATENT_NOISE_LEVELS = {
+    **NOISE_LEVELS,
+    "beta_start": real(0.00085, minimum=1e-9, maximum=0.9999),
+    "beta_end": real(0.012, minimum=1e-9, maximum=0.9999),
+}
+"""The same for the classes whose defaults are the betas of latent diffusion."""
 
 
 def read(config: Mapping[str, Any], options: Mapping[str, Option], scheduler: str) -> dict:

@@ -29,7 +29,7 @@ class DDIM(AlphaSpace):
         prev_signal = tables.signal_at(timesteps - gap, config).astype(np.float64)[:, None]
         alpha, sigma = self._prepare(config, tables.signal_at(timesteps, config))
         x0 = tables.x0_weights(config["prediction_type"], alpha, sigma)
-        noise = ([1, 0] - alpha[:, None] * x0) / sigma[:, None]
+        noise = tables.noise_weights(x0, alpha, sigma)
         prev = np.hstack([np.sqrt(prev_signal), np.sqrt(1 - prev_signal) * noise])
 
         self.timesteps = timesteps.astype(np.float32)

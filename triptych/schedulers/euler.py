@@ -5,18 +5,17 @@ from __future__ import annotations
 import numpy as np
 
 from triptych.schedulers.config import flag, one_of
-from triptych.schedulers.sigma_space import SigmaSpace
+from triptych.schedulers.sigma_space import OneCall
+from triptych.schedulers.spread import OPTIONS as SPREADS
 
 
-class Euler(SigmaSpace):
+class Euler(OneCall):
     """A straight line along the derivative to the next sigma."""
 
     OPTIONS = {
-        **SigmaSpace.OPTIONS,
+        **OneCall.OPTIONS,
+        **SPREADS,
         "rescale_betas_zero_snr": flag(False),
-        "use_karras_sigmas": flag(False),
-        "use_exponential_sigmas": one_of(False),
-        "use_beta_sigmas": one_of(False),
         "sigma_min": one_of(None),
         "sigma_max": one_of(None),
         "interpolation_type": one_of("linear"),

@@ -5,28 +5,22 @@ from __future__ import annotations
 import numpy as np
 
 from triptych.schedulers.config import flag, one_of
-from triptych.schedulers.sigma_space import SigmaSpace
+from triptych.schedulers.sigma_space import OneCall, ancestral
 
 
-class EulerAncestral(SigmaSpace):
-    """An Euler step that goes below the next sigma, then new noise up to it.
-
-    The parts are those of the posterior of a forward step (equation 7 of Ho et al., 2020):
-    sigma_up**2 = next**2 * (sigma**2 - next**2) / sigma**2, sigma_down**2 = next**2 - sigma_up**2.
-    """
+class EulerAncestral(OneCall):
+    """An Euler step that goes below the next sigma, then new noise up to it."""
 
     OPTIONS = {
-        **SigmaSpace.OPTIONS,
+        **OneCall.OPTIONS,
         "prediction_type": one_of("epsilon", "v_prediction"),
         "rescale_betas_zero_snr": flag(False),
     }
 
     def __init__(self, config, steps):
         super().__init__(config, steps)
-        sigmas, following = self.sigmas[:-1].astype(np.float64), self.sigmas[1:].astype(np.float64)
-        sigma_down = following**2 / sigmas
-        sigma_up = following * np.sqrt(1 - (following / sigmas) ** 2)
-        self._change = (sigma_down - sigmas).astype(np.float32)
+        sigma_down, sigma_up = ancestral(self.sigmas)
+        self._change = (sigma_down - self.sigmas[:-1]).astype(np.float32)
         self._sigma_up = sigma_up.astype(np.float32)
 
     def step(self, model_output, i, sample, randn):

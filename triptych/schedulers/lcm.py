@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from triptych.errors import InvalidRequest
 from triptych.schedulers import tables
 from triptych.schedulers.alpha_space import AlphaSpace
-from triptych.schedulers.config import integer, one_of, real
+from triptych.schedulers.config import LATENT_NOISE_LEVELS, integer, one_of, real
 
 _SIGMA_DATA = 0.5
 
@@ -22,22 +21,14 @@ class LCM(AlphaSpace):
 
     OPTIONS = {
         **AlphaSpace.OPTIONS,
-        "beta_start": real(0.00085, minimum=1e-9, maximum=0.9999),
-        "beta_end": real(0.012, minimum=1e-9, maximum=0.9999),
+        **LATENT_NOISE_LEVELS,
         "beta_schedule": one_of("scaled_linear", "linear", "squaredcos_cap_v2"),
         "original_inference_steps": integer(50, minimum=1),
         "timestep_scaling": real(10.0, minimum=0, maximum=1e6),
     }
 
     def __init__(self, config, steps):
-        total, original = config["num_train_timesteps"], config["original_inference_steps"]
-        if original > total:
-            raise InvalidRequest("original_inference_steps", original, f"1 to {total}")
-        if steps > original:
-            allowed = f"1 to {original}, for scheduler lcm with this original_inference_steps"
-            raise InvalidRequest("num_inference_steps", steps, allowed)
-        distilled = np.arange(original, 0, -1) * (total // original) - 1
-        timesteps = distilled[np.linspace(0, original, steps, endpoint=False).astype(int)]
+        timesteps = tables.distilled_timesteps(config, steps, "lcm")
         signal = tables.alphas_cumprod(config)[timesteps]
         self._prepare(config, signal)
 

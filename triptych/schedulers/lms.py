@@ -5,26 +5,21 @@ from __future__ import annotations
 import numpy as np
 
 from triptych.schedulers import tables
-from triptych.schedulers.config import flag, one_of
-from triptych.schedulers.sigma_space import SigmaSpace
+from triptych.schedulers.sigma_space import OneCall
+from triptych.schedulers.spread import OPTIONS as SPREADS
 
 _ORDER = 4
 _GAUSS_POINTS = np.array([-1, 1]) / np.sqrt(3)
 
 
-class LMS(SigmaSpace):
+class LMS(OneCall):
     """The derivatives of the last four steps, as a polynomial of sigma, integrated to the next one.
 
     For steps of unequal length, which is what tells it from the slopes of PNDM; as in k-diffusion
     by Crowson (2022).
     """
 
-    OPTIONS = {
-        **SigmaSpace.OPTIONS,
-        "use_karras_sigmas": flag(False),
-        "use_exponential_sigmas": one_of(False),
-        "use_beta_sigmas": one_of(False),
-    }
+    OPTIONS = {**OneCall.OPTIONS, **SPREADS}
 
     def __init__(self, config, steps):
         super().__init__(config, steps)

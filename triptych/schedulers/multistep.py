@@ -1,4 +1,4 @@
-"""What DPM-Solver++ and UniPC share: the timesteps, and the predicted x_0 of the last steps."""
+"""What DPM-Solver++, DEIS and UniPC share: the timesteps, and the predictions of the last steps."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import numpy as np
 from triptych.schedulers import tables
 from triptych.schedulers.config import NOISE_LEVELS, flag, integer, one_of
 from triptych.schedulers.scheduler import Scheduler
+from triptych.schedulers.spread import OPTIONS as SPREADS
+from triptych.schedulers.spread import spread
 
 
 class Multistep(Scheduler):
@@ -18,6 +20,7 @@ class Multistep(Scheduler):
 
     OPTIONS = {
         **NOISE_LEVELS,
+        **SPREADS,
         "rescale_betas_zero_snr": flag(False),
         "prediction_type": one_of("epsilon", "v_prediction", "sample"),
         "timestep_spacing": one_of("linspace", "leading", "trailing"),
@@ -26,9 +29,6 @@ class Multistep(Scheduler):
         "lower_order_final": flag(True),
         "final_sigmas_type": one_of("zero", "sigma_min"),
         "thresholding": one_of(False),
-        "use_karras_sigmas": flag(False),
-        "use_exponential_sigmas": one_of(False),
-        "use_beta_sigmas": one_of(False),
         "use_flow_sigmas": one_of(False),
         "use_dynamic_shifting": one_of(False),
     }
@@ -36,11 +36,14 @@ class Multistep(Scheduler):
     def _schedule(self, config, steps, last=None, karras_timestep=np.round):
         """Make the tables; `last` as in `tables.spacing`, `karras_timestep` makes integers."""
         of_training = tables.training_sigmas(config)
-        timesteps = tables.spacing(config, steps, last, intervals=True).round()
-        sigmas = np.interp(timesteps, np.arange(len(of_training)), of_training)
-        if config["use_karras_sigmas"]:
-            timesteps, sigmas = tables.karras(of_training, len(of_training) - 1, 0, steps)
-            timesteps = karras_timestep(timesteps)
+        own = spread(config, of_training, len(of_training) - 1, 0, steps)
+        if own is None:
+            timesteps = tables.spacing(config, steps, last, intervals=True).round()
+            sigmas = np.interp(timesteps, np.arange(len(of_training)), of_training)
+        else:
+            timesteps, sigmas = own
+            whole = karras_timestep if config["use_karras_sigmas"] else np.trunc
+            timesteps = whole(timesteps)
         tables.require_distinct(sigmas, config, steps)
         final = of_training[0] if config["final_sigmas_type"] == "sigma_min" else 0.0
         self.timesteps = timesteps.astype(np.float32)
@@ -56,8 +59,17 @@ class Multistep(Scheduler):
     def _predict_x0(self, model_output, i, sample):
         return tables.weighted_sum(self._x0[i], (sample, model_output))
 
-    def _row(self, i, x0):
-        """A row of a table: weights of the sample and of x_0 for the step from i to i + 1."""
-        alphas, sigmas = self.alphas[i : i + 2], self.sigmas[i : i + 2]
-        of_sample = (alphas[1] * sigmas[1]) / (alphas[0] * sigmas[0])
-        return np.append(of_sample, alphas[1] * x0).astype(np.float32)
+    def _row(self, start, end, x0):
+        """A row of a table: weights of the sample and of x_0 for a step from `start` to `end`."""
+        noise = self.alphas * self.sigmas
+        of_sample = noise[end] / noise[start]
+        return np.append(of_sample, self.alphas[end] * x0).astype(np.float32)
+
+
+def multistep_order(i, config, steps) -> int:
+    """The order at step i: low at the start for want of a history, at the end to be stable."""
+    stable = config["lower_order_final"] and steps < 15
+    to_zero = config["final_sigmas_type"] == "zero" or config.get("euler_at_final")
+    if i == steps - 1 and (stable or to_zero):
+        return 1
+    return min(config["solver_order"], i + 1, 2 if stable and i == steps - 2 else 3)

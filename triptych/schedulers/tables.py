@@ -95,6 +95,18 @@ def training_timesteps(config, steps) -> np.ndarray:
     return timesteps
 
 
+def distilled_timesteps(config, steps, scheduler) -> np.ndarray:
+    """`steps` of the `original_inference_steps` timesteps that the model was distilled on."""
+    total, original = config["num_train_timesteps"], config["original_inference_steps"]
+    if original > total:
+        raise InvalidRequest("original_inference_steps", original, f"1 to {total}")
+    if steps > original:
+        allowed = f"1 to {original}, for scheduler {scheduler} with this original_inference_steps"
+        raise InvalidRequest("num_inference_steps", steps, allowed)
+    distilled = np.arange(original, 0, -1) * (total // original) - 1
+    return distilled[np.linspace(0, original, steps, endpoint=False).astype(int)]
+
+
 def signal_at(timesteps, config) -> np.ndarray:
     """alphas_cumprod at integer timesteps; below 0, set_alpha_to_one says: 1 or the first."""
     signal = alphas_cumprod(config)
@@ -109,24 +121,6 @@ def require_distinct(sigmas, config, steps) -> None:
         raise InvalidRequest("num_inference_steps", steps, allowed)
 
 
-def karras(of_training, first, last, steps) -> tuple[np.ndarray, np.ndarray]:
-    """Timesteps and sigmas, [steps] each, from the sigma of timestep `first` to that of `last`.
-
-    Sigmas are spread by equation 5 of Karras et al. (2022), rho = 7. Their timesteps are
-    fractional, linear in log sigma, counted from the last training sigma that is not larger: with
-    zero terminal SNR the training sigmas can fall again at the end.
-    """
-    high, low = np.interp([first, last], np.arange(len(of_training)), of_training) ** (1 / 7)
-    sigmas = (high + np.linspace(0, 1, steps) * (low - high)) ** 7
-    logs, wanted = np.log(of_training), np.log(sigmas)
-    below = np.cumsum(wanted[:, None] >= logs, axis=1).argmax(axis=1)
-    below = np.minimum(below, len(logs) - 2)
-    above = (wanted - logs[below]) / (logs[below + 1] - logs[below])
-    timesteps = below + np.clip(above, 0, 1)
-    timesteps[0] = first
-    return timesteps, sigmas
-
-
 def x0_weights(prediction_type, alpha, sigma) -> np.ndarray:
     """Weights of (sample, model_output) that give x_0, [steps, 2].
 
@@ -138,6 +132,11 @@ def x0_weights(prediction_type, alpha, sigma) -> np.ndarray:
     if prediction_type == "v_prediction":
         return np.stack([alpha, -sigma], axis=1)
     return np.stack([np.zeros_like(alpha), np.ones_like(alpha)], axis=1)
+
+
+def noise_weights(x0, alpha, sigma) -> np.ndarray:
+    """Weights of (sample, model_output) that give the noise, [steps, 2], from those of x_0."""
+    return ([1, 0] - alpha[:, None] * x0) / sigma[:, None]
 
 
 def weighted_sum(weights, arrays) -> np.ndarray:

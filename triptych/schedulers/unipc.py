@@ -66,7 +66,7 @@ class UniPC(Multistep):
         rhos = self._rhos(h, phi, bh, distances[:unknowns])
         for rho, difference in zip(rhos, differences):
             x0 -= bh * rho * difference
-        return self._row(i, x0 if corrector else x0[1:])
+        return self._row(i, i + 1, x0 if corrector else x0[1:])
 
     @staticmethod
     def _rhos(h, phi, bh, distances):

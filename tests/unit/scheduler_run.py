@@ -38,6 +38,14 @@ SD21 = {
 }
 """scheduler_config.json of Stable Diffusion 2.1."""
 
+PREDICTIONS = [
+    (entry.name, prediction_type)
+    for entry in schedulers.TABLE
+    for prediction_type in ("epsilon", "v_prediction", "sample")
+    if entry.implementation.OPTIONS["prediction_type"].is_allowed(prediction_type)
+]
+"""Every scheduler with every prediction_type that it serves."""
+
 DEMO = {"beta_schedule": "linear", "prediction_type": "v_prediction"}
 
 

@@ -3,8 +3,8 @@ import json
 
 import numpy as np
 import pytest
+from scheduler_run import PREDICTIONS
 
-from triptych import schedulers
 from triptych.denoise import preview
 from triptych.denoise.conditioning import of_prompts
 from triptych.denoise.denoising import Denoising
@@ -50,16 +50,7 @@ def perfect(kind, sample, timestep):
     return said[kind].astype(np.float32)
 
 
-KINDS = ("epsilon", "v_prediction", "sample")
-SERVED = [
-    (name, kind)
-    for name in schedulers.NAMES
-    for kind in KINDS
-    if kind != "sample" or name not in ("pndm", "euler_ancestral")
-]
-
-
-@pytest.mark.parametrize(("scheduler", "kind"), SERVED)
+@pytest.mark.parametrize(("scheduler", "kind"), PREDICTIONS)
 def test_it_shows_what_the_unet_expects_from_the_first_call_on(scheduler, kind):
     config = {**CONFIG, "prediction_type": kind}
     model_files = dataclasses.replace(MODEL_FILES, scheduler_config=config)

@@ -298,5 +298,5 @@ def _one_of(field: str, value: Any, choices: tuple[str, ...]) -> str:
 
 def _scheduler(value: Any) -> str:
     if not isinstance(value, str):
-        raise InvalidRequest("scheduler", value, f"one of {', '.join(schedulers.NAMES)}")
+        raise InvalidRequest("scheduler", value, schedulers.ALLOWED)
     return schedulers.resolve(value)

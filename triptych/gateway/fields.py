@@ -58,9 +58,7 @@ Guidance = Annotated[
         description="How closely to follow the prompt",
     ),
 ]
-Scheduler = Annotated[
-    str, AfterValidator(_scheduler), Field(description=", ".join(schedulers.NAMES))
-]
+Scheduler = Annotated[str, AfterValidator(_scheduler), Field(description=schedulers.ALLOWED)]
 Side = whole(8, 4096, "Pixels")
 Seed = whole(0, MAX_SEED)
 

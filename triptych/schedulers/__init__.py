@@ -25,7 +25,17 @@ from triptych.schedulers.scheduler import Scheduler
 from triptych.schedulers.tcd import TCD
 from triptych.schedulers.unipc import UniPC
 
-__all__ = ["NAMES", "TABLE", "Entry", "Scheduler", "create", "default_name", "entry", "resolve"]
+__all__ = [
+    "ALLOWED",
+    "NAMES",
+    "TABLE",
+    "Entry",
+    "Scheduler",
+    "create",
+    "default_name",
+    "entry",
+    "resolve",
+]
 
 
 class Entry(NamedTuple):
@@ -98,6 +108,13 @@ TABLE = (
 NAMES = tuple(entry.name for entry in TABLE)
 """The short names, as a request gives them."""
 
+ALLOWED = "{}; {} also with {} at its end; or a class name of diffusers".format(
+    ", ".join(entry.name for entry in TABLE if not entry.schedule),
+    ", ".join(dict.fromkeys(entry.name.rpartition("_")[0] for entry in TABLE if entry.schedule)),
+    ", ".join(f"_{schedule.lower()}" for schedule in _SCHEDULES),
+)
+"""What a request may say, in short, for people."""
+
 _BY_NAME = {entry.name: entry for entry in TABLE}
 _OF_CLASS = {entry.diffusers: entry.name for entry in reversed(TABLE)}
 
@@ -108,7 +125,7 @@ def resolve(name: str) -> str:
         return name
     if name in _OF_CLASS:
         return _OF_CLASS[name]
-    raise InvalidRequest("scheduler", name, ", ".join([*NAMES, *reversed(_OF_CLASS)]))
+    raise InvalidRequest("scheduler", name, ALLOWED)
 
 
 def entry(name: str) -> Entry:

@@ -13,7 +13,7 @@ class DDPM(AlphaSpace):
     """Ancestral sampling (algorithm 2): the posterior of equation 7 for the predicted x_0.
 
     `fixed_small` is the posterior's own variance, `fixed_large` that of the forward step, the two
-    choices of section 3.2.
+    choices of section 3.2. As in diffusers, null and `fixed_small_log` mean `fixed_small` too.
     """
 
     OPTIONS = {
@@ -21,7 +21,7 @@ class DDPM(AlphaSpace):
         "clip_sample": flag(True),
         "timestep_spacing": one_of("leading", "trailing", "linspace"),
         "steps_offset": integer(0, minimum=0),
-        "variance_type": one_of("fixed_small", "fixed_small_log", "fixed_large"),
+        "variance_type": one_of("fixed_small", None, "fixed_small_log", "fixed_large"),
     }
 
     def __init__(self, config, steps):

@@ -23,7 +23,9 @@ class DPMSolver(Multistep):
         "algorithm_type": one_of("dpmsolver++", "sde-dpmsolver++", "deis"),
         "solver_type": one_of("midpoint", "heun", "bh1", "bh2", "logrho"),
         "lambda_min_clipped": real(-math.inf, minimum=-math.inf, maximum=0),
-        "variance_type": one_of(None),
+        "variance_type": one_of(
+            None, "fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log"
+        ),
     }
 
     def _prepare(self, config, steps, karras_timestep=np.round):

@@ -89,6 +89,7 @@ class Defaults:
 class Settings:
     """Everything that one image is made from, under diffusers' names; see `parse`.
 
+    `timestep_spacing` is None where the model's own is meant.
     `deadline`: when nobody waits for the image any more, in seconds of this machine's monotonic
     clock, which all stages share and no change of the time of day touches; it leaves no mark on the
     image.
@@ -103,6 +104,7 @@ class Settings:
     width: int
     scheduler: str
     output_format: str
+    timestep_spacing: str | None = None
     warnings: tuple[str, ...] = ()
     deadline: float | None = None
 
@@ -113,10 +115,8 @@ class Settings:
 
     def to_json(self) -> str:
         """The `settings` tensor that goes from stage to stage."""
-        values = dataclasses.asdict(self)
-        if self.deadline is None:
-            del values["deadline"]
-        return json.dumps(values)
+        values = dataclasses.asdict(self).items()
+        return json.dumps({name: value for name, value in values if value is not None})
 
     @classmethod
     def from_json(cls, text: str | bytes, limits: Limits = WIDEST) -> Settings:
@@ -137,7 +137,7 @@ class Settings:
         if deadline is not None and not (_is_number(deadline) and math.isfinite(deadline)):
             raise InvalidRequest("deadline", deadline, "a time of the monotonic clock")
         for name in PICTURE_KEYS:
-            if name not in values:
+            if name not in values and name not in OPTIONAL_KEYS:
                 raise InvalidRequest("settings", text, f"{whole}, with {name}")
         # A side's bounds of its own belong to the request; here any positive side will do.
         checked = _check(values, dataclasses.replace(limits, min_side=1), size_multiple=1)
@@ -150,8 +150,13 @@ PICTURE_KEYS = tuple(
 )
 """The settings that a request can give its picture."""
 
-TEXT_KEYS = tuple(field.name for field in dataclasses.fields(Settings) if field.type == "str")
+TEXT_KEYS = tuple(
+    field.name for field in dataclasses.fields(Settings) if field.type in ("str", "str | None")
+)
 """Those of them that are texts."""
+
+OPTIONAL_KEYS = ("timestep_spacing",)
+"""Those of them that a picture may have been made without."""
 
 REQUEST_KEYS = (*PICTURE_KEYS, "timeout")
 """All that a request's JSON object can hold."""
@@ -241,6 +246,7 @@ def _check(values: dict[str, Any], limits: Limits, size_multiple: int) -> Settin
         width=width,
         scheduler=_scheduler(values["scheduler"]),
         output_format=_one_of("output_format", values["output_format"], OUTPUT_FORMATS),
+        timestep_spacing=_spacing(values),
     )
 
 
@@ -294,6 +300,12 @@ def _one_of(field: str, value: Any, choices: tuple[str, ...]) -> str:
     if not isinstance(value, str) or value not in choices:
         raise InvalidRequest(field, value, f"one of {', '.join(choices)}")
     return value
+
+
+def _spacing(values: dict[str, Any]) -> str | None:
+    if "timestep_spacing" not in values:
+        return None
+    return _one_of("timestep_spacing", values["timestep_spacing"], schedulers.SPACINGS)
 
 
 def _scheduler(value: Any) -> str:

@@ -43,7 +43,10 @@ def test_a_prompt_becomes_a_picture(client, triton):
 def test_our_settings_go_beside_and_come_back(client, triton):
     own = {"negative_prompt": "blue", "num_inference_steps": 3, "guidance_scale": 2, "seed": 7}
     answer = client.images.generate(
-        prompt="x", n=3, output_format="webp", extra_body={**own, "scheduler": "DDIMScheduler"}
+        prompt="x",
+        n=3,
+        output_format="webp",
+        extra_body={**own, "scheduler": "DDIMScheduler", "timestep_spacing": "trailing"},
     )
     assert [request["seed"] for request in triton.requests] == [7, 8, 9] or sorted(
         request["seed"] for request in triton.requests
@@ -53,6 +56,7 @@ def test_our_settings_go_beside_and_come_back(client, triton):
         settings = read_settings(base64.b64decode(item.b64_json))
         assert (settings.negative_prompt, settings.num_inference_steps) == ("blue", 3)
         assert (settings.scheduler, settings.output_format) == ("ddim", "webp")
+        assert settings.timestep_spacing == "trailing"
     assert answer.output_format == "webp"
 
 

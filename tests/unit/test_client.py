@@ -249,6 +249,7 @@ def test_the_command_has_a_flag_for_every_setting(fake, command, tmp_path):
         "height": 64,
         "width": 72,
         "scheduler": "DDIMScheduler",
+        "timestep_spacing": "trailing",
         "output_format": "webp",
     }
     arguments = ["x", "--url", fake.url, "-o", str(tmp_path / "a.webp")]

@@ -64,6 +64,12 @@ def test_latents_begin_as_the_seeds_noise_times_the_schedulers_sigma():
     assert euler.latents.dtype == np.float32
 
 
+def test_the_spacing_of_the_timesteps_may_be_the_requests():
+    asked = image(scheduler="ddim", timestep_spacing="trailing", num_inference_steps=4)
+    assert asked.timestep == 999
+    assert image(scheduler="ddim", num_inference_steps=4).timestep == 751
+
+
 def test_a_watcher_sees_every_call_with_guidance_done_and_changes_nothing():
     watched, seen = image(scheduler="pndm"), []
 

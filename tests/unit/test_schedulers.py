@@ -174,6 +174,19 @@ def test_a_name_says_what_the_configuration_could(entry):
     assert relative_error(by_name[3], plain[3]) > 0.01
 
 
+def test_a_request_may_say_the_spacing():
+    by_request = schedulers.create("euler", SD15, 4, "trailing").timesteps
+    assert by_request.tolist() == [999, 749, 499, 249]
+    in_file = {**SD15, "timestep_spacing": "trailing"}
+    np.testing.assert_array_equal(by_request, schedulers.create("euler", in_file, 4).timesteps)
+    by_request = schedulers.create("euler", in_file, 4, "linspace").timesteps
+    assert by_request.tolist() == [999, 666, 333, 0]
+    for name in ("lcm", "tcd", "dpmpp_2s_karras"):
+        with pytest.raises(InvalidRequest, match=rf"none with scheduler {name}") as caught:
+            schedulers.create(name, SD15, 4, "trailing")
+        assert caught.value.field == "timestep_spacing"
+
+
 def test_beta_quantiles():
     """Against those of scipy.stats.beta."""
     probabilities = [0, 1e-6, 0.001, 0.01, 0.1, 0.3, 0.5, 0.7, 0.99, 1]

@@ -11,6 +11,7 @@ from triptych import schedulers
 from triptych.errors import InvalidRequest
 from triptych.settings import (
     MAX_SEED,
+    OPTIONAL_KEYS,
     OUTPUT_FORMATS,
     PICTURE_KEYS,
     REQUEST_KEYS,
@@ -71,6 +72,7 @@ def test_a_json_object_sets_everything():
         "width": 64,
         "scheduler": "EulerDiscreteScheduler",
         "output_format": "webp",
+        "timestep_spacing": "trailing",
     }
     settings = ask(json.dumps(asked))
     not_asked = {"warnings": (), "deadline": None}
@@ -270,6 +272,8 @@ def test_the_longest_prompt_may_be_escaped_in_full():
         ("scheduler", '""', "ddim, ddpm"),
         ("scheduler", "3", "ddim, ddpm"),
         ("scheduler", '["ddim"]', "ddim, ddpm"),
+        ("timestep_spacing", '"log"', "one of leading, linspace, trailing"),
+        ("timestep_spacing", "null", "one of leading, linspace, trailing"),
         ("output_format", '"gif"', "one of png, jpeg, webp"),
         ("output_format", '"PNG"', "one of png, jpeg, webp"),
         ("output_format", "null", "one of png, jpeg, webp"),
@@ -408,6 +412,7 @@ SETTINGS = st.builds(
     width=st.integers(1, 512).map(lambda n: 8 * n),
     scheduler=st.sampled_from(schedulers.NAMES),
     output_format=st.sampled_from(OUTPUT_FORMATS),
+    timestep_spacing=st.none() | st.sampled_from(schedulers.SPACINGS),
     warnings=st.lists(st.text(max_size=20), max_size=2).map(tuple),
     deadline=st.none() | st.floats(0, 1e9),
 )
@@ -435,7 +440,7 @@ def test_any_bytes_as_a_settings_tensor_give_the_error(raw):
         Settings.from_json(raw)
 
 
-@pytest.mark.parametrize("key", PICTURE_KEYS)
+@pytest.mark.parametrize("key", sorted({*PICTURE_KEYS} - {*OPTIONAL_KEYS}))
 def test_a_settings_tensor_must_be_whole(key):
     values = json.loads(ask("x").to_json())
     del values[key]

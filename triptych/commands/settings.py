@@ -24,6 +24,7 @@ def add_settings(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     add("--height", type=int, metavar="PIXELS", help="a multiple of 8")
     add("--width", type=int, metavar="PIXELS", help="a multiple of 8")
     add("--scheduler", metavar="NAME", help="ddim, pndm, euler, ... or diffusers' class name")
+    add("--timestep-spacing", metavar="NAME", help="leading, linspace or trailing")
     return group
 
 

@@ -39,7 +39,10 @@ class Denoising:
         self._scaling_factor = np.float32(model_files.scaling_factor)
         self._shift_factor = np.float32(model_files.shift_factor)
         self._scheduler = schedulers.create(
-            settings.scheduler, model_files.scheduler_config, settings.num_inference_steps
+            settings.scheduler,
+            model_files.scheduler_config,
+            settings.num_inference_steps,
+            settings.timestep_spacing,
         )
         self._noise = Noise(settings.seed)
         self.call = 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
@@ -59,6 +59,9 @@ Guidance = Annotated[
     ),
 ]
 Scheduler = Annotated[str, AfterValidator(_scheduler), Field(description=schedulers.ALLOWED)]
+Spacing = Annotated[
+    Literal["leading", "linspace", "trailing"], Field(description="How timesteps are spread")
+]
 Side = whole(8, 4096, "Pixels")
 Seed = whole(0, MAX_SEED)
 
@@ -73,4 +76,5 @@ def size_of(text: str | None) -> dict[str, int]:
 
 def told(settings: Settings) -> dict[str, Any]:
     """What a picture was made with, for whoever asked for it."""
-    return {name: getattr(settings, name) for name in (*PICTURE_KEYS, "warnings")}
+    values = {name: getattr(settings, name) for name in (*PICTURE_KEYS, "warnings")}
+    return {name: value for name, value in values.items() if value is not None}

@@ -26,6 +26,7 @@ from triptych.gateway.fields import (
     Prompt,
     Scheduler,
     Seed,
+    Spacing,
     Steps,
     only,
     size_of,
@@ -78,6 +79,7 @@ class Generation(BaseModel):
     num_inference_steps: Steps | None = None
     guidance_scale: Guidance | None = None
     scheduler: Scheduler | None = None
+    timestep_spacing: Spacing | None = None
     seed: Seed | None = Field(None, description="The first picture's; the next ones have the next")
 
 
@@ -197,7 +199,7 @@ def _requests(asked: Generation) -> list[dict[str, Any]]:
     """What the client is to be asked for each picture."""
     names = (
         *("prompt", "negative_prompt", "num_inference_steps"),
-        *("guidance_scale", "scheduler", "output_format"),
+        *("guidance_scale", "scheduler", "timestep_spacing", "output_format"),
     )
     common = {name: getattr(asked, name) for name in names}
     common.update(size_of(asked.size))

@@ -17,7 +17,17 @@ from starlette.exceptions import HTTPException
 from triptych.client import ClientError, Picture
 from triptych.gateway.access import require_key
 from triptych.gateway.errors import Problem, problem, responses
-from triptych.gateway.fields import Guidance, Negative, Prompt, Scheduler, Seed, Side, Steps, told
+from triptych.gateway.fields import (
+    Guidance,
+    Negative,
+    Prompt,
+    Scheduler,
+    Seed,
+    Side,
+    Spacing,
+    Steps,
+    told,
+)
 from triptych.gateway.gone import unless_gone
 from triptych.gateway.reading import read
 from triptych.gateway.samplers import LABELS
@@ -52,6 +62,7 @@ class Asked(BaseModel):
     width: Side | None = None
     height: Side | None = None
     scheduler: Scheduler | None = None
+    timestep_spacing: Spacing | None = None
     seed: Seed | Annotated[str, Field(pattern="^[0-9]{1,20}$")] | None = None
     output_format: Literal["png", "jpeg", "webp"] = "png"
 

@@ -12,7 +12,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from triptych.errors import InvalidRequest
 from triptych.picture.infotext import infotext
-from triptych.settings import PICTURE_KEYS, TEXT_KEYS, Settings
+from triptych.settings import OPTIONAL_KEYS, PICTURE_KEYS, TEXT_KEYS, Settings
 
 _IMAGE_DESCRIPTION = 0x010E  # the EXIF tag
 _EXIF_BYTES = 60_000  # JPEG has room for 65,533, all tags together
@@ -40,7 +40,12 @@ def read_settings(file: bytes) -> Settings:
 def _settings_json(picture: Image.Image) -> str:
     if picture.format != "PNG":
         return picture.getexif()[_IMAGE_DESCRIPTION]
-    return json.dumps({name: _from_text(name, picture.info[name]) for name in _TEXT_CHUNKS})
+    texts = {
+        name: picture.info[name]
+        for name in _TEXT_CHUNKS
+        if name in picture.info or name not in OPTIONAL_KEYS
+    }
+    return json.dumps({name: _from_text(name, text) for name, text in texts.items()})
 
 
 def text_chunks(settings: Settings) -> PngInfo:
@@ -51,6 +56,8 @@ def text_chunks(settings: Settings) -> PngInfo:
     chunks = PngInfo()
     values = {name: getattr(settings, name) for name in _TEXT_CHUNKS}
     for name, value in {**values, "parameters": infotext(settings)}.items():
+        if value is None:
+            continue
         text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
         try:
             text.encode("latin-1")

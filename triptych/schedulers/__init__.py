@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any, Mapping, NamedTuple
 
 from triptych.errors import InvalidRequest
-from triptych.schedulers.config import read
+from triptych.schedulers.config import SPACINGS, read
 from triptych.schedulers.ddim import DDIM
 from triptych.schedulers.ddpm import DDPM
 from triptych.schedulers.deis import DEIS
@@ -28,6 +28,7 @@ from triptych.schedulers.unipc import UniPC
 __all__ = [
     "ALLOWED",
     "NAMES",
+    "SPACINGS",
     "TABLE",
     "Entry",
     "Scheduler",
@@ -150,16 +151,28 @@ def default_name(config: Mapping[str, Any]) -> str:
     return max(fitting, key=lambda one: len(one.options)).name
 
 
-def create(name: str, config: Mapping[str, Any], num_inference_steps: int) -> Scheduler:
+def create(
+    name: str,
+    config: Mapping[str, Any],
+    num_inference_steps: int,
+    timestep_spacing: str | None = None,
+) -> Scheduler:
     """A scheduler for one image.
 
     name: a short or diffusers name. config: the model's `scheduler_config.json`, of whatever class;
-    it is read as diffusers' `from_config` reads it, with the entry's `options` in place of its own.
+    it is read as diffusers' `from_config` reads it, with the entry's `options` in place of its own,
+    and `timestep_spacing`, one of SPACINGS, if it is not None.
     Raises InvalidRequest, a ValueError, for a name, a step count or a value that is not served.
     """
     found = entry(resolve(name))
     scheduler = found.implementation
-    values = read({**config, **found.options}, scheduler.OPTIONS, found.name)
+    asked = dict(found.options)
+    if timestep_spacing is not None:
+        if "timestep_spacing" not in scheduler.OPTIONS:
+            allowed = f"none with scheduler {found.name}, whose timesteps are fixed"
+            raise InvalidRequest("timestep_spacing", timestep_spacing, allowed)
+        asked["timestep_spacing"] = timestep_spacing
+    values = read({**config, **asked}, scheduler.OPTIONS, found.name)
     most = values["num_train_timesteps"]
     if type(num_inference_steps) is not int or not 1 <= num_inference_steps <= most:
         raise InvalidRequest("num_inference_steps", num_inference_steps, f"1 to {most}")

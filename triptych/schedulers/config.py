@@ -58,6 +58,9 @@ def without(options: Mapping[str, Option], *keys: str) -> dict[str, Option]:
     return {key: option for key, option in options.items() if key not in keys}
 
 
+SPACINGS = ("leading", "linspace", "trailing")
+"""The values of `timestep_spacing`; the classes differ in their defaults."""
+
 NOISE_LEVELS = {
     "num_train_timesteps": integer(1000, minimum=2),
     "beta_start": real(0.0001, minimum=1e-9, maximum=0.9999),

@@ -14,7 +14,7 @@ import diffusers
 import numpy as np
 import pytest
 import torch
-from diffusers_reference import CLASSES
+from diffusers_reference import PLAIN, made
 
 from tests.server.calls import Calls, pixels, request
 from triptych.picture.metadata import read_settings
@@ -60,14 +60,13 @@ def drawn(reference, name: str | None, seed: int, **settings) -> np.ndarray:
     """diffusers' picture, uint8 [height, width, 3]; `name` is the scheduler's, None its own."""
     reference.scheduler = reference.own_scheduler
     if name is not None:
-        karras = {"use_karras_sigmas": True} if name == "dpmpp_2m_karras" else {}
-        kind = getattr(diffusers, CLASSES[name])
-        reference.scheduler = kind.from_config(reference.own_scheduler.config, **karras)
+        reference.scheduler = made(name, reference.own_scheduler.config)
     generator = torch.Generator("cpu").manual_seed(seed)
-    return np.asarray(reference(generator=generator, **settings).images[0])
+    eta = 0.3 if name == "tcd" else 0.0
+    return np.asarray(reference(generator=generator, eta=eta, **settings).images[0])
 
 
-@pytest.mark.parametrize("name", CLASSES)
+@pytest.mark.parametrize("name", [*PLAIN, "dpmpp_2m_karras", "euler_exponential", "unipc_beta"])
 def test_every_scheduler_size_and_guidance(calls, reference, name):
     worst = []
     for number, (size, guidance) in enumerate(itertools.product(SIZES, GUIDANCE)):

@@ -10,6 +10,7 @@ def as_in_pipeline(config: dict) -> dict:
     (diffusers, pipelines/stable_diffusion/pipeline_stable_diffusion.py).
     """
     changed = {**config, "steps_offset": 1}
-    if config.get("clip_sample", config.get("_class_name") == "DDIMScheduler"):
+    clips_if_not_said = config.get("_class_name") in ("DDIMScheduler", "DDPMScheduler")
+    if config.get("clip_sample", clips_if_not_said):
         changed["clip_sample"] = False
     return changed

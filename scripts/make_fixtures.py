@@ -87,7 +87,9 @@ def cases():
             yield name, {**config, "skip_prk_steps": True, "clip_sample": False}, 7
         for flags in FLAGS[name]:
             yield name, flags, 9
-        for steps in (1, 2, 20):
+        # With two steps the middle timestep of DPM2 ancestral is rounding noise in diffusers.
+        few = 5 if name == "dpm2_ancestral" else 2
+        for steps in (1, few, 20):
             yield name, SD15, steps
         yield name, SD21, 7
         yield name, DEMO, 16

@@ -40,7 +40,7 @@ def test_latents_after_each_step_are_those_of_diffusers(name, config, steps, exp
     np.testing.assert_allclose(start, latents[0], rtol=0, atol=1e-6 * sigma)
 
     ours = run(name, config, steps, latents[0], SEED)
-    np.testing.assert_allclose(ours[0], timesteps, rtol=1e-5)
+    np.testing.assert_allclose(ours[0], timesteps, rtol=1e-5, atol=1e-3)
     assert ours[1] == pytest.approx(sigma, rel=1e-6)
     assert relative_error(ours[2][:1], first_input[None]) < 1e-6
     assert relative_error(ours[3], latents) < 1e-4

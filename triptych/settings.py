@@ -104,9 +104,9 @@ class Settings:
     width: int
     scheduler: str
     output_format: str
-    timestep_spacing: str | None = None
     warnings: tuple[str, ...] = ()
     deadline: float | None = None
+    timestep_spacing: str | None = None
 
     @property
     def expired(self) -> bool:

@@ -13,8 +13,7 @@ def infotext(settings: Settings) -> str:
     """
     entry = schedulers.entry(settings.scheduler)
     of_sampler = [one for one in schedulers.TABLE if one.sampler == entry.sampler]
-    schedule = entry.label[len(entry.sampler) + 1 :]  # Karras, nothing for the model's own
-    schedule = schedule or ("Uniform" if len(of_sampler) > 1 else "Automatic")
+    schedule = entry.schedule or ("Uniform" if len(of_sampler) > 1 else "Automatic")
     values = {
         "Steps": settings.num_inference_steps,
         "Sampler": entry.sampler,

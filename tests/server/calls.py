@@ -15,10 +15,16 @@ import tritonclient.grpc as grpcclient
 from PIL import Image
 from tritonclient.utils import serialize_byte_tensor
 
+from triptych.server import restricted
+from triptych.server.running import RunningServer
+
 _TYPES = {"float32": "FP32", "int32": "INT32", "int64": "INT64", "object": "BYTES"}
 
 SMALL = {"height": 128, "width": 128, "num_inference_steps": 3, "scheduler": "ddim", "seed": 7}
 """Settings of a picture that takes little time."""
+
+SECRET = "for this test"
+"""What a server is to be started with, in `restricted.VARIABLE`, whose models a test loads."""
 
 
 def request(prompt: str = "a red circle on a blue background", **settings) -> bytes:
@@ -177,3 +183,17 @@ def metrics_when(url: str, holds, seconds: float = 5.0) -> dict[tuple[str, str],
     while not holds(found := metrics(url)) and time.monotonic() < deadline:
         time.sleep(0.02)
     return found
+
+
+def order(server: RunningServer, what: str, model: str) -> tuple[int, str]:
+    """Status and words of Triton's answer to `what`, load or unload; the server knows SECRET."""
+    call = urllib.request.Request(
+        f"http://{server.http}/v2/repository/models/{model}/{what}",
+        b"{}",
+        {restricted.HEADER: SECRET},
+    )
+    try:
+        with urllib.request.urlopen(call, timeout=60) as reply:
+            return reply.status, reply.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)["error"]

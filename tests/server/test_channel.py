@@ -2,26 +2,38 @@
 
 import shutil
 import threading
+import time
 
 import pytest
 
-from tests.server.calls import SMALL, Calls, metrics, request
+from tests.server.calls import SECRET, SMALL, Calls, metrics, order, request
+from triptych.server import restricted
 from triptych.server.running import RunningServer
 from triptych_export.config_edits import parameter
 
 CALLS = ("nv_inference_exec_count", "unet")
+LOOK = 1.5
+"""Seconds in which unet_loop looks for a channel again."""
 STEPS = ("triptych_steps_total", "unet_loop")
 
 
 @pytest.fixture(scope="module")
-def with_channel(repository, tmp_path_factory):
+def monkeypatch_module():
+    with pytest.MonkeyPatch.context() as patch:
+        yield patch
+
+
+@pytest.fixture(scope="module")
+def with_channel(repository, tmp_path_factory, monkeypatch_module):
     """A running server with the parameter `channel`, and calls of it."""
     copy = tmp_path_factory.mktemp("with_channel") / "models"
     shutil.copytree(repository, copy, copy_function=shutil.copyfile)
     for model, name, value in (("unet", "channel", "true"), ("unet_loop", "cohorts", "2")):
         with open(copy / model / "config.pbtxt", "a") as config:
             config.write(parameter(name, value))
-    with RunningServer(copy, tmp_path_factory.mktemp("log") / "server.log") as running:
+    flags = "--model-control-mode=explicit", "--load-model=*"
+    monkeypatch_module.setenv(restricted.VARIABLE, SECRET)
+    with RunningServer(copy, tmp_path_factory.mktemp("log") / "server.log", *flags) as running:
         calls = Calls(running.grpc)
         yield running, calls
         calls.close()
@@ -66,3 +78,18 @@ def test_what_the_unet_refuses_reaches_the_client(with_channel, calls):
         inputs[name] = inputs[name][:, :, :5].copy()
     with pytest.raises(Exception, match="unet_loop: unet: encoder_hidden_states: got"):
         on_channel.infer("unet_loop", inputs)
+
+
+def test_a_unet_that_is_loaded_again_is_called_over_its_channel_again(with_channel):
+    running, on_channel = with_channel
+    drawn = on_channel.pictures(request(**SMALL))
+    before = metrics(running.metrics)[CALLS]
+    for what in ("load", "unload", "load"):
+        assert order(running, what, "unet") == (200, "")
+        if what == "unload":
+            with pytest.raises(Exception, match="unet"):
+                on_channel.pictures(request(**SMALL))
+            time.sleep(LOOK)
+        else:
+            assert on_channel.pictures(request(**SMALL)) == drawn
+    assert metrics(running.metrics).get(CALLS, 0) <= before

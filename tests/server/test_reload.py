@@ -2,18 +2,15 @@
 
 import json
 import re
-import urllib.error
-import urllib.request
 
 import pytest
 
 from tests.server import repositories
-from tests.server.calls import Calls, request
+from tests.server.calls import SECRET, Calls, order, request
 from tests.server.faults import CLIENTS, SETTINGS, Load, wait
 from triptych.server import restricted
 from triptych.server.running import RunningServer
 
-SECRET = "for this test"
 STAGES = ("tokenizer", "text_encoder", "unet", "unet_loop", "vae_decoder", "image_encoder")
 
 
@@ -33,20 +30,6 @@ def explicit(repository, tmp_path_factory):
         with start(folder, repository, patch, *flags) as server:
             server.models = folder / "models"
             yield server
-
-
-def order(server, what, model):
-    """Status and words of Triton's answer to load or unload."""
-    call = urllib.request.Request(
-        f"http://{server.http}/v2/repository/models/{model}/{what}",
-        b"{}",
-        {restricted.HEADER: SECRET},
-    )
-    try:
-        with urllib.request.urlopen(call, timeout=60) as reply:
-            return reply.status, reply.read().decode()
-    except urllib.error.HTTPError as error:
-        return error.code, json.load(error)["error"]
 
 
 def answered(load):

@@ -1,5 +1,6 @@
 """A stage's process called through memory that both see."""
 
+import glob
 import os
 import threading
 import time
@@ -7,6 +8,8 @@ import time
 import numpy as np
 import pytest
 
+from triptych.ipc import channel as channels
+from triptych.ipc.activity import VARIABLE
 from triptych.ipc.channel import Channel, ChannelFailed, Listener
 
 
@@ -117,3 +120,58 @@ def test_everything_is_done_in_one_thread(tmp_path):
     for channel in channels:
         with pytest.raises(OSError):
             channel.call({"rows": np.ones(3)}, {})
+
+
+def numbered(folder, *numbers):
+    """Listeners of the model `stage`, each of which answers with its number."""
+    return [
+        Listener(folder / f"stage.{n}.channel", lambda *_, n=n: np.array([n]), str) for n in numbers
+    ]
+
+
+def answers(count):
+    """What the listeners say that `connect` finds for the numbers 0 to `count`."""
+    found = [channels.connect("stage", number) for number in range(count)]
+    said = [int(one.call({"rows": np.ones(64)}, {})[0]) for one in found]
+    for one in found:
+        one.close()
+    return said
+
+
+def test_callers_are_spread_over_those_that_listen(tmp_path, monkeypatch):
+    monkeypatch.delenv(VARIABLE, raising=False)
+    assert channels.connect("stage") is None and channels.socket_path("stage") is None
+    monkeypatch.setenv(VARIABLE, str(tmp_path))
+    assert channels.connect("stage") is None
+    assert channels.socket_path("stage") == tmp_path / f"stage.{os.getpid()}.channel"
+    listeners = [*numbered(tmp_path, 1, 2, 3), Listener(tmp_path / "other.4.channel", double, str)]
+    assert answers(5) == [1, 2, 3, 1, 2]
+    listeners[1].close()
+    assert answers(4) == [1, 3, 1, 3]
+    for one in (listeners[0], *listeners[2:]):
+        one.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_socket_of_a_process_that_was_killed_is_passed_over(tmp_path, monkeypatch):
+    monkeypatch.setenv(VARIABLE, str(tmp_path))
+    child = os.fork()
+    if child == 0:
+        numbered(tmp_path, 1)
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert channels.connect("stage") is None
+    (living,) = numbered(tmp_path, 2)
+    assert answers(3) == [2, 2, 2]
+    living.close()
+
+
+def test_a_folder_with_a_long_name(tmp_path, monkeypatch):
+    folder = tmp_path / ("long" * 30)
+    folder.mkdir()
+    monkeypatch.setenv(VARIABLE, str(folder))
+    (listener,) = numbered(folder, 7)
+    assert answers(1) == [7]
+    listener.close()
+    open_files = map(os.path.realpath, glob.glob("/proc/self/fd/*"))
+    assert str(folder) not in open_files, "it was opened to reach the socket in it"

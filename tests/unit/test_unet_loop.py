@@ -17,6 +17,7 @@ import pb_utils_fake as fake
 import pytest
 from pb_utils_fake import answer
 
+from triptych.ipc.activity import VARIABLE
 from triptych.ipc.progress import Record
 from triptych.settings import Settings
 
@@ -467,7 +468,7 @@ def test_the_unet_is_called_on_its_channel_where_it_listens(stage, monkeypatch, 
 
     folder = tmp_path / "run"
     folder.mkdir()
-    monkeypatch.setattr(channel, "folder", lambda: folder)
+    monkeypatch.setenv(VARIABLE, str(folder))
     kept, calls, usual = KeptTensors(), [], fake.no_noise
 
     def work(tensors, parameters):
@@ -488,7 +489,7 @@ def test_the_unet_is_called_on_its_channel_where_it_listens(stage, monkeypatch, 
     stage(unet=never).execute([wrong])
     assert error(answer(wrong)) == "unet_loop: unet: division by zero"
     listener.close()
-    monkeypatch.setattr(channel, "folder", lambda: None)
+    monkeypatch.delenv(VARIABLE)
     monkeypatch.setattr(fake, "no_noise", usual)
     stage().execute([by_triton])
     np.testing.assert_array_equal(answer(by_triton).tensors["latents"], latents)
@@ -499,7 +500,7 @@ def test_cohorts_call_several_instances_of_the_unet(stage, monkeypatch, tmp_path
 
     folder = tmp_path / "run"
     folder.mkdir()
-    monkeypatch.setattr(channel, "folder", lambda: folder)
+    monkeypatch.setenv(VARIABLE, str(folder))
     called = set()
 
     def instance(number):
@@ -516,3 +517,34 @@ def test_cohorts_call_several_instances_of_the_unet(stage, monkeypatch, tmp_path
     assert called == {0, 1}
     for listener in listeners:
         listener.close()
+
+
+def test_a_unet_that_is_loaded_again_is_called_over_its_new_channel(stage, monkeypatch, tmp_path):
+    from triptych.ipc import channel
+
+    folder = tmp_path / "run"
+    folder.mkdir()
+    monkeypatch.setenv(VARIABLE, str(folder))
+    called = []
+
+    def instance(number):
+        def work(tensors, parameters):
+            called.append(number)
+            if called == [1]:  # loaded again while it answers, as Triton does it
+                listeners.append(instance(2))
+                threading.Thread(target=listeners[0].close).start()
+                while (folder / "unet.1.channel").exists():
+                    time.sleep(0.001)
+            return tensors["sample"] * np.float32(0.1)
+
+        return channel.Listener(folder / f"unet.{number}.channel", work, str)
+
+    def never(**inputs):
+        raise RuntimeError("called through Triton")
+
+    listeners = [instance(1)]
+    sent = request({})
+    stage(unet=never).execute([sent])
+    assert not answer(sent).has_error()
+    assert called == [1, 2, 2, 2]
+    listeners[1].close()

@@ -17,8 +17,9 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ AWAKE = 2e-3
 to be woken up takes a virtual machine's process 0.1 ms, at each end of each call."""
 
 _MESSAGE = 2**16
+_SUFFIX = ".channel"
 _ALIGNED = 64
 
 
@@ -39,10 +41,29 @@ class ChannelFailed(Exception):
     """The called stage gave an error; its text is that."""
 
 
-def folder() -> Path | None:
-    """Where stages of this server's run listen; None outside of one."""
-    known = os.environ.get(VARIABLE)
-    return Path(known) if known else None
+def socket_path(model: str) -> Path | None:
+    """Where this process of `model` is to listen; None outside of a server's run."""
+    folder = os.environ.get(VARIABLE)
+    return Path(folder, f"{model}.{os.getpid()}{_SUFFIX}") if folder else None
+
+
+def connect(model: str, number: int = 0) -> Channel | None:
+    """A channel to one of the processes of `model` that listen now; None if none does.
+
+    `number` chooses among them, in turn. Looking takes less than a millisecond: whoever lost a
+    channel, or has none yet, may look again now and then, since a model can be loaded at any time.
+    """
+    folder = os.environ.get(VARIABLE)
+    channels = []
+    for path in sorted(Path(folder).glob(f"{model}.*{_SUFFIX}")) if folder else ():
+        try:
+            channels.append(Channel(path))
+        except OSError:  # its process was killed, or has just ended
+            continue
+    chosen = channels.pop(number % len(channels)) if channels else None
+    for other in channels:
+        other.close()
+    return chosen
 
 
 class Channel:
@@ -52,7 +73,8 @@ class Channel:
         """OSError if nobody listens there."""
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
-            self._socket.connect(str(path))
+            with _short(path) as address:
+                self._socket.connect(address)
         except BaseException:
             self._socket.close()
             raise
@@ -132,7 +154,9 @@ class Listener:
         self._open = True
         self._callers: dict[socket.socket, mmap.mmap | None] = {}
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._socket.bind(str(path))
+        self._path = path
+        with _short(path) as address:
+            self._socket.bind(address)
         self._socket.listen()
         self._thread = threading.Thread(target=self._run, name="listener", daemon=True)
         self._thread.start()
@@ -145,7 +169,8 @@ class Listener:
         return done.result()
 
     def close(self) -> None:
-        """Hang up, after the call that is being answered."""
+        """Hang up, after the call that is being answered, and take the socket away."""
+        self._path.unlink(missing_ok=True)  # first, so that nobody calls who would be cut off
         self.do(self._close)
         self._thread.join()
 
@@ -207,6 +232,16 @@ class Listener:
         except Exception as error:
             return (("error", self._explain(error)),)
         return (("tensor", how),)
+
+
+@contextmanager
+def _short(path: Path) -> Iterator[str]:
+    """An address for the socket at `path`, however long that is: the kernel takes 107 bytes."""
+    folder = os.open(path.parent, os.O_PATH | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{folder}/{path.name}"
+    finally:
+        os.close(folder)
 
 
 @lru_cache(64)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -22,11 +21,14 @@ class ServedNetwork:
         # Names are of one kind of caller each, which has a thread of its own.
         self._kept, self._kept_over_channel = KeptTensors(), KeptTensors()
         self._listener: channel.Listener | None = None
-        folder = channel.folder()
-        if model.parameters.get("channel") == "true" and folder:
-            path = folder / f"{model.name}.{os.getpid()}.channel"
+        path = channel.socket_path(model.name)
+        if model.parameters.get("channel") == "true" and path:
             self._listener = channel.Listener(path, self._answer, model.explain)
-        self._network = self._do(lambda: Network(model.folder, model.config, model.device))
+        try:
+            self._network = self._do(lambda: Network(model.folder, model.config, model.device))
+        except BaseException:
+            self.close()
+            raise
         triton.log(f"{model.name}: runs on {self._network.provider}")
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:

@@ -22,12 +22,12 @@ class ServedUNet:
 
     Conditioning is by far the larger part of a call, and the same from call to call. Whether
     `unet` keeps tensors is found out by a probe, a call that names one that was never sent: only
-    a refusal of that name turns keeping on. Calls go through Triton, or by the socket on which
+    a refusal of that name turns keeping on. Calls go through Triton, or over the channel on which
     `unet` listens; of several instances to the one with this `number`, in turn.
     """
 
     LOOK_AGAIN = 1.0
-    """Seconds after a lost connection until the next look for a socket."""
+    """Seconds from one look for a channel that was not there to the next."""
 
     def __init__(self, number: int = 0) -> None:
         self._number = number
@@ -99,7 +99,7 @@ class ServedUNet:
     def _call(self, inputs: dict[str, np.ndarray], parameters: Mapping[str, str]) -> np.ndarray:
         if self._channel is None and time.monotonic() >= self._next_look:
             self._next_look = time.monotonic() + self.LOOK_AGAIN
-            self._channel = _open(self._number)
+            self._channel = channel.connect("unet", self._number)
         if self._channel is not None:
             # The channel does without the axis that Triton's config.pbtxt has and takes off again.
             flat = {**inputs, "timestep": inputs["timestep"][:, 0]}
@@ -107,22 +107,8 @@ class ServedUNet:
                 return self._channel.call(flat, parameters)
             except channel.ChannelFailed as error:
                 raise triton.StageFailed(str(error)) from None
-            except OSError:
+            except OSError:  # `unet` was unloaded, or loaded again and listens elsewhere
                 self._channel.close()
-                self._channel = None
+                self._channel, self._next_look = None, 0.0
+                return self._call(inputs, parameters)
         return triton.call("unet", inputs, "out_sample", parameters=parameters)
-
-
-def _open(number: int) -> channel.Channel | None:
-    """A channel to one of the instances of `unet` that listen now; None where none does."""
-    folder = channel.folder()
-    channels = []
-    for path in sorted(folder.glob("unet.*.channel")) if folder else []:
-        try:
-            channels.append(channel.Channel(path))
-        except OSError:  # of a process that has ended
-            continue
-    chosen = channels.pop(number % len(channels)) if channels else None
-    for other in channels:
-        other.close()
-    return chosen

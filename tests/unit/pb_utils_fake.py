@@ -17,19 +17,44 @@ class TritonModelException(Exception):
 
 
 class Tensor:
-    def __init__(self, name, array):
+    """Arguments have no names, as with pybind11."""
+
+    def __init__(self, name, array, /):
+        if array.dtype.kind == "U" or array.dtype == np.void:
+            raise TritonModelException("Tensor dtype used for numpy_array is not support ...")
         self._name, self._array = name, array
 
     def name(self):
         return self._name
 
+    def is_cpu(self):
+        return True
+
     def as_numpy(self):
         return self._array
 
 
+class DeviceTensor(Tensor):
+    """A tensor in a GPU's memory; what `to_dlpack` gives is for `paddle()`."""
+
+    def is_cpu(self):
+        return False
+
+    def as_numpy(self):
+        raise TritonModelException("Tensor is stored in GPU and cannot be converted to NumPy.")
+
+    def to_dlpack(self):
+        return "dltensor", self._array
+
+
 class InferenceResponse:
-    def __init__(self, output_tensors=(), error=None):
-        self.tensors = {tensor.name(): tensor.as_numpy() for tensor in output_tensors}
+    """As up to 23.02 at least: the tensors must be given, also with an error."""
+
+    def __init__(self, output_tensors, error=None):
+        assert error is None or isinstance(error, OldError)
+        self.tensors = {
+            tensor.name(): tensor.as_numpy() for tensor in output_tensors if tensor.is_cpu()
+        }
         self._output_tensors = list(output_tensors)
         self._error = error
 
@@ -75,6 +100,12 @@ class OldRequest:
 
     def inputs(self):
         return self._inputs
+
+    def correlation_id(self):
+        return 0
+
+    def requested_output_names(self):
+        return []
 
     def request_id(self):
         return self.id
@@ -146,40 +177,55 @@ class MetricFamily:
         return metric
 
 
-def module(release, unet):
-    """pb_utils of a `release`, "21.10" or "24.10"; `unet(inputs) -> array` answers BLS calls."""
+def module(release, unet, on_gpu=False):
+    """pb_utils of a `release`, "21.10" or "24.10"; `unet(inputs) -> array` answers BLS calls.
+
+    `on_gpu`: whether what it answers is in a GPU's memory, unless it is asked for elsewhere.
+    """
     made = types.ModuleType("triton_python_backend_utils")
     made.Tensor = Tensor
     made.InferenceResponse = InferenceResponse
     made.TritonModelException = TritonModelException
-    made.TRITONSERVER_RESPONSE_COMPLETE_FINAL = 1
     made.get_input_tensor_by_name = lambda request, name: _named(request.inputs(), name)
     made.get_output_tensor_by_name = lambda answer, name: _named(answer.output_tensors(), name)
     made.TritonError = OldError if release == "21.10" else Error
 
     class OldInferenceRequest:
-        def __init__(self, model_name, requested_output_names, inputs):
+        def __init__(
+            self,
+            request_id="",
+            correlation_id=0,
+            *,
+            inputs,
+            requested_output_names,
+            model_name,
+            model_version=-1,
+        ):
             assert (model_name, requested_output_names) == ("unet", ["out_sample"])
             self._inputs = {tensor.name(): tensor.as_numpy() for tensor in inputs}
+            self._output = DeviceTensor if on_gpu else Tensor
 
         def exec(self):
             try:
-                return InferenceResponse([Tensor("out_sample", unet(**self._inputs))])
+                return InferenceResponse([self._output("out_sample", unet(**self._inputs))])
             except (RuntimeError, ValueError) as error:
-                return InferenceResponse(error=made.TritonError(str(error)))
+                return InferenceResponse([], made.TritonError(str(error)))
 
     class InferenceRequest(OldInferenceRequest):
         """With parameters; the UNet keeps what it is told to, as this project's backend does."""
 
-        def __init__(self, model_name, requested_output_names, inputs, parameters=None):
-            super().__init__(model_name, requested_output_names, inputs)
+        def __init__(self, parameters=None, preferred_memory=None, **others):
+            super().__init__(**others)
             self._parameters = parameters or {}
+            if preferred_memory is not None:
+                assert (preferred_memory.kind, preferred_memory.number) == ("CPU", 0)
+                self._output = Tensor
 
         def exec(self):
             try:
                 self._inputs = made.kept.complete(self._inputs, self._parameters)
             except ValueError as error:
-                return InferenceResponse(error=made.TritonError(str(error)))
+                return InferenceResponse([], made.TritonError(str(error)))
             return super().exec()
 
     made.InferenceRequest = OldInferenceRequest
@@ -187,6 +233,33 @@ def module(release, unet):
         made.kept = KeptTensors()
         made.InferenceRequest = InferenceRequest
         made.MetricFamily = MetricFamily
+        made.TRITONSERVER_RESPONSE_COMPLETE_FINAL = 1
+        made.TRITONSERVER_MEMORY_CPU = "CPU"
+        made.PreferredMemory = PreferredMemory
+    return made
+
+
+class PreferredMemory:
+    def __init__(self, kind, number):
+        self.kind, self.number = kind, number
+
+
+def paddle(cuda=True):
+    """Paddle, built for CUDA or not, as far as DLPack goes."""
+    made = types.ModuleType("paddle")
+    made.is_compiled_with_cuda = lambda: cuda
+    fetched = made.fetched = []
+
+    class DeviceArray:
+        def __init__(self, capsule):
+            kind, self._array = capsule
+            assert kind == "dltensor"
+            fetched.append(self._array.shape)
+
+        def numpy(self):
+            return np.array(self._array)
+
+    made.utils = types.SimpleNamespace(dlpack=types.SimpleNamespace(from_dlpack=DeviceArray))
     return made
 
 

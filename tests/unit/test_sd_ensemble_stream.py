@@ -90,7 +90,13 @@ def stage(tmp_path, monkeypatch, ensemble):
 def inference_request(module, ensemble):
     class InferenceRequest:
         def __init__(
-            self, model_name, requested_output_names, inputs, request_id="", parameters=None
+            self,
+            model_name,
+            requested_output_names,
+            inputs,
+            request_id="",
+            parameters=None,
+            preferred_memory=None,
         ):
             assert (model_name, requested_output_names) == ("sd_ensemble", ["OUTPUT_0"])
             ensemble.parameters = parameters or {}
@@ -101,7 +107,7 @@ def inference_request(module, ensemble):
             try:
                 answer = ensemble(self._id, self._inputs)
             except RuntimeError as error:
-                return fake.InferenceResponse(error=module.TritonError(str(error)))
+                return fake.InferenceResponse([], module.TritonError(str(error)))
             return fake.InferenceResponse([fake.Tensor("OUTPUT_0", answer)])
 
     return InferenceRequest

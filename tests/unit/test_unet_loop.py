@@ -33,9 +33,11 @@ def stage(tmp_path, monkeypatch):
     (tmp_path / "1" / "scheduler_config.json").write_text(json.dumps(SCHEDULER))
     made = []
 
-    def make(release="24.10", unet=fake.no_noise, model_files=MODEL_FILES, **parameters):
+    def make(
+        release="24.10", unet=fake.no_noise, model_files=MODEL_FILES, on_gpu=False, **parameters
+    ):
         (tmp_path / "1" / "pipeline.json").write_text(json.dumps(model_files))
-        fake.install(monkeypatch, fake.module(release, unet))
+        fake.install(monkeypatch, fake.module(release, unet, on_gpu))
         triton = importlib.import_module("triptych.stages.triton")
         loop_stage = importlib.import_module("triptych.stages.unet_loop")
         arguments = fake.initialize_args(tmp_path, max_rows="8", max_queue="6", **parameters)

@@ -19,8 +19,10 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
+from triptych import config_pbtxt
 from triptych.errors import ModelFileError, code_of, kind_of
 from triptych.ipc.activity import Activity
+from triptych.stages import device_memory
 
 
 class Model:
@@ -44,6 +46,14 @@ class Model:
         entries = self.config.get("parameters") or {}
         return {key: value["string_value"] for key, value in entries.items()}
 
+    def config_beside(self, model: str) -> config_pbtxt.Message:
+        """The config.pbtxt of another model of the repository; empty if there is none.
+
+        ModelFileError if it cannot be read.
+        """
+        path = self.folder.parents[1] / model / "config.pbtxt"
+        return config_pbtxt.read(path) if path.exists() else {}
+
     def count(self, name: str, default: int) -> int:
         """The parameter `name`, a whole number over 0; ValueError, naming it, for anything else."""
         text = self.parameters.get(name, str(default))
@@ -58,7 +68,7 @@ class Model:
         for name in self._inputs:
             tensor = pb_utils.get_input_tensor_by_name(request, name)
             if tensor is not None:
-                tensors[name] = tensor.as_numpy()
+                tensors[name] = _on_host(tensor)
         return tensors
 
     def answer(
@@ -76,7 +86,8 @@ class Model:
     def response(self, result: dict[str, np.ndarray] | Exception) -> Any:
         """Triton's response for what came out of a request."""
         if isinstance(result, Exception):
-            return pb_utils.InferenceResponse(error=self._error(result))
+            # Up to 23.02 at least the tensors must be given, also where there are none.
+            return pb_utils.InferenceResponse(output_tensors=[], error=self._error(result))
         tensors = [pb_utils.Tensor(name, array) for name, array in result.items()]
         return pb_utils.InferenceResponse(tensors)
 
@@ -158,12 +169,31 @@ def call(
         inputs=[pb_utils.Tensor(name, array) for name, array in inputs.items()],
         **({"request_id": request_id} if request_id else {}),
         **({"parameters": dict(parameters)} if parameters else {}),
+        **_outputs_on_host(),
     )
     response = request.exec()
     if response.has_error():
         raise StageFailed(response.error().message())
     # A copy, since the tensor's memory is Triton's and ends with the response.
-    return np.array(pb_utils.get_output_tensor_by_name(response, output).as_numpy())
+    return np.array(_on_host(pb_utils.get_output_tensor_by_name(response, output)))
+
+
+def _outputs_on_host() -> dict[str, Any]:
+    """Arguments for a request to have its outputs in the host's memory; none on an old Triton."""
+    if not hasattr(pb_utils, "PreferredMemory"):
+        return {}
+    return {"preferred_memory": pb_utils.PreferredMemory(pb_utils.TRITONSERVER_MEMORY_CPU, 0)}
+
+
+def check_reach(model: Model, called: str) -> None:
+    """Raise ValueError if what `called` answers to a `call` from `model` will be out of reach."""
+    if not _outputs_on_host():
+        device_memory.check(called, config_pbtxt.accelerators(model.config_beside(called)))
+
+
+def _on_host(tensor: Any) -> np.ndarray:
+    """The tensor's numbers in the host's memory, which may be Triton's own."""
+    return tensor.as_numpy() if tensor.is_cpu() else device_memory.to_host(tensor)
 
 
 def replies(requests: Sequence[Any]) -> list[Reply] | None:

@@ -31,6 +31,7 @@ class LoopStage:
     """Hands each request's images to the loop and answers it when the last of them is done."""
 
     def __init__(self, model: triton.Model) -> None:
+        triton.check_reach(model, "unet")
         self._model = model
         self._model_files = ModelFiles.load(model.folder)
         self._preview = Preview(self._model_files) if self._model_files.latent_rgb else None

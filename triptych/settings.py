@@ -25,8 +25,9 @@ MAX_TIMEOUT = 1e6
 class Limits:
     """The most that a request may ask for; the one place where these numbers stand.
 
-    A server's operator changes them by `parameters` of the same names in config.pbtxt.
-    Sides and pixels are the picture's; `max_prompt_bytes` holds for each of the two prompts.
+    A server's operator changes them by `parameters` of the same names in the tokenizer's
+    config.pbtxt. Sides and pixels are the picture's; `max_prompt_bytes` holds for each of the two
+    prompts.
     """
 
     max_num_inference_steps: int = 200
@@ -34,6 +35,8 @@ class Limits:
     max_pixels: int = 768 * 768
     min_side: int = 64
     max_prompt_bytes: int = 16 * 1024
+    max_height: int = 2**16
+    max_width: int = 2**16
 
     @classmethod
     def from_parameters(cls, parameters: Mapping[str, str]) -> Limits:
@@ -66,6 +69,8 @@ WIDEST = Limits(
     max_pixels=4096 * 4096,
     min_side=4096,
     max_prompt_bytes=1024 * 1024,
+    max_height=2**16,
+    max_width=2**16,
 )
 """What no operator can go beyond."""
 
@@ -289,8 +294,10 @@ def _is_number(value: Any) -> bool:
 
 
 def _side(field: str, value: Any, high: int, limits: Limits, multiple: int) -> int:
-    if type(value) is not int or not limits.min_side <= value <= high or value % multiple:
-        allowed = f"a multiple of {multiple} from {limits.min_side}"
+    most = min(getattr(limits, f"max_{field}"), limits.max_pixels // limits.min_side)
+    fits = type(value) is int and limits.min_side <= value <= min(most, high)
+    if not fits or value % multiple:
+        allowed = f"a multiple of {multiple} from {limits.min_side} to {most}"
         allowed += f", with height * width at most {limits.max_pixels}"
         raise InvalidRequest(field, value, allowed)
     return value

@@ -293,7 +293,7 @@ def test_a_value_out_of_range_or_of_another_type_is_refused(name, value, allowed
 def test_a_side_that_makes_no_picture_is_refused(name, value):
     field, message = refused(f'{{"prompt": "x", "{name}": {value}}}')
     assert field == name
-    assert "a multiple of 8 from 64, with height * width at most 589824" in message
+    assert "a multiple of 8 from 64 to 9216, with height * width at most 589824" in message
 
 
 def test_pixels_are_limited_whatever_the_shape():
@@ -468,10 +468,12 @@ def test_an_operator_can_change_the_limits():
         "max_pixels": "4096",
         "min_side": "32",
         "max_prompt_bytes": "3",
+        "max_height": "128",
+        "max_width": "64",
         "EXECUTION_ENV_PATH": "$$TRITON_MODEL_DIRECTORY/env.tar.gz",
     }
     limits = Limits.from_parameters(changed)
-    assert limits == Limits(5, 2.5, 4096, 32, 3)
+    assert limits == Limits(5, 2.5, 4096, 32, 3, 128, 64)
     small = {"prompt": "abc", "height": 64, "width": 64}
     small.update(num_inference_steps=5, guidance_scale=1)
     assert ask(json.dumps(small), limits).height == 64
@@ -479,6 +481,14 @@ def test_an_operator_can_change_the_limits():
     for key, value in too_much.items():
         assert refused(json.dumps({**small, key: value}), limits)[0] == key
     assert Limits.from_parameters({}) == Limits()
+
+
+def test_each_side_has_its_own_limit():
+    limits = Limits(max_height=128, max_width=256)
+    assert ask('{"prompt": "x", "height": 128, "width": 256}', limits).width == 256
+    field, message = refused('{"prompt": "x", "height": 136, "width": 256}', limits)
+    assert field == "height" and "a multiple of 8 from 64 to 128, with" in message
+    assert refused('{"prompt": "x", "height": 64, "width": 264}', limits)[0] == "width"
 
 
 def test_a_default_over_the_limits_is_refused_too():

@@ -29,18 +29,17 @@ USUAL = Settings("a prompt", "", 4, 5.0, 1, 64, 64, "ddim", "png")
 @pytest.fixture
 def stage(tmp_path, monkeypatch):
     """`stage(release)`: the model unet_loop on that release; its UNet can be given."""
-    (tmp_path / "1").mkdir()
-    (tmp_path / "1" / "scheduler_config.json").write_text(json.dumps(SCHEDULER))
     made = []
 
-    def make(
-        release="24.10", unet=fake.no_noise, model_files=MODEL_FILES, on_gpu=False, **parameters
-    ):
-        (tmp_path / "1" / "pipeline.json").write_text(json.dumps(model_files))
-        fake.install(monkeypatch, fake.module(release, unet, on_gpu))
+    def make(release="24.10", unet=fake.no_noise, model_files=MODEL_FILES, **parameters):
+        version = tmp_path / "unet_loop" / "1"
+        version.mkdir(parents=True, exist_ok=True)
+        (version / "scheduler_config.json").write_text(json.dumps(SCHEDULER))
+        (version / "pipeline.json").write_text(json.dumps(model_files))
+        fake.install(monkeypatch, fake.module(release, unet))
         triton = importlib.import_module("triptych.stages.triton")
         loop_stage = importlib.import_module("triptych.stages.unet_loop")
-        arguments = fake.initialize_args(tmp_path, max_rows="8", max_queue="6", **parameters)
+        arguments = fake.initialize_args(version.parent, max_rows="8", max_queue="6", **parameters)
         made.append(loop_stage.LoopStage(triton.Model(arguments)))
         return made[-1]
 
@@ -208,7 +207,9 @@ def test_a_queue_that_is_no_number_is_a_load_error_that_names_it(stage, tmp_path
     names = ("triptych.stages.unet_loop", "triptych.stages.triton")
     loop_stage, triton = (sys.modules[name] for name in names)
     with pytest.raises(ValueError, match=r"parameter max_queue: got .*; allowed: a whole number"):
-        loop_stage.LoopStage(triton.Model(fake.initialize_args(tmp_path, max_queue=value)))
+        loop_stage.LoopStage(
+            triton.Model(fake.initialize_args(tmp_path / "unet_loop", max_queue=value))
+        )
 
 
 def test_closing_answers_what_is_in_flight(stage):
@@ -550,3 +551,32 @@ def test_a_unet_that_is_loaded_again_is_called_over_its_new_channel(stage, monke
     assert not answer(sent).has_error()
     assert called == [1, 2, 2, 2]
     listeners[1].close()
+
+
+def test_it_holds_to_the_limits_of_the_tokenizer_and_of_the_unet_beside_it(stage, tmp_path):
+    limit = 'parameters { key: "max_num_inference_steps" value { string_value: "5" } }'
+    shape = '{ name: "max_shape" parameters { key: "sample" value: "32 4 16 12" } }'
+    engines = f"execution_accelerators {{ gpu_execution_accelerator: [ {shape} ] }}"
+    for name, config in (("tokenizer", limit), ("unet", f"optimization {{ {engines} }}")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.pbtxt").write_text(config)
+    one = stage()
+    sent = [
+        request(image)
+        for image in (
+            {"num_inference_steps": 5, "height": 128, "width": 96},
+            {"num_inference_steps": 6},
+            {"height": 136},
+            {"width": 104},
+        )
+    ]
+    one.execute(sent)
+    good, *bad = map(answer, sent)
+    assert good.tensors["latents"].shape == (1, 4, 16, 12)
+    assert [error(response) for response in bad] == [
+        "unet_loop: num_inference_steps: got 6; allowed: an integer from 1 to 5",
+        "unet_loop: height: got 136; allowed: a multiple of 1 from 1 to 128, "
+        "with height * width at most 589824",
+        "unet_loop: width: got 104; allowed: a multiple of 1 from 1 to 96, "
+        "with height * width at most 589824",
+    ]

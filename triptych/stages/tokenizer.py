@@ -9,9 +9,10 @@ import numpy as np
 
 from triptych.errors import InvalidRequest
 from triptych.model_files import ModelFiles
-from triptych.settings import Limits, Settings, parse
+from triptych.settings import Settings, parse
 from triptych.stages import triton
 from triptych.stages.admission import Admission
+from triptych.stages.limits import limits
 from triptych.tokenizer import Tokenizer
 
 
@@ -23,7 +24,7 @@ class TokenizerStage:
         self._model = model
         self._admission = Admission(model.activity)
         model_files = ModelFiles.load(model.folder)
-        self._limits = model_files.widened(Limits.from_parameters(model.parameters))
+        self._limits = limits(model, model_files)
         self._defaults = model_files.defaults()
         self._tokenizer = Tokenizer(model.folder)
         self._tokenizer.check_fits(model_files)

@@ -23,6 +23,7 @@ from triptych.ipc import progress
 from triptych.model_files import ModelFiles
 from triptych.settings import Settings
 from triptych.stages import triton
+from triptych.stages.limits import limits
 from triptych.stages.loop_metrics import LoopMetrics
 from triptych.stages.served_unet import ServedUNet
 
@@ -34,6 +35,7 @@ class LoopStage:
         triton.check_reach(model, "unet")
         self._model = model
         self._model_files = ModelFiles.load(model.folder)
+        self._limits = limits(model, self._model_files)
         self._preview = Preview(self._model_files) if self._model_files.latent_rgb else None
         self._max_queue = model.count("max_queue", 64)
         model.activity.limit(self._max_queue)
@@ -128,7 +130,8 @@ class LoopStage:
 
     def _images(self, tensors: dict[str, np.ndarray], limit: float | None) -> list[Denoising]:
         """A request's images, one a batch element, all of one size; `limit`: its own deadline."""
-        settings = [_sooner(Settings.from_json(text), limit) for text in tensors["settings"][:, 0]]
+        texts = tensors["settings"][:, 0]
+        settings = [_sooner(Settings.from_json(text, self._limits), limit) for text in texts]
         sizes = {(one.height, one.width) for one in settings}
         if len(sizes) > 1:
             raise InvalidRequest("settings", str(sorted(sizes)), "one height and width a batch")

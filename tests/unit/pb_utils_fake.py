@@ -226,7 +226,10 @@ def module(release, unet, on_gpu=False):
                 self._inputs = made.kept.complete(self._inputs, self._parameters)
             except ValueError as error:
                 return InferenceResponse([], made.TritonError(str(error)))
-            return super().exec()
+            response = super().exec()
+            if not response.has_error():
+                made.kept.keep(self._inputs, self._parameters)
+            return response
 
     made.InferenceRequest = OldInferenceRequest
     if release != "21.10":

@@ -370,12 +370,9 @@ def test_text_embeddings_are_sent_once(stage, monkeypatch):
 
 
 def test_what_the_unet_has_forgotten_is_sent_again(stage, monkeypatch):
-    def forgetful(**inputs):
-        pb_utils.kept._tensors.clear()
-        return fake.no_noise(**inputs)
-
-    one = stage(unet=forgetful)
+    one = stage()
     pb_utils = sys.modules["triton_python_backend_utils"]
+    monkeypatch.setattr(pb_utils.kept, "keep", lambda tensors, parameters: None)
     sent = Sent(monkeypatch)
     waiting = request({"num_inference_steps": 3})
     one.execute([waiting])
@@ -477,7 +474,9 @@ def test_the_unet_is_called_on_its_channel_where_it_listens(stage, monkeypatch, 
     def work(tensors, parameters):
         calls.append(list(parameters))
         tensors = kept.complete(tensors, parameters)
-        return fake.no_noise(**{**tensors, "timestep": tensors["timestep"][:, None]})
+        output = fake.no_noise(**{**tensors, "timestep": tensors["timestep"][:, None]})
+        kept.keep(tensors, parameters)
+        return output
 
     def never(**inputs):
         raise RuntimeError("called through Triton")

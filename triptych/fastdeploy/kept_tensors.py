@@ -1,8 +1,8 @@
 """Tensors that a caller sends once and only names in the calls after, as request parameters.
 
-`keep_INPUT: NAME` has the input INPUT kept under NAME; `kept_INPUT: NAME` takes what was kept in
-place of what is sent as INPUT, for which a number a row will do. A caller chooses names that nobody
-guesses.
+`keep_INPUT: NAME` has the input INPUT kept under NAME once the call has succeeded; `kept_INPUT:
+NAME` takes what was kept in place of what is sent as INPUT, for which a number a row will do. A
+caller chooses names that nobody guesses.
 """
 
 from __future__ import annotations
@@ -16,9 +16,13 @@ from triptych.errors import InvalidRequest
 
 
 class KeptTensors:
-    """The tensors last used, of `BYTES` together at the most, and one of any size."""
+    """The tensors used last, which take about `BYTES` of memory together; one may be larger."""
 
     BYTES = 2**28
+    LONGEST_NAME = 64
+
+    LEAST = 2**16
+    """Bytes that a tensor counts for at least, so that there are 4096 at the most."""
 
     def __init__(self) -> None:
         self._tensors: OrderedDict[tuple[str, str], np.ndarray] = OrderedDict()
@@ -26,26 +30,48 @@ class KeptTensors:
     def complete(
         self, tensors: dict[str, np.ndarray], parameters: Mapping[str, object]
     ) -> dict[str, np.ndarray]:
-        """`tensors` with those that were kept, as read-only arrays: always the same object.
+        """`tensors` with those that were kept, and with copies of those that are to be.
 
-        InvalidRequest for a name that is not known, or not any more.
+        Both are read-only arrays, and the same object for a name in every call. Raises
+        InvalidRequest for a name that is too long, not known, or not known any more.
         """
-        for parameter, value in parameters.items():
-            verb, _, name = parameter.partition("_")
-            if verb not in ("keep", "kept") or name not in tensors:
-                continue
-            key = name, str(value)
+        for parameter, verb, key in _asked(tensors, parameters):
+            input_name, name = key
             if verb == "keep":
-                self._tensors[key] = np.array(tensors[name])
-                self._tensors[key].flags.writeable = False
-            elif key not in self._tensors:
-                raise InvalidRequest(parameter, value, "what was kept, and lately")
-            self._tensors.move_to_end(key)
-            tensors = {**tensors, name: self._tensors[key]}
-        while len(self._tensors) > 1 and self._bytes > self.BYTES:
-            self._tensors.popitem(last=False)
+                if not 0 < len(name) <= self.LONGEST_NAME:
+                    allowed = f"a name of 1 to {self.LONGEST_NAME} characters"
+                    raise InvalidRequest(parameter, name, allowed)
+                tensor = np.array(tensors[input_name])
+                tensor.flags.writeable = False
+            elif key in self._tensors:
+                self._tensors.move_to_end(key)
+                tensor = self._tensors[key]
+            else:
+                raise InvalidRequest(parameter, name, "what was kept, and lately")
+            tensors = {**tensors, input_name: tensor}
         return tensors
+
+    def keep(self, tensors: dict[str, np.ndarray], parameters: Mapping[str, object]) -> None:
+        """Keep what `complete` gave of a call that has succeeded; what is too much is dropped."""
+        kept = [key for _, verb, key in _asked(tensors, parameters) if verb == "keep"]
+        for key in kept:
+            self._tensors[key] = tensors[key[0]]
+            self._tensors.move_to_end(key)
+        while kept and len(self._tensors) > 1 and self._bytes > self.BYTES:
+            self._tensors.popitem(last=False)
 
     @property
     def _bytes(self) -> int:
-        return sum(array.nbytes for array in self._tensors.values())
+        return sum(max(array.nbytes, self.LEAST) for array in self._tensors.values())
+
+
+def _asked(
+    tensors: dict[str, np.ndarray], parameters: Mapping[str, object]
+) -> list[tuple[str, str, tuple[str, str]]]:
+    """The parameters that are about keeping: parameter, verb, and the input with its name."""
+    asked = []
+    for parameter, value in parameters.items():
+        verb, _, input_name = parameter.partition("_")
+        if verb in ("keep", "kept") and input_name in tensors:
+            asked.append((parameter, verb, (input_name, str(value))))
+    return asked

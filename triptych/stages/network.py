@@ -18,7 +18,7 @@ class ServedNetwork:
 
     def __init__(self, model: triton.Model) -> None:
         self._model = model
-        # Names are of one kind of caller each, which has a thread of its own.
+        # Whoever reaches Triton's ports fills the one, unet_loop alone the other.
         self._kept, self._kept_over_channel = KeptTensors(), KeptTensors()
         self._listener: channel.Listener | None = None
         path = channel.socket_path(model.name)
@@ -32,21 +32,38 @@ class ServedNetwork:
         triton.log(f"{model.name}: runs on {self._network.provider}")
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
-        """What Triton's `execute` returns."""
-        return self._model.answer_together(requests, self._run, self._kept.complete)
+        """Triton's responses, of one run where the requests' shapes allow it."""
+        return self._model.answer_together(
+            requests, lambda calls: self._do(lambda: self._run(calls, self._kept))
+        )
 
     def close(self) -> None:
+        """Answer no more calls over a channel."""
         if self._listener is not None:
             self._listener.close()
-
-    def _run(self, batch: list[dict[str, np.ndarray]]) -> list[Any]:
-        return self._do(lambda: self._network.run(batch))
 
     def _do(self, job: Callable[[], Any]) -> Any:
         return job() if self._listener is None else self._listener.do(job)
 
+    def _run(
+        self, calls: Sequence[tuple[dict[str, np.ndarray], Mapping[str, Any]]], kept: KeptTensors
+    ) -> list[Any]:
+        """Each call's outputs or exception; what a call says is to be kept is, if it succeeds."""
+        results: list[Any] = []
+        for tensors, parameters in calls:
+            try:
+                results.append(kept.complete(tensors, parameters))
+            except Exception as error:
+                results.append(error)
+        able = [at for at, one in enumerate(results) if not isinstance(one, Exception)]
+        for at, outputs in zip(able, self._network.run([results[at] for at in able])):
+            if not isinstance(outputs, Exception):
+                kept.keep(results[at], calls[at][1])
+            results[at] = outputs
+        return results
+
     def _answer(self, tensors: dict[str, np.ndarray], parameters: Mapping[str, str]) -> np.ndarray:
-        (result,) = self._network.run([self._kept_over_channel.complete(tensors, parameters)])
+        (result,) = self._run([(tensors, parameters)], self._kept_over_channel)
         if isinstance(result, Exception):
             raise result
         (output,) = result.values()

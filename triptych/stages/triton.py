@@ -102,19 +102,20 @@ class Model:
     def answer_together(
         self,
         requests: Sequence[Any],
-        work: Callable[[list[dict[str, np.ndarray]]], Sequence[dict[str, np.ndarray] | Exception]],
-        complete: Callable[[dict[str, np.ndarray], Mapping[str, Any]], dict[str, np.ndarray]],
+        work: Callable[
+            [list[tuple[dict[str, np.ndarray], Mapping[str, Any]]]],
+            Sequence[dict[str, np.ndarray] | Exception],
+        ],
     ) -> list[Any]:
-        """Triton's responses: all requests' inputs through one call of `work`.
+        """Triton's responses: all requests' inputs and parameters through one call of `work`.
 
-        `complete` makes a request's inputs of the tensors sent and the request's parameters; where
-        it raises, that request alone fails.
+        It gives outputs or an exception for each; where it raises, all of them fail.
         """
         with self.activity:
             results: list[Any] = []
             for request in requests:
                 try:
-                    results.append(complete(self.inputs(request), parameters(request)))
+                    results.append((self.inputs(request), parameters(request)))
                 except Exception as error:
                     results.append(error)
             able = [at for at, one in enumerate(results) if not isinstance(one, Exception)]

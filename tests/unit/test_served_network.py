@@ -1,0 +1,72 @@
+"""A network between Triton's requests, what is kept between them, and ONNX Runtime."""
+
+import importlib
+import json
+
+import numpy as np
+import onnx
+import pb_utils_fake as fake
+import pytest
+from onnx import TensorProto, helper
+
+
+@pytest.fixture
+def network(tmp_path, monkeypatch):
+    """A network that adds a row's three numbers to its bias, in ONNX Runtime."""
+    floats = TensorProto.FLOAT
+    graph = helper.make_graph(
+        [helper.make_node("Add", ["rows", "bias"], ["sum"])],
+        "adds",
+        [
+            helper.make_tensor_value_info("rows", floats, ["n", 3]),
+            helper.make_tensor_value_info("bias", floats, ["n", 3]),
+        ],
+        [helper.make_tensor_value_info("sum", floats, ["n", 3])],
+    )
+    opset = helper.make_opsetid("", 16)
+    (tmp_path / "1").mkdir()
+    model = helper.make_model(graph, opset_imports=[opset], ir_version=8)
+    onnx.save(model, str(tmp_path / "1" / "model.onnx"))
+    fake.install(monkeypatch, fake.module("24.10", None))
+    triton = importlib.import_module("triptych.stages.triton")
+    served = importlib.import_module("triptych.stages.network")
+    arguments = fake.initialize_args(tmp_path, "adds", ("rows", "bias"))
+    config = {
+        "input": [{"name": name, "data_type": "TYPE_FP32"} for name in ("rows", "bias")],
+        "output": [{"name": "sum", "data_type": "TYPE_FP32"}],
+    }
+    made = served.ServedNetwork(triton.Model({**arguments, "model_config": json.dumps(config)}))
+    yield made
+    made.close()
+
+
+def request(rows, width=3, **parameters):
+    arrays = {"rows": np.full((1, width), rows, np.float32), "bias": np.ones((1, 3), np.float32)}
+    made = fake.Request(**arrays)
+    made.own_parameters = parameters
+    return made
+
+
+def test_each_request_has_its_own_answer(network):
+    requests = [
+        request(1),
+        request(2, width=4),
+        request(3, keep_rows="a"),
+        request(4, kept_rows="nothing"),
+        request(5, keep_rows=65 * "n"),
+    ]
+    one, wide, three, unknown, long = network.execute(requests)
+    assert one.tensors["sum"].tolist() == [[2, 2, 2]]
+    assert three.tensors["sum"].tolist() == [[4, 4, 4]]
+    for response, says in ((wide, "rows"), (unknown, "kept_rows"), (long, "keep_rows")):
+        assert response.error().message().startswith(f"adds: {says}: got ")
+        assert response.error().code() == fake.Error.INVALID_ARG
+    (again,) = network.execute([request(0, width=1, kept_rows="a")])
+    assert again.tensors["sum"].tolist() == [[4, 4, 4]]
+
+
+def test_what_the_network_refuses_is_not_kept(network):
+    (refused,) = network.execute([request(1, width=7, keep_rows="a")])
+    assert refused.error().message().startswith("adds: rows: got ")
+    (unknown,) = network.execute([request(1, kept_rows="a")])
+    assert unknown.error().message().startswith("adds: kept_rows: got ")

@@ -47,16 +47,16 @@ def test_held_replies_are_answered_though_a_call_has_no_end(stages, tmp_path, mo
     from triptych.stages import triton
     from triptych.stages import unet_loop as loop_stage
 
-    watch = loop_stage.Watch(triton.Model(fake.initialize_args(tmp_path)))
+    cancellations = loop_stage.Cancellations(triton.Model(fake.initialize_args(tmp_path)))
     sent = fake.Request(sample=np.zeros(1))
     (reply,) = triton.replies([sent])
-    watch.over(reply)
+    cancellations.watch(reply)
     threading.Timer(0.05, stages.lose, ("unet",)).start()
     for _ in range(500):
         if reply.sent:
             break
         threading.Event().wait(0.01)
-    watch.close()
+    cancellations.close()
     (response,) = sent.sender.sent
     assert response.error().message().endswith(SAYS)
     assert response.error().code() == fake.Error.UNAVAILABLE

@@ -3,6 +3,7 @@
 import base64
 import importlib
 import io
+import sys
 import threading
 import time
 
@@ -220,3 +221,61 @@ def test_a_triton_that_sends_one_response_only_gets_the_picture(stage, ensemble)
 def test_a_model_parameter_that_is_none_is_a_load_error(stage, value):
     with pytest.raises(ValueError, match="preview_every: got "):
         stage(preview_every=value)
+
+
+def test_progress_that_cannot_be_told_ends_neither_its_image_nor_the_others(
+    stage, ensemble, monkeypatch
+):
+    one = stage()
+    module = sys.modules["triptych.stages.sd_ensemble_stream"]
+    usual, broken = module._tensors, []
+
+    def tensors(new):
+        if not broken or threading.current_thread() in broken:
+            broken.append(threading.current_thread())
+            raise ValueError("it cannot be drawn")
+        return usual(new)
+
+    first = request()
+    one.execute([first])
+    monkeypatch.setattr(module, "_tensors", tensors)
+    ensemble.go.set()
+    while not broken:
+        time.sleep(0.005)
+    monkeypatch.setattr(module, "_tensors", usual)
+    second, third = request(), request()
+    one.execute([second, third])
+    third.sender.given_up = True
+    assert answer(first).tensors == {"OUTPUT_0": ANSWER}
+    assert answer(second).tensors == {"OUTPUT_0": ANSWER}
+    assert steps(second) == [(step, 6) for step in range(1, 7)]
+    assert answer(third) is not None
+    assert list(progress.FOLDER.glob(progress._prefix() + "*")) == []
+
+
+def test_the_end_is_told_even_if_progress_is_not(stage, ensemble, monkeypatch):
+    def tensors(new):
+        raise ValueError("it cannot be drawn")
+
+    one, sent = stage(), request()
+    monkeypatch.setattr(sys.modules["triptych.stages.sd_ensemble_stream"], "_tensors", tensors)
+    ensemble.go.set()
+    one.execute([sent])
+    assert answer(sent).tensors == {"OUTPUT_0": ANSWER}
+    assert sent.sender.parts == []
+    assert list(progress.FOLDER.glob(progress._prefix() + "*")) == []
+
+
+def test_an_answer_that_triton_does_not_take_is_replaced_by_the_error(stage, ensemble, monkeypatch):
+    def full(response, flags=0):
+        if not response.has_error():
+            raise fake.TritonModelException("Failed to increase the shared memory pool size")
+        usual(response, flags)
+
+    one, sent, other = stage(), request(), request()
+    usual = sent.sender.send
+    monkeypatch.setattr(sent.sender, "send", full)
+    ensemble.go.set()
+    one.execute([sent, other])
+    assert "shared memory pool" in answer(sent).error().message()
+    assert answer(other).tensors == {"OUTPUT_0": ANSWER}

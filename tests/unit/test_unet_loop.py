@@ -579,3 +579,22 @@ def test_it_holds_to_the_limits_of_the_tokenizer_and_of_the_unet_beside_it(stage
         "unet_loop: width: got 104; allowed: a multiple of 1 from 1 to 96, "
         "with height * width at most 589824",
     ]
+
+
+def test_a_sender_that_fails_takes_nobody_with_it(stage, monkeypatch):
+    def broken(*_, **__):
+        raise fake.TritonModelException("Triton does not take it")
+
+    one, bad, good = stage(), request({}), request({"seed": 2})
+    late = request({"num_inference_steps": 200})
+    for name in ("send", "is_cancelled"):
+        monkeypatch.setattr(bad.sender, name, broken)
+    one.execute([bad, good])
+    assert not answer(good).has_error()
+    late.sender.given_up = True
+    one.execute([late])
+    assert answer(late).error().code() == fake.Error.CANCELLED, "the thread that asks is alive"
+    deadline = time.monotonic() + 5
+    while one._loop.held and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert one._loop.held == 0

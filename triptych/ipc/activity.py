@@ -109,7 +109,7 @@ class Activity:
             return
         try:
             lost = Path(self._folder, _LOST).read_text()
-        except FileNotFoundError:
+        except OSError:  # not there, or no file can be opened: then nobody says that one died
             return
         raise Unavailable(f"the process of {lost} died; the server starts again, try later")
 

@@ -83,8 +83,9 @@ class Record:
         os.pwrite(self._file, b"\1", 0)
 
     def close(self) -> None:
+        """Remove the file; it may be gone already."""
         os.close(self._file)
-        os.unlink(self._path)
+        self._path.unlink(missing_ok=True)
 
 
 class Writer:

@@ -28,8 +28,8 @@ class StreamStage:
 
     The life of a request:
     1. Started: it gets a Record, and a thread that calls sd_ensemble under the record's token.
-    2. Watched: one thread for all requests reads the records and sends what is new; a request given
-       up by its client stops its image.
+    2. Followed: one thread for all requests reads the records and sends what is new; a request
+       given up by its client stops its image.
     3. Answered: when the call is back, with its image or its error.
     """
 
@@ -42,7 +42,7 @@ class StreamStage:
         self._condition = threading.Condition()
         self._streams: list[_Stream] = []
         self._closed = False
-        threading.Thread(target=self._watch, name="watch", daemon=True).start()
+        threading.Thread(target=self._follow, name="follow", daemon=True).start()
 
     def execute(self, requests: Sequence[Any]) -> list[Any] | None:
         """What Triton's `execute` returns: None, since all answers come later.
@@ -84,18 +84,22 @@ class StreamStage:
     def _run(
         self, stream: _Stream, inputs: dict[str, np.ndarray], parameters: dict[str, Any]
     ) -> None:
+        """Call sd_ensemble for a stream and answer it, whatever happens."""
         try:
             result: Any = _image(inputs, stream.record.token, parameters)
         except Exception as error:
             result = error
         with self._condition:
             self._streams.remove(stream)
-            stream.tell(self._model)
-            stream.record.close()
-            stream.reply.send(self._model.response(result))
-            self._model.activity.set(len(self._streams))
+            try:
+                stream.tell(self._model)
+                stream.record.close()
+            finally:
+                stream.reply.send(self._model.response(result))
+                self._model.activity.set(len(self._streams))
 
-    def _watch(self) -> None:
+    def _follow(self) -> None:
+        """The thread that looks at all records, until the stage is closed."""
         while True:
             with self._condition:
                 self._condition.wait_for(lambda: self._streams or self._closed)
@@ -103,10 +107,7 @@ class StreamStage:
                     return
                 self._answer_if_lost()
                 for stream in self._streams:
-                    if stream.reply.cancelled():
-                        stream.record.stop()
-                    else:
-                        stream.tell(self._model)
+                    stream.follow(self._model)
             time.sleep(INTERVAL)
 
     def _answer_if_lost(self) -> None:
@@ -123,17 +124,34 @@ INTERVAL = 0.02
 
 
 class _Stream:
-    """One image: what is known of it, and whom to tell."""
+    """One image: its record, and its client."""
 
     def __init__(self, reply: triton.Reply, record: Record) -> None:
         self.reply = reply
         self.record = record
+        self._silent = False
+
+    def follow(self, model: triton.Model) -> None:
+        """Stop the image if its client has given it up, else send what is new."""
+        if self.reply.cancelled():
+            self.record.stop()
+        else:
+            self.tell(model)
 
     def tell(self, model: triton.Model) -> None:
-        """Send what is new, if anything is."""
-        new = self.record.read()
-        if new is not None:
-            self.reply.send_part(model.response(_tensors(new)))
+        """Send the step and the preview, if they are new.
+
+        Where that fails the log says why, and this client gets its image without any more of them.
+        """
+        if self._silent:
+            return
+        try:
+            new = self.record.read()
+            if new is not None:
+                self.reply.send_part(model.response(_tensors(new)))
+        except Exception as error:
+            self._silent = True
+            triton.log(f"{model.name}: progress is told no more: {error!r}", error=True)
 
 
 def _image(

@@ -84,12 +84,15 @@ class Model:
             return [self._answer(request, work) for request in requests]
 
     def response(self, result: dict[str, np.ndarray] | Exception) -> Any:
-        """Triton's response for what came out of a request."""
+        """Triton's response for what came out of a request; it never raises."""
         if isinstance(result, Exception):
             # Up to 23.02 at least the tensors must be given, also where there are none.
             return pb_utils.InferenceResponse(output_tensors=[], error=self._error(result))
-        tensors = [pb_utils.Tensor(name, array) for name, array in result.items()]
-        return pb_utils.InferenceResponse(tensors)
+        try:
+            tensors = [pb_utils.Tensor(name, array) for name, array in result.items()]
+            return pb_utils.InferenceResponse(tensors)
+        except Exception as error:
+            return self.response(error)
 
     @contextmanager
     def loading(self) -> Iterator[None]:
@@ -209,7 +212,10 @@ def replies(requests: Sequence[Any]) -> list[Reply] | None:
 
 
 class Reply:
-    """One request's answer, given from any thread; until then, whether anybody waits for it."""
+    """One request's answer, given from any thread; until then, whether anybody waits for it.
+
+    Nothing here raises: what Triton refuses is logged, since the caller's thread serves others too.
+    """
 
     def __init__(self, sender: Any) -> None:
         self._sender = sender
@@ -218,17 +224,35 @@ class Reply:
         self.sent = False
 
     def send(self, response: Any) -> None:
-        """Answer the request; only the first answer counts."""
+        """Answer the request; only the first answer counts.
+
+        One that Triton does not take, for want of shared memory, is replaced by the error.
+        """
         with self._lock:
-            if not self.sent:
-                self.sent = True
-                self._sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+            if self.sent:
+                return
+            self.sent = True
+            error = self._try(response, final=True)
+            if error is not None:
+                failed = _triton_error(public(error), "INTERNAL")
+                instead = pb_utils.InferenceResponse(output_tensors=[], error=failed)
+                self._try(instead, final=True)
 
     def send_part(self, response: Any) -> None:
         """A response before the last one, of a decoupled model; none after the last one."""
         with self._lock:
             if not self.sent:
-                self._sender.send(response)
+                self._try(response, final=False)
+
+    def _try(self, response: Any, final: bool) -> Exception | None:
+        """What Triton raises at that, which is logged."""
+        flags = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL if final else 0
+        try:
+            self._sender.send(response, flags=flags)
+        except Exception as error:
+            log(f"a response was not sent: {error}", error=True)
+            return error
+        return None
 
     def cancelled(self) -> bool:
         """Whether the client has given the request up, where this Triton can tell (23.10).
@@ -236,8 +260,12 @@ class Reply:
         Takes 0.1 ms: it asks Triton's own process.
         """
         with self._lock:
-            can_tell = not self.sent and hasattr(self._sender, "is_cancelled")
-            return can_tell and self._sender.is_cancelled()
+            if self.sent or not hasattr(self._sender, "is_cancelled"):
+                return False
+            try:
+                return self._sender.is_cancelled()
+            except Exception:  # it cannot be asked now; the next round asks again
+                return False
 
 
 def parameters(request: Any) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import itertools
@@ -47,7 +48,7 @@ class LoopStage:
             return DenoisingLoop(ServedUNet(next(numbers)), rows, observer)
 
         self._loop = loop(metrics) if cohorts == 1 else Cohorts(cohorts, loop, metrics)
-        self._watch = Watch(model)
+        self._cancellations = Cancellations(model)
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """What Triton's `execute` returns: None for requests that the loop's thread will answer.
@@ -64,20 +65,22 @@ class LoopStage:
     def close(self) -> None:
         """Answer what is still in flight with an error, and end the threads."""
         self._loop.close()
-        self._watch.close()
+        self._cancellations.close()
 
     def _start(self, request: Any, reply: triton.Reply) -> None:
-        watcher: progress.Writer | None = None
+        writer: progress.Writer | None = None
 
         def answer(latents: list[np.ndarray] | Exception) -> None:
             self._tell_end(count, latents)
-            reply.send(self._response(latents))
-            if watcher is not None:
-                watcher.close()
+            try:
+                reply.send(self._response(latents))
+            finally:
+                if writer is not None:
+                    writer.close()
 
         def given_up() -> bool:
             # An image that failed takes the others of its request with it.
-            return results.answered or not_awaited() or (watcher is not None and watcher.stopped())
+            return results.answered or not_awaited() or (writer is not None and writer.stopped())
 
         count = 0
         try:
@@ -90,12 +93,12 @@ class LoopStage:
                 full = f"{held} of {self._max_queue} images"
                 raise Unavailable(f"the queue is full: {full}; try later")
             images = self._images(tensors, triton.deadline(request))
+            writer = self._writer(request, images)
         except Exception as error:
             answer(error)
             return
-        watcher = self._watcher(request, images)
         results = Results(len(images), answer)
-        not_awaited = self._watch.over(reply)
+        not_awaited = self._cancellations.watch(reply)
         for position, image in enumerate(images):
             done = results.of(position)
             try:
@@ -104,28 +107,27 @@ class LoopStage:
                 done(error)
 
     def _answer_all(self, requests: Sequence[Any]) -> list[Any]:
+        """Responses to all of them, when the last image is done."""
         answers: list[Any] = [None] * len(requests)
         images: list[Denoising] = []
         owners: list[Callable] = []
-        watchers: list[progress.Writer] = []
-        for position, request in enumerate(requests):
-            try:
-                own = self._images(self._model.inputs(request), triton.deadline(request))
-            except Exception as error:
-                answers[position] = error
-                continue
-            results = Results(len(own), functools.partial(answers.__setitem__, position))
-            watcher = self._watcher(request, own)
-            if watcher is not None:
-                watchers.append(watcher)
-            images += own
-            owners += map(results.of, range(len(own)))
-        self._model.activity.images(came=len(images))
-        for done, latents in zip(owners, self._loop.run_to_end(images)):
-            done(latents)
+        with contextlib.ExitStack() as writers:
+            for position, request in enumerate(requests):
+                try:
+                    own = self._images(self._model.inputs(request), triton.deadline(request))
+                    writer = self._writer(request, own)
+                except Exception as error:
+                    answers[position] = error
+                    continue
+                if writer is not None:
+                    writers.callback(writer.close)
+                results = Results(len(own), functools.partial(answers.__setitem__, position))
+                images += own
+                owners += map(results.of, range(len(own)))
+            self._model.activity.images(came=len(images))
+            for done, latents in zip(owners, self._loop.run_to_end(images)):
+                done(latents)
         self._model.activity.images(went=len(images))
-        for watcher in watchers:
-            watcher.close()
         return [self._response(latents) for latents in answers]
 
     def _images(self, tensors: dict[str, np.ndarray], limit: float | None) -> list[Denoising]:
@@ -141,13 +143,13 @@ class LoopStage:
             for one, pair in zip(settings, embeds)
         ]
 
-    def _watcher(self, request: Any, images: list[Denoising]) -> progress.Writer | None:
+    def _writer(self, request: Any, images: list[Denoising]) -> progress.Writer | None:
         """Has the image tell how far it is, if its request comes from a stream."""
         if len(images) != 1:
             return None
-        watcher = progress.writer(request.request_id(), self._preview)
-        images[0].watcher = watcher
-        return watcher
+        writer = progress.writer(request.request_id(), self._preview)
+        images[0].watcher = writer
+        return writer
 
     def _tell_end(self, images: int, latents: list[np.ndarray] | Exception) -> None:
         """Before the answer, so that the next stage does not see them come before they went."""
@@ -155,13 +157,12 @@ class LoopStage:
         self._model.activity.images(**{"failed" if failed else "went": images})
 
     def _response(self, latents: list[np.ndarray] | Exception) -> Any:
-        if isinstance(latents, Exception):
-            return self._model.response(latents)
-        return self._model.response({"latents": np.stack(latents)})
+        failed = isinstance(latents, Exception)
+        return self._model.response(latents if failed else {"latents": np.stack(latents)})
 
 
-class Watch:
-    """Asks for all requests in flight, beside the loop's thread, whether they were given up.
+class Cancellations:
+    """Which of the requests in flight were given up, asked beside the loop's thread.
 
     Answers them itself if another stage's process dies: a call of the UNet then has no end.
     """
@@ -175,9 +176,9 @@ class Watch:
         self._replies: list[triton.Reply] = []
         self._given_up: set[triton.Reply] = set()
         self._closed = False
-        threading.Thread(target=self._run, name="watch", daemon=True).start()
+        threading.Thread(target=self._run, name="cancellations", daemon=True).start()
 
-    def over(self, reply: triton.Reply) -> Callable[[], bool]:
+    def watch(self, reply: triton.Reply) -> Callable[[], bool]:
         """Watch until `reply` is sent; the result says at no cost whether it was given up."""
         with self._condition:
             self._replies.append(reply)

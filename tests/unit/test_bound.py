@@ -1,5 +1,7 @@
 """Runs on fixed buffers, here on the processor: the same code as on CUDA but for the device."""
 
+import weakref
+
 import numpy as np
 import pytest
 from test_network import config, tensors, write
@@ -157,9 +159,10 @@ def cuda(monkeypatch):
     """A machine that seems to have CUDA; what its sessions are made with, and run."""
     made = []
     monkeypatch.setattr(network.providers, "unusable", lambda built_in: {})
-    load = network._load
+    load, sessions = network._load, weakref.WeakSet()
 
     def loaded(folder, chosen, accelerators):
+        assert not sessions, "a second one has room only where the first is freed"
         made.append(dict(chosen)[providers.CUDA])
         session = load(folder, [(providers.CPU, {})], accelerators)
 
@@ -170,7 +173,9 @@ def cuda(monkeypatch):
             def get_providers(self):
                 return [providers.CUDA, providers.CPU]
 
-        return Session()
+        one = Session()
+        sessions.add(one)
+        return one
 
     monkeypatch.setattr(network, "_load", loaded)
     return made

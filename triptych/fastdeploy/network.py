@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import re
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
@@ -74,13 +75,19 @@ class Network:
             if first != providers.CPU:
                 self._warm_up(accelerators, graph_batches)
 
+        reason = None
         try:
             start(graphs=bool(graph_batches))
         except Exception as error:
             if not (graph_batches and self.provider.startswith(providers.CUDA)):
                 raise
+            reason = _line(error)
+        if reason is not None:
+            # Only here is the error gone, whose frames hold the session and its memory.
+            self._session = self._bound = None
+            gc.collect()
             start(graphs=False)
-            self.provider += f"; no CUDA graphs: {_line(error)}"
+            self.provider += f"; no CUDA graphs: {reason}"
 
     def bind(self, batches: Sequence[int], device: tuple[str, int]) -> None:
         """Run on buffers on `device`, ONNX Runtime's name and number, padded up to `batches`."""

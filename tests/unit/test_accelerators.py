@@ -44,6 +44,20 @@ def test_everything_that_fastdeploy_documents():
     )
 
 
+def test_every_engine_and_parameter_of_fastdeploys_is_taken():
+    flags = {"is_clone": "false", "use_mkldnn": "1", "use_paddle_log": "True"}
+    for name in ("onnxruntime", "openvino", "paddle"):
+        asked = entry(name, cpu_threads="4", num_streams="2", **flags)
+        assert parse(config(cpu=[asked])) == Accelerators(cpu=name, cpu_threads=4)
+    for name in ("tensorrt", "onnxruntime", "paddle"):
+        for precision in ("trt_fp16", "ort_fp16", "pd_fp16"):
+            cache = {"cache_file": "/unet.trt", "workspace_size": "9", "cpu_threads": "4"}
+            parsed = parse(config([entry(name, precision=precision, **cache, **flags)]))
+            assert parsed == Accelerators(
+                gpu=name, gpu_fp16=True, cache_file="/unet.trt", workspace_size=9
+            )
+
+
 def test_precisions():
     assert not parse(config([entry("tensorrt", precision="trt_fp32")])).gpu_fp16
     assert parse(config([entry("tensorrt", precision="TRT_FP16")])).gpu_fp16
@@ -56,9 +70,21 @@ def test_precisions():
     [
         (
             config([entry("tensorrrt")]),
-            "gpu_execution_accelerator 'tensorrrt': allowed: tensorrt, onnxruntime, min_shape,",
+            "gpu_execution_accelerator 'tensorrrt': allowed: tensorrt, onnxruntime, paddle,",
         ),
-        (config(cpu=[entry("openvino")]), "cpu_execution_accelerator 'openvino': allowed: onnx"),
+        (
+            config(cpu=[entry("openvin")]),
+            "cpu_execution_accelerator 'openvin': allowed: onnxruntime, openvino, paddle",
+        ),
+        (config([entry("openvino")]), "gpu_execution_accelerator 'openvino': allowed: tensorrt,"),
+        (config(cpu=[entry("poros")]), "'poros': a model for it is TorchScript; write onnxrunt"),
+        (config([entry("poros")]), "gpu_execution_accelerator 'poros': a model for it is"),
+        (
+            config(cpu=[entry("paddle", use_mkldnn="yes")]),
+            "cpu_execution_accelerator paddle: use_mkldnn: got 'yes'; allowed: true, 1, false, 0",
+        ),
+        (config(cpu=[entry("openvino", num_streams="0")]), "num_streams: got '0'; allowed: a who"),
+        (config([entry("paddle", encryption_key="x")]), "paddle: parameter 'encryption_key': all"),
         (
             config([entry("tensorrt", precison="trt_fp16")]),
             "tensorrt: parameter 'precison': allowed: precision, workspace_size, cache_file",

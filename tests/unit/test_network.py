@@ -194,8 +194,8 @@ def test_a_config_with_types_that_cannot_be(tmp_path):
 
 def test_unknown_accelerator(tmp_path):
     write(tmp_path)
-    asked = {"execution_accelerators": {"cpu_execution_accelerator": [{"name": "paddle"}]}}
-    with pytest.raises(ConfigError, match="'paddle': allowed: onnxruntime"):
+    asked = {"execution_accelerators": {"cpu_execution_accelerator": [{"name": "poros"}]}}
+    with pytest.raises(ConfigError, match=r"write onnxruntime, which runs model\.onnx"):
         network.Network(tmp_path, config(optimization=asked))
 
 

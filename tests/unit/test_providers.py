@@ -28,6 +28,16 @@ def test_onnxruntime_on_a_gpu_is_cuda():
     assert line == CUDA
 
 
+def test_an_engine_that_is_fastdeploys_alone_is_told():
+    chosen, line = choose({}, gpu="paddle", cpu="openvino")
+    assert [name for name, _ in chosen] == [CUDA, CPU]
+    assert line == f"{CUDA} (paddle is FastDeploy's alone)"
+    _, line = choose({CUDA: "no GPU"}, gpu="paddle", cpu="openvino")
+    assert line == f"{CPU} (no CUDA: no GPU; openvino is FastDeploy's alone)"
+    _, line = choose({CUDA: "no GPU"}, gpu="paddle")
+    assert line == f"{CPU} (no CUDA: no GPU)"
+
+
 def test_options_of_tensorrt():
     (_, options), *_ = choose(
         {},

@@ -10,6 +10,11 @@ from typing import Any
 PROFILES = ("min_shape", "opt_shape", "max_shape")
 """Accelerators that are no engines: TensorRT's shapes, one parameter an input, batch first."""
 
+GPU_ENGINES = ("tensorrt", "onnxruntime", "paddle")
+CPU_ENGINES = ("onnxruntime", "openvino", "paddle")
+NOT_HERE = ("openvino", "paddle")
+"""Engines of FastDeploy's that this backend has ONNX Runtime for."""
+
 
 class ConfigError(ValueError):
     """A config.pbtxt that this backend cannot follow: a load error."""
@@ -19,13 +24,15 @@ class ConfigError(ValueError):
 class Accelerators:
     """How to run one network.
 
-    `gpu` is the engine to use on a GPU; where it cannot be loaded the next best is. `cpu_threads`
-    0 leaves the number to ONNX Runtime. `workspace_size` is in bytes, 0 leaves it to TensorRT.
-    `cache_file`: where TensorRT's engine is kept, empty for nowhere. `shapes` has, for each of
-    `PROFILES`, the dimensions of every input.
+    `gpu` and `cpu` are the engines asked for on a GPU and without one; where one cannot be loaded
+    the next best is. `gpu_fp16`: whether half precision will do on a GPU. `cpu_threads` 0 leaves
+    the number to ONNX Runtime. `workspace_size` is in bytes, 0 leaves it to TensorRT. `cache_file`:
+    where TensorRT's engine is kept, empty for nowhere. `shapes` has, for each of `PROFILES`, the
+    dimensions of every input.
     """
 
     gpu: str = "tensorrt"
+    cpu: str = "onnxruntime"
     gpu_fp16: bool = False
     workspace_size: int = 0
     cache_file: str = ""
@@ -43,37 +50,42 @@ def parse(model_config: Mapping[str, Any]) -> Accelerators:
     values: dict[str, Any] = {}
     shapes: dict[str, dict[str, tuple[int, ...]]] = {}
     for entry in asked.get("cpu_execution_accelerator") or ():
-        where = _name(entry, "cpu_execution_accelerator", ("onnxruntime",))
-        values.update(_parameters(entry, where, _CPU))
+        where = _name(entry, "cpu_execution_accelerator", CPU_ENGINES)
+        values.update(_parameters(entry, where, _CPU), cpu=entry["name"])
     for entry in asked.get("gpu_execution_accelerator") or ():
-        where = _name(entry, "gpu_execution_accelerator", (*_GPU, *PROFILES))
+        where = _name(entry, "gpu_execution_accelerator", (*GPU_ENGINES, *PROFILES))
         name = entry["name"]
         if name in PROFILES:
             shapes[name] = _shapes(entry, where)
         else:
-            values.update(_parameters(entry, where, _GPU[name]), gpu=name)
+            values.update(_parameters(entry, where, _GPU), gpu=name)
     _check_profiles(shapes)
     return Accelerators(shapes=shapes, **values)
 
 
 def _name(entry: Mapping[str, Any], kind: str, allowed: tuple[str, ...]) -> str:
     name = entry.get("name", "")
+    if name == "poros":
+        instead = "a model for it is TorchScript; write onnxruntime, which runs model.onnx"
+        raise ConfigError(f"{kind} 'poros': {instead}")
     if name not in allowed:
         raise ConfigError(f"{kind} {name!r}: allowed: {', '.join(allowed)}")
     return f"{kind} {name}"
 
 
 def _parameters(entry: Mapping[str, Any], where: str, known: Mapping[str, tuple]) -> dict[str, Any]:
+    """The values that `known` has a field for; one without is checked and has no effect here."""
     values = {}
     for key, text in (entry.get("parameters") or {}).items():
         if key not in known:
-            allowed = ", ".join(known) or "none"
-            raise ConfigError(f"{where}: parameter {key!r}: allowed: {allowed}")
+            raise ConfigError(f"{where}: parameter {key!r}: allowed: {', '.join(known)}")
         target, read, allowed = known[key]
         try:
-            values[target] = read(text)
+            value = read(text)
         except (KeyError, ValueError):
             raise ConfigError(f"{where}: {key}: got {text!r}; allowed: {allowed}") from None
+        if target:
+            values[target] = value
     return values
 
 
@@ -120,22 +132,28 @@ def _file(text: str) -> str:
 
 
 _COUNT = "a whole number from 1"
-_CPU = {"cpu_threads": ("cpu_threads", _positive, _COUNT)}
-_GPU: dict[str, dict[str, tuple]] = {
-    "tensorrt": {
-        "precision": (
-            "gpu_fp16",
-            _one_of(trt_fp16=True, trt_fp32=False),
-            "trt_fp16, trt_fp32",
-        ),
-        "workspace_size": ("workspace_size", _positive, _COUNT + " (bytes)"),
-        "cache_file": ("cache_file", _file, "an absolute path"),
-    },
-    "onnxruntime": {
-        "precision": (
-            "gpu_fp16",
-            _one_of(ort_fp16=True, ort_fp32=False),
-            "ort_fp16, ort_fp32",
-        ),
-    },
+_FLAG = (
+    None,
+    _one_of(**{"true": True, "1": True, "false": False, "0": False}),
+    "true, 1, false, 0",
+)
+_HALF = {f"{engine}_fp{bits}": bits == 16 for engine in ("trt", "ort", "pd") for bits in (16, 32)}
+
+# FastDeploy takes each of them with every engine, whether that heeds it or not.
+_ANY = {
+    "is_clone": _FLAG,  # whether instances share weights: here each has a process of its own
+    "use_mkldnn": _FLAG,
+    "use_paddle_log": _FLAG,
+}
+_CPU: dict[str, tuple] = {
+    "cpu_threads": ("cpu_threads", _positive, _COUNT),
+    "num_streams": (None, _positive, _COUNT),
+    **_ANY,
+}
+_GPU: dict[str, tuple] = {
+    "precision": ("gpu_fp16", _one_of(**_HALF), ", ".join(_HALF)),
+    "workspace_size": ("workspace_size", _positive, _COUNT + " (bytes)"),
+    "cache_file": ("cache_file", _file, "an absolute path"),
+    "cpu_threads": (None, _positive, _COUNT),
+    **_ANY,
 }

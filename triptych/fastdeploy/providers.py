@@ -8,13 +8,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
-from triptych.fastdeploy.accelerators import Accelerators
+from triptych.fastdeploy.accelerators import NOT_HERE, Accelerators
 
 TENSORRT = "TensorrtExecutionProvider"
 CUDA = "CUDAExecutionProvider"
 CPU = "CPUExecutionProvider"
 
-_ENGINES = {"tensorrt": (TENSORRT, CUDA), "onnxruntime": (CUDA,)}
+_ENGINES = {"tensorrt": (TENSORRT, CUDA), "onnxruntime": (CUDA,), "paddle": (CUDA,)}
 _PROFILE_OPTIONS = {
     "min_shape": "trt_profile_min_shapes",
     "opt_shape": "trt_profile_opt_shapes",
@@ -65,6 +65,9 @@ def choose(
         for name in wanted[: wanted.index(usable[0]) if usable else len(wanted)]
     ]
     line = chosen[0][0]
+    asked = accelerators.gpu if usable else accelerators.cpu
+    if asked in NOT_HERE:
+        passed_over.append(f"{asked} is FastDeploy's alone")
     if passed_over:
         line += f" ({'; '.join(passed_over)})"
     if chosen[0][0] == TENSORRT and accelerators.cache_file:

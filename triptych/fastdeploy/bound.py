@@ -1,4 +1,4 @@
-"""A network's runs on buffers that stay where they are on the device, as CUDA graphs need it."""
+"""Runs of a network on buffers with fixed addresses on the device, which CUDA graphs need."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ NO_GRAPH = "-1"
 
 
 class Bound:
-    """Runs of one session with batches padded up to one of `batches`, smallest first.
+    """Runs of one session, each batch padded up to the next of `batches`, which rise.
 
-    Each padded batch with each shape of the rest is a slot: input and output buffers on the device
-    and, where the session was made with `enable_cuda_graph`, a recorded graph of its own. Slots are
-    never given up, as ONNX Runtime keeps their graphs: there are `MOST` of them at the most.
+    There is a slot for each padded batch and each shape of a row: input and output buffers on the
+    device and, if the session has `enable_cuda_graph`, a recorded graph. Slots are never freed,
+    since ONNX Runtime keeps their graphs; there are at most `MOST`.
     """
 
     MOST = 64
@@ -31,7 +31,7 @@ class Bound:
         batches: Sequence[int],
         device: tuple[str, int],
     ) -> None:
-        """`types`: NumPy type of each input; `device`: ONNX Runtime's name of it and its number."""
+        """`types`: NumPy type of each input; `device`: its ONNX Runtime name and its number."""
         self._session = session
         self._types = types
         self._outputs = outputs
@@ -40,11 +40,11 @@ class Bound:
         self._slots: dict[tuple, _Slot] = {}
 
     def run(self, parts: Mapping[str, Sequence[np.ndarray]], rows: int) -> list[np.ndarray] | None:
-        """The outputs for each input's `parts`, stacked, of that many `rows`.
+        """The outputs for `parts`: for each input arrays that are stacked, `rows` rows in all.
 
-        None where a batch of them, or of that shape, has no slot and can have none any more. An
-        array that owns its memory and is read-only is taken to stay as it is: given again to the
-        same slot, it is not copied to the device again.
+        None if the batch is larger than all of `batches`, or all slots are taken. An array that
+        owns its memory and is read-only is taken to be constant: when it is given to the same slot
+        again, it is not copied to the device again.
         """
         if rows > self._batches[-1]:
             return None
@@ -72,7 +72,7 @@ class Bound:
 
 
 class _Slot:
-    """Buffers for one batch and shape."""
+    """The buffers and the graph for one padded batch and one shape of a row."""
 
     def __init__(
         self,
@@ -112,7 +112,7 @@ class _Slot:
         return [result.copy() for result in results] if self._on_host else results
 
     def clear(self) -> None:
-        """Zeros in place of what the inputs were."""
+        """Fill the input buffers with zeros."""
         for name, array in self._host.items():
             array.fill(0)
             self._written.pop(name, None)
@@ -143,7 +143,7 @@ def _same_kind(array: np.ndarray, other: np.ndarray) -> bool:
 
 
 def run_options(graph: str) -> onnxruntime.RunOptions:
-    """Options of a run for the graph of that number."""
+    """Options of a run that records or replays the graph of that number."""
     options = onnxruntime.RunOptions()
     options.add_run_config_entry("gpu_graph_id", graph)
     return options

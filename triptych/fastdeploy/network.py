@@ -37,7 +37,7 @@ _TRITON_TYPES = {
 
 
 class Network:
-    """A loaded network; `provider` is a line that says what runs it and why.
+    """A loaded network. `provider` is a text for the log: which provider runs it, and why.
 
     Exports differ in their types (INT32 or INT64 tokens, FP16 or FP32): inputs are converted to
     what the network takes, outputs to what its config.pbtxt declares.
@@ -117,7 +117,7 @@ class Network:
         return results
 
     def _run_group(self, requests: Sequence[Mapping[str, np.ndarray]]) -> list[Any]:
-        """The results of requests of one shape; where one of several fails, each by itself."""
+        """The results of requests of one shape, run together; one by one if that fails."""
         try:
             return self._run_together(requests)
         except Exception as error:

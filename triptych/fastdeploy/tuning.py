@@ -1,7 +1,8 @@
-"""How a network runs under ONNX Runtime on CUDA.
+"""Options for a network under ONNX Runtime on CUDA.
 
-parameters { key: "graph_batches" value { string_value: "1 2 4 8" } } in a config.pbtxt: the
-batches that CUDA graphs are recorded for, others are padded to them; none: no graphs.
+A config.pbtxt's `parameters { key: "graph_batches" value { string_value: "1 2 4 8" } }` says for
+which batches CUDA graphs are recorded. Others are padded up to the next of them. Without it there
+are no graphs.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from triptych.fastdeploy.accelerators import ConfigError
 
 
 def graph_batches(model_config: Mapping[str, Any]) -> tuple[int, ...]:
-    """In rising order; ConfigError, saying what is allowed, for what are no numbers."""
+    """The config.pbtxt's `graph_batches` in rising order; ConfigError if they are no numbers."""
     entries = model_config.get("parameters") or {}
     words = entries.get("graph_batches", {"string_value": ""})["string_value"].split()
     if not all(word.isdecimal() and int(word) for word in words):

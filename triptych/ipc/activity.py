@@ -1,8 +1,8 @@
-"""Which stages are at work, and whether the server is to end: between them and the launcher.
+"""Which stages are at work, told to the launcher, and whether the server is ending, told to them.
 
-Triton tells nobody what it has in flight, and once it ends it lets no stage follow another: who
-ends it must know that nobody is at work. Each stage's process has a small file for that, in a
-folder of the server's run.
+Triton does not say what it has in flight, and once it is told to end, a request that has left one
+stage does not reach the next. So the launcher ends it when no stage is at work. Each stage's
+process has a small file for that in a folder of the server's run; the launcher has its own there.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from typing import NamedTuple
 from triptych.errors import Unavailable
 
 VARIABLE = "TRIPTYCH_ACTIVITY"
-"""The environment variable with the folder; without it the stages tell nobody."""
+"""The environment variable with that folder's path; where it is not set, nobody is told."""
 
 SETTLED = 1.0
-"""Seconds without work after which nothing is on its way from one stage to the next either."""
+"""Seconds without work in any stage after which no request is between two stages either."""
 
 _FIELDS = struct.Struct("=QdQQQQ")
 _ENDING, _LOST = "ending", "lost"
@@ -45,7 +45,10 @@ class Seen(NamedTuple):
 
 
 class Activity:
-    """The work of one stage's process: requests in `execute`, or images in the loop."""
+    """What one stage's process tells: how many requests, or images, it is working on.
+
+    As a context manager: one is worked on within.
+    """
 
     def __init__(self, model: str) -> None:
         self._folder = os.environ.get(VARIABLE)
@@ -61,11 +64,11 @@ class Activity:
             os.replace(file.name, name)
 
     def set(self, count: int) -> None:
-        """So many are at work now."""
+        """Tell that it works on `count` of them now."""
         self._tell(count=count, ended=time.monotonic())
 
     def images(self, came: int = 0, went: int = 0, failed: int = 0) -> None:
-        """So many images more came, went on, or failed."""
+        """Count so many images more that came to it, went on to the next stage, or failed."""
         with self._lock:
             seen = self._seen
             self._write(came=seen.came + came, went=seen.went + went, failed=seen.failed + failed)
@@ -81,7 +84,7 @@ class Activity:
         return None if self._folder is None else Path(self._folder)
 
     def limit(self, images: int) -> None:
-        """So many images may be on their way at once."""
+        """Tell how many images may be on their way at once."""
         self._tell(limit=images)
 
     def _tell(self, **changed: float) -> None:
@@ -100,11 +103,11 @@ class Activity:
 
     @property
     def server_is_ending(self) -> bool:
-        """Whether no more requests are to be taken."""
+        """Whether the launcher has said that no more requests are to be taken."""
         return self._folder is not None and os.path.exists(os.path.join(self._folder, _ENDING))
 
     def check_whole(self) -> None:
-        """Raise Unavailable if a stage's process died, so that the server is about to restart."""
+        """Raise Unavailable if a stage's process has died: the launcher restarts the server."""
         if self._folder is None:
             return
         try:
@@ -114,32 +117,32 @@ class Activity:
         raise Unavailable(f"the process of {lost} died; the server starts again, try later")
 
     def check_serving(self) -> None:
-        """Raise Unavailable if no new requests are to be taken."""
+        """Raise Unavailable if no new request is to be taken, as above or since the server ends."""
         self.check_whole()
         if self.server_is_ending:
             raise Unavailable("the server is ending and takes no more requests")
 
 
 class Stages:
-    """The other side: all stages of a run whose `folder`, which is made, has their files."""
+    """The launcher's side: what all stages of a run tell. Makes the run's `folder` for that."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         folder.mkdir(mode=0o700)
 
     def end(self) -> None:
-        """Have no more requests taken."""
+        """Tell the stages to take no more requests."""
         (self.folder / _ENDING).touch()
 
     def lose(self, model: str) -> None:
-        """Have all requests answered that a living stage holds: what `model` held has no answer."""
+        """Tell that the process of `model` died, so that the others answer what they hold."""
         new = self.folder / f"{_LOST}.new"
         new.write_text(model)
         new.replace(self.folder / _LOST)
 
     @property
     def idle(self) -> bool:
-        """Whether no stage is at work or about to be."""
+        """Whether no living stage has been at work for `SETTLED` seconds."""
         now = time.monotonic()
         return not any(
             seen.count or now - seen.ended < SETTLED
@@ -149,7 +152,7 @@ class Stages:
 
     @property
     def worked(self) -> bool:
-        """Whether any stage has had something to do."""
+        """Whether any stage has been at work since it was loaded."""
         return any(seen.ended for _, seen in self._read())
 
     def _read(self) -> list[tuple[Path, Seen]]:

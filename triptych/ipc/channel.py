@@ -1,7 +1,8 @@
-"""A shorter way from one stage's process to another's than through Triton: memory that both see.
+"""Calls from one stage's process to another's beside Triton, through memory that both share.
 
-The called stage listens on a Unix socket in a folder of the server's run; a call's tensors lie in
-memory that the caller made, what is said of them goes over the socket.
+The called stage has a Listener on a Unix socket in the folder of the server's run, the caller a
+Channel. A call's tensors lie in memory that the caller made; their names, types and shapes go over
+the socket as JSON.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ import numpy as np
 from triptych.ipc.activity import VARIABLE
 
 AWAKE = 2e-3
-"""Seconds around the time when a message should come in which it is looked for without sleeping:
-to be woken up takes a virtual machine's process 0.1 ms, at each end of each call."""
+"""Seconds around a message's expected time in which a process polls for it instead of sleeping.
+To be woken up takes 0.1 ms on a virtual machine, at each end of each call."""
 
 _MESSAGE = 2**16
 _SUFFIX = ".channel"
@@ -38,7 +39,7 @@ _ALIGNED = 64
 
 
 class ChannelFailed(Exception):
-    """The called stage gave an error; its text is that."""
+    """The called stage answered with an error, whose text this has."""
 
 
 def socket_path(model: str) -> Path | None:
@@ -67,10 +68,10 @@ def connect(model: str, number: int = 0) -> Channel | None:
 
 
 class Channel:
-    """The caller's end. One call at a time."""
+    """The caller's end; one call at a time."""
 
     def __init__(self, path: Path) -> None:
-        """OSError if nobody listens there."""
+        """Connect to the Listener at `path`; OSError if there is none."""
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             with _short(path) as address:
@@ -84,9 +85,9 @@ class Channel:
         self._usual = 0.0
 
     def call(self, inputs: Mapping[str, np.ndarray], parameters: Mapping[str, str]) -> np.ndarray:
-        """The output for `inputs`, which is valid until the next call.
+        """The stage's output for `inputs`, a view of shared memory that the next call overwrites.
 
-        ChannelFailed with what the stage says; OSError if it is not there any more.
+        Raises ChannelFailed with the stage's error; OSError if its process or Listener has ended.
         """
         tensors, size = [], 0
         for name, value in inputs.items():
@@ -114,7 +115,10 @@ class Channel:
         self._socket.close()
 
     def _receive(self) -> bytes:
-        """The next message; asleep until it may come, by what the last one took."""
+        """The next message, empty if the other end is closed.
+
+        Sleeps for about as long as the last message took to come, then polls.
+        """
         begun = time.perf_counter()
         self._arrival.poll(1e3 * max(0.0, self._usual - AWAKE))
         _look(lambda: self._arrival.poll(0), begun + self._usual + AWAKE)
@@ -123,7 +127,7 @@ class Channel:
         return message
 
     def _grow(self, size: int) -> list[tuple]:
-        """What goes along with a message: the memory, if it was too small and is a new one."""
+        """Have `size` bytes of shared memory; if it is new, what passes it on in a message."""
         if size <= len(self._memory):
             return []
         file = os.memfd_create("triptych_channel")
@@ -134,11 +138,11 @@ class Channel:
 
 
 class Listener:
-    """The called stage's end: `work(tensors, parameters)` answers, always from the same thread.
+    """The called stage's end: answers each call with what `work(tensors, parameters)` returns.
 
-    `tensors` are valid during the call only. What `work` raises is told by `explain`. Of one thread
-    because ONNX Runtime's CUDA graphs belong to the one that recorded them: the stage does there,
-    by `do`, what else has to do with them.
+    `tensors` are valid during the call only. An exception of `work` reaches the caller as the text
+    that `explain` makes of it. All calls are made in one thread, since a CUDA graph of ONNX Runtime
+    can be replayed only in the thread that recorded it; `do` runs anything else there.
     """
 
     def __init__(
@@ -198,7 +202,7 @@ class Listener:
 
     @staticmethod
     def _next(ready: selectors.BaseSelector) -> list[tuple[selectors.SelectorKey, int]]:
-        """What there is to do; the next call comes soon after the last."""
+        """The sockets that can be read. Polls first: the next call comes soon after the last."""
         return _look(lambda: ready.select(0), time.perf_counter() + AWAKE) or ready.select()
 
     def _do_jobs(self) -> None:
@@ -210,7 +214,7 @@ class Listener:
                 done.set_exception(error)
 
     def _serve(self, caller: socket.socket) -> bool:
-        """Answer one message; whether the caller is still there."""
+        """Answer one message; False if the caller has gone."""
         try:
             message, more, *_ = caller.recvmsg(_MESSAGE, socket.CMSG_SPACE(4))
             for _level, _kind, data in more:
@@ -246,7 +250,7 @@ def _short(path: Path) -> Iterator[str]:
 
 @lru_cache(64)
 def _encoded(said: tuple[tuple[str, Any], ...]) -> bytes:
-    """A message of pairs; call after call says the same, but for what lies in the memory."""
+    """A message as JSON. Most calls say the same, apart from the numbers in the shared memory."""
     return json.dumps(dict(said)).encode()
 
 
@@ -256,7 +260,7 @@ def _decoded(message: bytes) -> dict[str, Any]:
 
 
 def _look(look: Callable[[], list], end: float) -> list:
-    """What `look` finds, asked without sleeping; empty if there is nothing until the time `end`."""
+    """Call `look` until it finds something or the time is `end`, without sleeping."""
     found: list = []
     while not found and time.perf_counter() < end:
         found = look()

@@ -1,8 +1,8 @@
-"""How far an image in the loop has come, told to the process of the model that streams it.
+"""How far an image is, from the process of unet_loop to that of sd_ensemble_stream.
 
-The two are different processes of one Triton, and a call between them every step would cost both
-more than the step's own bookkeeping. So the one that streams makes a small file in shared memory
-and names it in its request's id; the loop writes there, and looks there whether to stop.
+A call of Triton every step would cost more than the step's own bookkeeping. So the process that
+streams makes a small file in shared memory and passes its name as the request's id; the loop writes
+the step and previews to it, and reads from it whether to stop.
 """
 
 from __future__ import annotations
@@ -41,10 +41,16 @@ class Progress(NamedTuple):
 
 
 class Record:
-    """One image's file, for whom it is made; `close` takes it away."""
+    """One image's file on the streaming side; `close` removes it.
+
+    `token` is the id for the image's request.
+    """
 
     def __init__(self, preview_every: int) -> None:
-        """A preview every so many steps, 0 for none. OSError if shared memory has no room."""
+        """`preview_every`: steps from one preview to the next, 0 for none.
+
+        Raises OSError if shared memory has no room.
+        """
         self.token = secrets.token_hex(16)
         self._path = _path(self.token)
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -59,7 +65,7 @@ class Record:
         self._preview_read = 0
 
     def read(self) -> Progress | None:
-        """What is new since the last time, or None."""
+        """The step, and the preview if there is a new one; None if no step was made since."""
         step, total = _STEP.unpack(os.pread(self._file, _STEP.size, _STEP_AT))
         if step == self._read:
             return None
@@ -89,10 +95,13 @@ class Record:
 
 
 class Writer:
-    """The same file, for the loop: a `watcher` of the image that it is told of."""
+    """The loop's side of an image's file; called after each call of the UNet."""
 
     def __init__(self, token: str, preview: Preview | None) -> None:
-        """OSError if nobody has made a file for `token`; `preview` draws, where the model can."""
+        """Open the file of `token`; OSError if there is none.
+
+        `preview` draws previews; None for a model that has no colours for them.
+        """
         self._file = os.open(_path(token), os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
         _, self._every = _OWNER.unpack(os.pread(self._file, _OWNER.size, 0))
         self._preview = preview
@@ -116,7 +125,7 @@ class Writer:
         os.pwrite(self._file, size + pixels.tobytes() + _END.pack(step), _SIZE_AT)
 
     def stopped(self) -> bool:
-        """Whether nobody waits for the image any more; a system call, no more."""
+        """Whether the image is to be given up; takes one system call."""
         return os.pread(self._file, 1, 0) == b"\1"
 
     def close(self) -> None:
@@ -124,7 +133,7 @@ class Writer:
 
 
 def writer(request_id: str, preview: Preview | None) -> Writer | None:
-    """The writer for a request, None for one whose progress nobody asked for."""
+    """The writer for the request of that id; None if nobody streams it."""
     if not re.fullmatch("[0-9a-f]{32}", request_id):
         return None
     try:
@@ -143,5 +152,5 @@ def _path(token: str) -> Path:
 
 
 def _prefix() -> str:
-    """Every process of one Triton has the same parent, Triton itself."""
+    """The same in all processes of one server: the launcher's, or by their parent's id."""
     return os.environ.get(PREFIX_VARIABLE, f"triptych_{os.getppid()}_") + "progress_"

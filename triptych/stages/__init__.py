@@ -1,1 +1,1 @@
-"""What each served model does between Triton and the rest of the package."""
+"""One module for each served model: from Triton's requests to the rest of the package, and back."""

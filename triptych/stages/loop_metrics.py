@@ -1,4 +1,4 @@
-"""What the denoising loop does, on Triton's metrics page and for the launcher."""
+"""The denoising loop's numbers on Triton's metrics page, and its activity for the launcher."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ from triptych.stages import triton
 
 
 class LoopMetrics(Observer):
-    """Totals, whose rates and quotients are speeds and means, and the images in flight."""
+    """Counters of images, steps, UNet calls, rows and waiting; a gauge of images in flight.
+
+    Rates of counters are speeds, and quotients of two of them are means.
+    """
 
     INTERVAL = 0.2
-    """Seconds for which totals are gathered while the loop works, since telling takes time."""
+    """Seconds from one update of the counters to the next while the loop works: each takes time."""
 
     def __init__(self, labels: dict[str, str], activity: Activity) -> None:
         totals = {

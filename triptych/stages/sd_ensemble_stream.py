@@ -1,4 +1,4 @@
-"""The model sd_ensemble_stream: sd_ensemble, and on the way to its answer what there is to see."""
+"""The model sd_ensemble_stream: sd_ensemble with progress and previews before its answer."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MOST_STEPS = 1000
 
 
 class StreamStage:
-    """Answers a request with as many responses as there are steps seen, and then the image.
+    """Answers a request with a response for each step that it sees, and then with the image.
 
     The life of a request:
     1. Started: it gets a Record, and a thread that calls sd_ensemble under the record's token.

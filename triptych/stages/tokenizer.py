@@ -17,7 +17,7 @@ from triptych.tokenizer import Tokenizer
 
 
 class TokenizerStage:
-    """Checks each request and gives it its settings and tokens."""
+    """Reads each request's INPUT_0: its settings, and the tokens of its two prompts."""
 
     def __init__(self, model: triton.Model) -> None:
         """Raises ValueError, naming the file or parameter, for a model that cannot be served."""

@@ -131,7 +131,10 @@ class LoopStage:
         return [self._response(latents) for latents in answers]
 
     def _images(self, tensors: dict[str, np.ndarray], limit: float | None) -> list[Denoising]:
-        """A request's images, one a batch element, all of one size; `limit`: its own deadline."""
+        """A request's images, one for each batch element, all of one size.
+
+        `limit` is the request's own deadline on the monotonic clock. Raises InvalidRequest.
+        """
         texts = tensors["settings"][:, 0]
         settings = [_sooner(Settings.from_json(text, self._limits), limit) for text in texts]
         sizes = {(one.height, one.width) for one in settings}
@@ -144,7 +147,7 @@ class LoopStage:
         ]
 
     def _writer(self, request: Any, images: list[Denoising]) -> progress.Writer | None:
-        """Has the image tell how far it is, if its request comes from a stream."""
+        """The writer of the image's progress, if sd_ensemble_stream made the request."""
         if len(images) != 1:
             return None
         writer = progress.writer(request.request_id(), self._preview)
@@ -210,9 +213,9 @@ class Cancellations:
 
 
 class Results:
-    """What the loop gives for the images of one request, until `answer` can be called, once.
+    """Collects what the loop gives for the images of one request, and calls `answer` once.
 
-    `answer` gets the latents in the images' order, or the first exception.
+    It gets the latents in the images' order when all are done, or the first exception.
     """
 
     def __init__(self, images: int, answer: Callable[[Any], None]) -> None:

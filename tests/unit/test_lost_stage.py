@@ -46,10 +46,11 @@ def test_held_replies_are_answered_though_a_call_has_no_end(stages, tmp_path, mo
     fake.install(monkeypatch, fake.module("24.10", None))
     from triptych.stages import triton
     from triptych.stages import unet_loop as loop_stage
+    from triptych.stages.reply import replies
 
     cancellations = loop_stage.Cancellations(triton.Model(fake.initialize_args(tmp_path)))
     sent = fake.Request(sample=np.zeros(1))
-    (reply,) = triton.replies([sent])
+    (reply,) = replies([sent])
     cancellations.watch(reply)
     threading.Timer(0.05, stages.lose, ("unet",)).start()
     for _ in range(500):

@@ -6,7 +6,7 @@ import time
 
 from triptych.denoise.observer import Observer
 from triptych.ipc.activity import Activity
-from triptych.stages import triton
+from triptych.stages.metrics import Counter, Gauge
 
 
 class LoopMetrics(Observer):
@@ -27,13 +27,11 @@ class LoopMetrics(Observer):
             "queue_seconds": "Seconds that images waited for their first call",
         }
         self._counters = {
-            name: triton.Counter(f"triptych_{name}_total", description, labels)
+            name: Counter(f"triptych_{name}_total", description, labels)
             for name, description in totals.items()
         }
         self._untold = dict.fromkeys(totals, 0.0)
-        self._in_flight = triton.Gauge(
-            "triptych_images_in_flight", "Images being denoised now", labels
-        )
+        self._in_flight = Gauge("triptych_images_in_flight", "Images being denoised now", labels)
         self._told = time.monotonic()
         self._activity = activity
 

@@ -17,6 +17,7 @@ from triptych.errors import InvalidRequest, Unavailable
 from triptych.ipc import progress
 from triptych.ipc.progress import Progress, Record
 from triptych.stages import triton
+from triptych.stages.reply import Reply, replies
 
 MODEL = "sd_ensemble"
 MOST_STEPS = 1000
@@ -49,10 +50,10 @@ class StreamStage:
 
         A Triton whose Python models send one response only (21.10) gets the image alone.
         """
-        replies = triton.replies(requests)
-        if replies is None:
+        awaited = replies(requests)
+        if awaited is None:
             return self._model.answer(requests, lambda inputs, own: _image(inputs, "", own))
-        for request, reply in zip(requests, replies):
+        for request, reply in zip(requests, awaited):
             try:
                 self._start(request, reply)
             except Exception as error:
@@ -68,7 +69,7 @@ class StreamStage:
             self._condition.notify()
         self._pool.shutdown()
 
-    def _start(self, request: Any, reply: triton.Reply) -> None:
+    def _start(self, request: Any, reply: Reply) -> None:
         inputs = self._model.inputs(request)
         parameters = triton.parameters(request)
         every = _preview_every(parameters.pop("preview_every", self._preview_every))
@@ -126,7 +127,7 @@ INTERVAL = 0.02
 class _Stream:
     """One image: its record, and its client."""
 
-    def __init__(self, reply: triton.Reply, record: Record) -> None:
+    def __init__(self, reply: Reply, record: Record) -> None:
         self.reply = reply
         self.record = record
         self._silent = False

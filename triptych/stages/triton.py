@@ -1,14 +1,13 @@
 """All that the served models need of Triton's Python backend, from Triton 21.10 to the current one.
 
-Newer Tritons' additions are found by looking for them, here and nowhere else. Imported only
-inside Triton's Python processes: `triton_python_backend_utils` exists nowhere else.
+Newer Tritons' additions are found by looking for them: here, in `reply` and in `metrics`. Imported
+only inside Triton's Python processes: `triton_python_backend_utils` exists nowhere else.
 """
 
 from __future__ import annotations
 
 import json
 import re
-import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -137,7 +136,7 @@ class Model:
             return self.response(error)
 
     def _error(self, error: Exception) -> Any:
-        return _triton_error(self.explain(error), code_of(error))
+        return triton_error(self.explain(error), code_of(error))
 
     def explain(self, error: Exception) -> str:
         """What the client is told; the log gets all of it where the fault is not the client's."""
@@ -200,74 +199,6 @@ def _on_host(tensor: Any) -> np.ndarray:
     return tensor.as_numpy() if tensor.is_cpu() else device_memory.to_host(tensor)
 
 
-def replies(requests: Sequence[Any]) -> list[Reply] | None:
-    """For each request the means to answer it after `execute` is over.
-
-    None on a Triton that has them only for decoupled models (before 24.06) or not at all (21.10).
-    """
-    try:
-        return [Reply(request.get_response_sender()) for request in requests]
-    except (AttributeError, pb_utils.TritonModelException):
-        return None
-
-
-class Reply:
-    """One request's answer, given from any thread; until then, whether anybody waits for it.
-
-    Nothing here raises: what Triton refuses is logged, since the caller's thread serves others too.
-    """
-
-    def __init__(self, sender: Any) -> None:
-        self._sender = sender
-        # Once the answer is sent Triton frees the request: nobody may ask for it any more.
-        self._lock = threading.Lock()
-        self.sent = False
-
-    def send(self, response: Any) -> None:
-        """Answer the request; only the first answer counts.
-
-        One that Triton does not take, for want of shared memory, is replaced by the error.
-        """
-        with self._lock:
-            if self.sent:
-                return
-            self.sent = True
-            error = self._try(response, final=True)
-            if error is not None:
-                failed = _triton_error(public(error), "INTERNAL")
-                instead = pb_utils.InferenceResponse(output_tensors=[], error=failed)
-                self._try(instead, final=True)
-
-    def send_part(self, response: Any) -> None:
-        """A response before the last one, of a decoupled model; none after the last one."""
-        with self._lock:
-            if not self.sent:
-                self._try(response, final=False)
-
-    def _try(self, response: Any, final: bool) -> Exception | None:
-        """What Triton raises at that, which is logged."""
-        flags = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL if final else 0
-        try:
-            self._sender.send(response, flags=flags)
-        except Exception as error:
-            log(f"a response was not sent: {error}", error=True)
-            return error
-        return None
-
-    def cancelled(self) -> bool:
-        """Whether the client has given the request up, where this Triton can tell (23.10).
-
-        Takes 0.1 ms: it asks Triton's own process.
-        """
-        with self._lock:
-            if self.sent or not hasattr(self._sender, "is_cancelled"):
-                return False
-            try:
-                return self._sender.is_cancelled()
-            except Exception:  # it cannot be asked now; the next round asks again
-                return False
-
-
 def parameters(request: Any) -> dict[str, Any]:
     """The request's own parameters, where this Triton tells them."""
     return json.loads(request.parameters()) if hasattr(request, "parameters") else {}
@@ -286,36 +217,6 @@ def strings(texts: Sequence[str | bytes]) -> np.ndarray:
     """A TYPE_STRING tensor [texts, 1]."""
     encoded = [text.encode() if isinstance(text, str) else text for text in texts]
     return np.array(encoded, dtype=object).reshape(-1, 1)
-
-
-class Counter:
-    """A growing number on Triton's metrics page; does nothing where Triton has no API for it.
-
-    A change takes 0.05 ms: it goes to Triton's own process.
-    """
-
-    kind = "COUNTER"
-
-    def __init__(self, name: str, description: str, labels: Mapping[str, str]) -> None:
-        self._metric = None
-        if hasattr(pb_utils, "MetricFamily"):
-            kind = getattr(pb_utils.MetricFamily, self.kind)
-            self._family = pb_utils.MetricFamily(name=name, description=description, kind=kind)
-            self._metric = self._family.Metric(labels=dict(labels))
-
-    def add(self, amount: float) -> None:
-        if self._metric is not None:
-            self._metric.increment(amount)
-
-
-class Gauge(Counter):
-    """A number on Triton's metrics page that goes up and down."""
-
-    kind = "GAUGE"
-
-    def set(self, value: float) -> None:
-        if self._metric is not None:
-            self._metric.set(value)
 
 
 def log(line: str, error: bool = False) -> None:
@@ -347,6 +248,6 @@ def public(error: Exception) -> str:
     return text if len(text) <= 300 else text[:297] + "..."
 
 
-def _triton_error(text: str, code: str) -> Any:
+def triton_error(text: str, code: str) -> Any:
     number = getattr(pb_utils.TritonError, code, None)
     return pb_utils.TritonError(text) if number is None else pb_utils.TritonError(text, number)

@@ -26,6 +26,7 @@ from triptych.settings import Settings
 from triptych.stages import triton
 from triptych.stages.limits import limits
 from triptych.stages.loop_metrics import LoopMetrics
+from triptych.stages.reply import Reply, replies
 from triptych.stages.served_unet import ServedUNet
 
 
@@ -55,10 +56,10 @@ class LoopStage:
 
         On a Triton that wants the responses now, the loop runs to the end of all of them.
         """
-        replies = triton.replies(requests)
-        if replies is None:
+        awaited = replies(requests)
+        if awaited is None:
             return self._answer_all(requests)
-        for request, reply in zip(requests, replies):
+        for request, reply in zip(requests, awaited):
             self._start(request, reply)
         return [None] * len(requests)
 
@@ -67,7 +68,7 @@ class LoopStage:
         self._loop.close()
         self._cancellations.close()
 
-    def _start(self, request: Any, reply: triton.Reply) -> None:
+    def _start(self, request: Any, reply: Reply) -> None:
         writer: progress.Writer | None = None
 
         def answer(latents: list[np.ndarray] | Exception) -> None:
@@ -176,12 +177,12 @@ class Cancellations:
     def __init__(self, model: triton.Model) -> None:
         self._model = model
         self._condition = threading.Condition()
-        self._replies: list[triton.Reply] = []
-        self._given_up: set[triton.Reply] = set()
+        self._replies: list[Reply] = []
+        self._given_up: set[Reply] = set()
         self._closed = False
         threading.Thread(target=self._run, name="cancellations", daemon=True).start()
 
-    def watch(self, reply: triton.Reply) -> Callable[[], bool]:
+    def watch(self, reply: Reply) -> Callable[[], bool]:
         """Watch until `reply` is sent; the result says at no cost whether it was given up."""
         with self._condition:
             self._replies.append(reply)

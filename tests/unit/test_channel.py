@@ -2,6 +2,7 @@
 
 import glob
 import os
+import socket
 import threading
 import time
 
@@ -175,3 +176,14 @@ def test_a_folder_with_a_long_name(tmp_path, monkeypatch):
     listener.close()
     open_files = map(os.path.realpath, glob.glob("/proc/self/fd/*"))
     assert str(folder) not in open_files, "it was opened to reach the socket in it"
+
+
+def test_a_message_that_makes_no_sense_ends_that_caller_alone(path):
+    good = Channel(path)
+    bad = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    bad.connect(str(path))
+    bad.send(b"{")
+    assert bad.recv(10) == b""
+    bad.close()
+    np.testing.assert_array_equal(good.call({"rows": np.ones(3)}, {}), [2, 2, 2])
+    good.close()

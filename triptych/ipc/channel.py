@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import array
 import json
+import logging
 import math
 import mmap
 import os
@@ -28,6 +29,8 @@ from typing import Any
 import numpy as np
 
 from triptych.ipc.activity import VARIABLE
+
+logger = logging.getLogger(__name__)
 
 AWAKE = 2e-3
 """Seconds around a message's expected time in which a process polls for it instead of sleeping.
@@ -188,9 +191,7 @@ class Listener:
             while self._open:
                 for key, _ in self._next(ready):
                     if key.fileobj is self._socket:
-                        caller, _ = self._socket.accept()
-                        self._callers[caller] = None
-                        ready.register(caller, selectors.EVENT_READ)
+                        self._accept(ready)
                     elif key.fileobj is self._woken:
                         self._do_jobs()
                     elif not self._serve(key.fileobj):
@@ -199,6 +200,16 @@ class Listener:
                         key.fileobj.close()
             for caller in self._callers:
                 caller.close()
+
+    def _accept(self, ready: selectors.BaseSelector) -> None:
+        try:
+            caller, _ = self._socket.accept()
+        except OSError:  # too many open files, or it has gone already
+            logger.exception("a caller was not let in")
+            time.sleep(AWAKE)
+            return
+        self._callers[caller] = None
+        ready.register(caller, selectors.EVENT_READ)
 
     @staticmethod
     def _next(ready: selectors.BaseSelector) -> list[tuple[selectors.SelectorKey, int]]:
@@ -214,7 +225,7 @@ class Listener:
                 done.set_exception(error)
 
     def _serve(self, caller: socket.socket) -> bool:
-        """Answer one message; False if the caller has gone."""
+        """Answer one message; False if the caller has gone, or says what cannot be understood."""
         try:
             message, more, *_ = caller.recvmsg(_MESSAGE, socket.CMSG_SPACE(4))
             for _level, _kind, data in more:
@@ -224,6 +235,9 @@ class Listener:
             if message:
                 caller.send(_encoded(self._answer(self._callers[caller], _decoded(message))))
         except OSError:
+            return False
+        except Exception:  # the thread serves others too
+            logger.exception("a message was not understood")
             return False
         return bool(message)
 

@@ -97,18 +97,19 @@ class ServedUNet:
         weakref.finalize(tensor, self._kept.pop, id(tensor), None).atexit = False
 
     def _call(self, inputs: dict[str, np.ndarray], parameters: Mapping[str, str]) -> np.ndarray:
-        if self._channel is None and time.monotonic() >= self._next_look:
-            self._next_look = time.monotonic() + self.LOOK_AGAIN
-            self._channel = channel.connect("unet", self._number)
-        if self._channel is not None:
-            # The channel does without the axis that Triton's config.pbtxt has and takes off again.
-            flat = {**inputs, "timestep": inputs["timestep"][:, 0]}
+        # The channel does without the axis that Triton's config.pbtxt has and takes off again.
+        flat = {**inputs, "timestep": inputs["timestep"][:, 0]}
+        for _ in range(2):  # where `unet` was loaded again, it listens elsewhere
+            if self._channel is None and time.monotonic() >= self._next_look:
+                self._next_look = time.monotonic() + self.LOOK_AGAIN
+                self._channel = channel.connect("unet", self._number)
+            if self._channel is None:
+                break
             try:
                 return self._channel.call(flat, parameters)
             except channel.ChannelFailed as error:
                 raise triton.StageFailed(str(error)) from None
-            except OSError:  # `unet` was unloaded, or loaded again and listens elsewhere
+            except OSError:
                 self._channel.close()
                 self._channel, self._next_look = None, 0.0
-                return self._call(inputs, parameters)
         return triton.call("unet", inputs, "out_sample", parameters=parameters)

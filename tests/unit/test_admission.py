@@ -1,9 +1,11 @@
 """The tokenizer's gate: images are counted from there to the end, also where no stage sees them."""
 
+import os
+
 import pytest
 
 from triptych.errors import Unavailable
-from triptych.ipc.activity import VARIABLE, Activity, Seen, Stages
+from triptych.ipc.activity import VARIABLE, Activity, Instances, Seen, Stages
 from triptych.stages import admission
 from triptych.stages.admission import Admission, Between
 
@@ -50,13 +52,6 @@ def test_more_that_came_than_went_is_nothing(clock):
     assert between.count(3, 9, [BUSY]) == 1
 
 
-def test_a_stage_that_was_loaded_again_counts_from_0(clock):
-    between = Between()
-    between.count(10, 9, [BUSY])
-    assert between.count(12, 1, [BUSY]) == 2
-    assert between.count(1, 1, [BUSY]) == 3
-
-
 @pytest.fixture
 def stages(tmp_path, monkeypatch):
     folder = Stages(tmp_path / "activity").folder
@@ -88,3 +83,45 @@ def test_it_is_open_without_a_launcher_or_a_loop(tmp_path, monkeypatch):
     Admission(Activity("tokenizer")).check(10**6)
     monkeypatch.setenv(VARIABLE, str(tmp_path))
     Admission(Activity("tokenizer")).check(10**6)
+
+
+def process(monkeypatch, name, pid):
+    """The activity of a further process of that stage."""
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "getpid", lambda: pid)
+        return Activity(name)
+
+
+def test_all_instances_of_a_stage_count(stages, clock, monkeypatch):
+    tokenizers = [stages["tokenizer"], process(monkeypatch, "tokenizer", 1)]
+    ends = [stages["image_encoder"], process(monkeypatch, "image_encoder", 2)]
+    gates = [Admission(one) for one in tokenizers]
+    for _ in range(20):
+        for at in range(2):
+            gates[at].check(6)
+            tokenizers[at].images(went=4)
+            stages["unet_loop"].images(came=4)
+            for gate in gates:
+                gate.check(6)
+                with pytest.raises(Unavailable, match="4 of 10"):
+                    gate.check(7)
+            stages["unet_loop"].images(went=4)
+            ends[1 - at].images(came=4)
+            for gate in gates:
+                gate.check(10)
+
+
+def test_a_stage_that_was_loaded_again_goes_on_counting(stages, clock, monkeypatch):
+    gate = Admission(stages["tokenizer"])
+    stages["tokenizer"].images(went=8)
+    stages["unet_loop"].images(came=8, went=5, failed=3)
+    stages["image_encoder"].images(came=5)
+    gate.check(10)
+    again = process(monkeypatch, "unet_loop", 1)
+    again.limit(10)
+    clock.now += Instances.LOOK + 1
+    stages["tokenizer"].images(went=6)
+    again.images(came=6)
+    gate.check(4)
+    with pytest.raises(Unavailable, match="6 of 10"):
+        gate.check(5)

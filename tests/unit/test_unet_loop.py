@@ -553,7 +553,7 @@ def test_a_unet_that_is_loaded_again_is_called_over_its_new_channel(stage, monke
 
 
 def test_it_holds_to_the_limits_of_the_tokenizer_and_of_the_unet_beside_it(stage, tmp_path):
-    limit = 'parameters { key: "max_num_inference_steps" value { string_value: "5" } }'
+    limit = 'parameters { key: "max_num_inference_steps" value { string_value: "60" } }'
     shape = '{ name: "max_shape" parameters { key: "sample" value: "32 4 16 12" } }'
     engines = f"execution_accelerators {{ gpu_execution_accelerator: [ {shape} ] }}"
     for name, config in (("tokenizer", limit), ("unet", f"optimization {{ {engines} }}")):
@@ -564,7 +564,7 @@ def test_it_holds_to_the_limits_of_the_tokenizer_and_of_the_unet_beside_it(stage
         request(image)
         for image in (
             {"num_inference_steps": 5, "height": 128, "width": 96},
-            {"num_inference_steps": 6},
+            {"num_inference_steps": 61},
             {"height": 136},
             {"width": 104},
         )
@@ -573,7 +573,7 @@ def test_it_holds_to_the_limits_of_the_tokenizer_and_of_the_unet_beside_it(stage
     good, *bad = map(answer, sent)
     assert good.tensors["latents"].shape == (1, 4, 16, 12)
     assert [error(response) for response in bad] == [
-        "unet_loop: num_inference_steps: got 6; allowed: an integer from 1 to 5",
+        "unet_loop: num_inference_steps: got 61; allowed: an integer from 1 to 60",
         "unet_loop: height: got 136; allowed: a multiple of 1 from 1 to 128, "
         "with height * width at most 589824",
         "unet_loop: width: got 104; allowed: a multiple of 1 from 1 to 96, "

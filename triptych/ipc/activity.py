@@ -74,11 +74,6 @@ class Activity:
             self._write(came=seen.came + came, went=seen.went + went, failed=seen.failed + failed)
 
     @property
-    def went(self) -> int:
-        """Images that went on to the next stage."""
-        return self._seen.went
-
-    @property
     def folder(self) -> Path | None:
         """Where all stages have their files, if anybody is told."""
         return None if self._folder is None else Path(self._folder)
@@ -159,34 +154,38 @@ class Stages:
         return [(path, _read(path)) for path in self.folder.glob("*-*")]
 
 
-class Watched:
-    """One stage as the others see it, through loading and unloading."""
+class Instances:
+    """All processes of one model, loaded or not, as the other stages see them.
+
+    A process's file stays when its model is unloaded, so that totals of images only grow.
+    """
 
     LOOK = 1.0
-    """Seconds between two looks for its newest process."""
+    """Seconds between two looks for new processes."""
 
-    def __init__(self, folder: Path | None, model: str) -> None:
+    def __init__(self, folder: Path | None, name: str) -> None:
         self._folder = folder
-        self._model = model
-        self._path: Path | None = None
-        self._map: mmap.mmap | None = None
+        self._name = name
+        self._maps: dict[Path, mmap.mmap] = {}
         self._looked = -math.inf
 
     def see(self) -> Seen:
-        """What it tells; nothing of a stage that is not there."""
+        """The sums over the model's processes; `limit` and `ended` are the largest."""
         now = time.monotonic()
         if self._folder is not None and now - self._looked > self.LOOK:
             self._looked = now
             self._look(self._folder)
-        return Seen() if self._map is None else Seen(*_FIELDS.unpack_from(self._map))
+        told = [Seen(*_FIELDS.unpack_from(one)) for one in self._maps.values()] or [Seen()]
+        columns = Seen(*zip(*told))
+        sums = Seen(*map(sum, columns))
+        return sums._replace(ended=max(columns.ended), limit=max(columns.limit))
 
     def _look(self, folder: Path) -> None:
-        paths = folder.glob(f"{self._model}-*")
-        newest = max(paths, key=lambda path: path.stat().st_ctime_ns, default=None)
-        if newest is not None and newest != self._path:
-            with newest.open("rb") as file:
-                self._map = mmap.mmap(file.fileno(), _FIELDS.size, access=mmap.ACCESS_READ)
-            self._path = newest
+        for path in folder.glob(f"{self._name}-*"):
+            if path not in self._maps:
+                with path.open("rb") as file:
+                    access = mmap.ACCESS_READ
+                    self._maps[path] = mmap.mmap(file.fileno(), _FIELDS.size, access=access)
 
 
 def _read(path: Path) -> Seen:

@@ -1,7 +1,7 @@
 """How many images are between the tokenizer and the end, known before one more is let in.
 
-The stages tell it in their activity files. An image waits also where no stage sees it, in Triton's
-own queues before a network, so that counts of what came and went are compared.
+The stages tell it in their activity files. An image also waits where no stage sees it, in Triton's
+own queues before a network, so that totals of what came and went are compared.
 """
 
 from __future__ import annotations
@@ -10,28 +10,28 @@ import time
 from collections import deque
 
 from triptych.errors import Unavailable
-from triptych.ipc.activity import Activity, Seen, Watched
+from triptych.ipc.activity import Activity, Instances, Seen
 
 
 class Admission:
-    """The tokenizer's gate, as wide as unet_loop's `max_queue`; open where there is no launcher.
+    """The tokenizer's gate: lets as many images in as unet_loop's `max_queue` allows.
 
-    A refusal here is at once; unet_loop's own, which holds for whoever calls it alone, comes behind
-    the text encoder's queue.
+    unet_loop refuses too, whoever calls it; but where the text encoder or the VAE is the slowest
+    stage, images queue there without end. Without a launcher there are no counts, and the gate is
+    open.
     """
 
     def __init__(self, activity: Activity) -> None:
-        self._own = activity
-        names = ("text_encoder", "unet_loop", "vae_decoder", "image_encoder")
-        self._stages = [Watched(activity.folder, name) for name in names]
+        names = ("tokenizer", "text_encoder", "unet_loop", "vae_decoder", "image_encoder")
+        self._models = [Instances(activity.folder, name) for name in names]
         self._before, self._behind = Between(), Between()
 
     def check(self, images: int) -> None:
         """Raise Unavailable if so many more do not fit."""
-        encoder, loop, decoder, end = (stage.see() for stage in self._stages)
+        tokenizer, encoder, loop, decoder, end = (model.see() for model in self._models)
         if not loop.limit:
             return
-        before = self._before.count(self._own.went, loop.came, [encoder])
+        before = self._before.count(tokenizer.went, loop.came, [encoder])
         behind = self._behind.count(loop.went, end.came, [decoder, end])
         held = before + (loop.came - loop.went - loop.failed) + behind
         if held + images > loop.limit:
@@ -39,25 +39,24 @@ class Admission:
 
 
 class Between:
-    """The images between two stages: how many went from the one and have not come to the other.
+    """Counts the images between two stages: those that went from the one and have not come yet.
 
-    Some never come: they failed in between, or the stages are called alone. So those are forgotten
-    for which the stages between have no work.
+    Some never come: they failed in between, or a stage was called alone. So those that went some
+    time ago are forgotten when the stages between have no work.
     """
 
     IDLE = 0.05
-    """Seconds without work after which nothing is on its way to a stage."""
+    """Seconds without work after which no image is on its way to the next stage."""
 
     def __init__(self) -> None:
         self._since: deque[float] = deque()
         self._went = self._came = 0
 
     def count(self, went: int, came: int, between: list[Seen]) -> int:
-        """`went` and `came` are totals since the stages' start."""
+        """How many there are. `went` and `came` are totals, `between` the stages between."""
         now = time.monotonic()
-        # A stage that was loaded again counts from 0.
-        self._since.extend([now] * (went - self._went if went >= self._went else went))
-        arrived = came - self._came if came >= self._came else came
+        self._since.extend([now] * (went - self._went))
+        arrived = came - self._came
         self._went, self._came = went, came
         for _ in range(min(arrived, len(self._since))):
             self._since.popleft()

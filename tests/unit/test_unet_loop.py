@@ -265,6 +265,9 @@ def test_metrics(stage):
     def value(name, kind=counter):
         return fake.MetricFamily.made[f"triptych_{name}", kind, labels].value
 
+    deadline = time.monotonic() + 10
+    while value("images_in_flight", gauge) and time.monotonic() < deadline:
+        time.sleep(0.005)  # they are told after the answer
     assert value("images_total") == 3
     assert value("steps_total") == 10
     assert value("unet_rows_total") == 18

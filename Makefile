@@ -5,7 +5,7 @@ VENV := .venv
 SET_UP := $(VENV)/.set-up
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run serve web test test-soak test-parity test-full test-export test-old bench lint lock
+.PHONY: help setup run serve web test test-soak test-parity test-full test-export test-old bench bench-tensorrt lint lock
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -42,6 +42,15 @@ test-export: .venv-full/.set-up ## the export of a full-size model by both roads
 
 bench: setup ## the server's speed on this processor, beside the same work without a server
 	@$(VENV)/bin/python benchmarks/cpu.py $(FLAGS)
+
+bench-tensorrt: .venv-tensorrt/.set-up ## text_encoder and vae_decoder on TensorRT 8.5, served, on a machine with a GPU (Python 3.10, 2.1 GB)
+	@.venv-tensorrt/bin/python benchmarks/trt.py $(FLAGS)
+
+.venv-tensorrt/.set-up: requirements/tensorrt.txt
+	@python3.10 -m venv .venv-tensorrt
+	@.venv-tensorrt/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/tensorrt.txt
+	@.venv-tensorrt/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
 
 .venv-full/.set-up: requirements/full.txt | setup
 	@$(VENV)/bin/python -m venv .venv-full

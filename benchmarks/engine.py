@@ -1,6 +1,6 @@
 """A repository's networks alone, as the server loads them.
 
-    python benchmarks/engine.py REPOSITORY [--rows 2 32]
+    python benchmarks/engine.py REPOSITORY [--networks text_encoder unet] [--rows 2 32]
 
 A line of JSON for each network, batch and way, with CUDA graphs or without: seconds of runs with
 everything on the device already (`engine`), from the host's memory and back to it (`run`), and the
@@ -27,6 +27,8 @@ import onnxruntime
 from google.protobuf import json_format, text_format
 from tritonclient.grpc import model_config_pb2
 
+from triptych.fastdeploy import providers
+from triptych.fastdeploy.accelerators import parse
 from triptych.fastdeploy.network import Network
 from triptych.model_files import ModelFiles
 
@@ -93,9 +95,15 @@ def measure(
     """Print the lines of one network."""
     asked = config(repository, model)
     usual = asked.setdefault("parameters", {})
-    requests = {batch: inputs(batch) for batch in batches}
+    accelerators = parse(asked)
+    most = min(shape[0] for shape in accelerators.shapes["max_shape"].values())
+    requests = {batch: inputs(batch) for batch in batches if batch <= most}
     wanted = on_cpu(repository / model / "1" / "model.onnx", requests)
-    for way, parameters in ways(usual, batches, options.device).items():
+    chosen, _ = providers.choose(
+        accelerators, providers.unusable(onnxruntime.get_available_providers())
+    )
+    graphs = options.device == "cuda" and chosen[0][0] == providers.CUDA
+    for way, parameters in ways(usual, batches, graphs).items():
         asked["parameters"] = parameters
         begun = time.perf_counter()
         network = Network(repository / model / "1", asked)
@@ -120,13 +128,13 @@ def measure(
             print(json.dumps({**line, **about}, default=bool), flush=True)
 
 
-def ways(usual: dict[str, Any], batches: list[int], device: str) -> dict[str, dict[str, Any]]:
+def ways(usual: dict[str, Any], batches: list[int], graphs: bool) -> dict[str, dict[str, Any]]:
     """Names of what is compared, each with the parameters of config.pbtxt.
 
-    On CUDA: with graphs and without.
+    With CUDA graphs and without, or without alone.
     """
     plain = {name: value for name, value in usual.items() if name != TUNING}
-    if device != "cuda":
+    if not graphs:
         return {"no graph": plain}
     return {
         "graph": {**plain, TUNING: {"string_value": " ".join(map(str, batches))}},
@@ -137,6 +145,7 @@ def ways(usual: dict[str, Any], batches: list[int], device: str) -> dict[str, di
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("repository", type=Path)
+    parser.add_argument("--networks", nargs="+", default=["text_encoder", "vae_decoder", "unet"])
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--rows", type=int, nargs="+", default=[2, 16, 32])
     parser.add_argument("--seconds", type=float, default=1.0)
@@ -166,11 +175,10 @@ def main() -> int:
     def vae_decoder(batch: int) -> dict[str, np.ndarray]:
         return {"latent_sample": random.standard_normal((batch, *latents)).astype(np.float32)}
 
-    measure(options.repository, "text_encoder", [1, 2], text_encoder, options)
-    measure(
-        options.repository, "vae_decoder", [1, 8] if options.runs > 3 else [1], vae_decoder, options
-    )
-    measure(options.repository, "unet", options.rows, unet, options)
+    inputs = {"text_encoder": text_encoder, "vae_decoder": vae_decoder, "unet": unet}
+    batches = {"text_encoder": [1, 2], "vae_decoder": [1, 8], "unet": options.rows}
+    for name in options.networks:
+        measure(options.repository, name, batches[name], inputs[name], options)
     return 0
 
 

@@ -102,7 +102,11 @@ class Results:
 def main() -> int:
     options = _options()
     results = Results(options.output)
-    results.about = {"hardware": machine.hardware(), "gpu": _gpu(), "versions": _versions()}
+    results.about = {
+        "hardware": machine.hardware(),
+        "gpu": machine.gpu(),
+        "versions": _versions(),
+    }
     print(*results.about.values(), sep="\n", flush=True)
     failed = []
     with tempfile.TemporaryDirectory(dir=options.scratch) as scratch:
@@ -164,7 +168,7 @@ class Served:
         self._scratch = Path(tempfile.mkdtemp(dir=repository.parent))
         self._repository = self._scratch / "repository"
         self._ticks = self._scratch / "ticks"
-        shutil.copytree(repository, self._repository, copy_function=_link)
+        shutil.copytree(repository, self._repository, copy_function=weightless.link)
         tick_log.install(self._repository, CHECKOUT, self._ticks)
         for model in ("unet", "unet_loop"):
             config = self._repository / model / "config.pbtxt"
@@ -382,27 +386,6 @@ def _lines(
             timer.cancel()
     if process.returncode:
         raise RuntimeError(f"{Path(command[1]).name} ended with {process.returncode}")
-
-
-def _link(source: str, target: str) -> None:
-    """A copy that shares the file: weights are large."""
-    if source.endswith((".onnx", ".data")):
-        Path(target).hardlink_to(source)
-    else:
-        shutil.copy2(source, target)
-
-
-def _gpu() -> str:
-    asked = "--query-gpu=name,driver_version,memory.total"
-    try:
-        return subprocess.run(
-            ["nvidia-smi", asked, "--format=csv,noheader"],
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return "no GPU"
 
 
 def _versions() -> str:

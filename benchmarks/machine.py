@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import resource
+import subprocess
 import time
 from importlib import metadata
 from pathlib import Path
@@ -20,6 +21,20 @@ def hardware() -> str:
     cores = len(os.sched_getaffinity(0))
     name = ", ".join(sorted(names)) or platform.machine()
     return f"{name}, {cores} cores, {gigabytes:.0f} GiB, Linux {platform.release()}"
+
+
+def gpu() -> str:
+    """Of each GPU its name, driver and memory, a line each; or "no GPU"."""
+    asked = "--query-gpu=name,driver_version,memory.total"
+    try:
+        return subprocess.run(
+            ["nvidia-smi", asked, "--format=csv,noheader"],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "no GPU"
 
 
 def versions(*packages: str) -> str:

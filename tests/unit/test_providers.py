@@ -85,7 +85,8 @@ def machine(monkeypatch):
 
     def pretend(gpu, libraries):
         monkeypatch.setattr(providers, "_no_gpu", lambda: "" if gpu else "no NVIDIA driver")
-        monkeypatch.setattr(providers, "_loads", lambda library: library in libraries)
+        monkeypatch.setattr(providers.libraries, "load", lambda: None)
+        monkeypatch.setattr(providers.libraries, "loads", lambda library: library in libraries)
 
     return pretend
 

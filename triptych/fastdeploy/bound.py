@@ -97,7 +97,10 @@ class _Slot:
         for name in outputs:
             self._binding.bind_output(name, *device)
         session.run_with_iobinding(self._binding, run_options(NO_GRAPH))
-        self._results = self._binding.get_outputs()
+        self._results = [
+            onnxruntime.OrtValue.ortvalue_from_numpy(value.numpy(), *device)
+            for value in self._binding.get_outputs()
+        ]
         self._binding.clear_binding_outputs()
         for name, value in zip(outputs, self._results):
             self._binding.bind_ortvalue_output(name, value)

@@ -75,19 +75,22 @@ class Network:
             if first != providers.CPU:
                 self._warm_up(accelerators, graph_batches)
 
-        reason = None
+        problem = tuning.no_graphs(onnxruntime.__version__)
+        graphs, failed = bool(graph_batches) and not problem, None
         try:
-            start(graphs=bool(graph_batches))
+            start(graphs)
         except Exception as error:
-            if not (graph_batches and self.provider.startswith(providers.CUDA)):
+            if not (graphs and self.provider.startswith(providers.CUDA)):
                 raise
-            reason = _line(error)
-        if reason is not None:
+            failed = _line(error)
+        if failed is not None:
             # Only here is the error gone, whose frames hold the session and its memory.
             self._session = self._bound = None
             gc.collect()
             start(graphs=False)
-            self.provider += f"; no CUDA graphs: {reason}"
+        problem = failed or problem
+        if graph_batches and problem and self.provider.startswith(providers.CUDA):
+            self.provider += f"; no CUDA graphs: {problem}"
 
     def bind(self, batches: Sequence[int], device: tuple[str, int]) -> None:
         """Run on buffers on `device`, ONNX Runtime's name and number, padded up to `batches`."""
@@ -222,9 +225,6 @@ def _load(
             problem = "missing; this server runs ONNX, and model.pdmodel is for FastDeploy's own"
             raise ModelFileError(path, problem, EXPORT)
         raise ModelFileError(path, "no such file", EXPORT)
-    if any(name != providers.CPU for name, _ in chosen):
-        # Loads CUDA and cuDNN from Python packages, where the system has none.
-        onnxruntime.preload_dlls()
     options = onnxruntime.SessionOptions()
     on_gpu = chosen[0][0] != providers.CPU
     options.intra_op_num_threads = 1 if on_gpu else accelerators.cpu_threads

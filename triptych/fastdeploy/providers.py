@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
+from triptych.fastdeploy import libraries
 from triptych.fastdeploy.accelerators import NOT_HERE, Accelerators
 
 TENSORRT = "TensorrtExecutionProvider"
@@ -26,7 +27,8 @@ _LIBNVINFER = ("libnvinfer.so.10", "libnvinfer.so.9", "libnvinfer.so.8")
 def unusable(built_in: Iterable[str]) -> dict[str, str]:
     """The GPU providers that cannot run here, each with the reason.
 
-    `built_in` is what this ONNX Runtime was built with, its `get_available_providers()`.
+    `built_in` is what this ONNX Runtime was built with, its `get_available_providers()`. Where one
+    can run, its libraries are loaded.
     """
     built_in = set(built_in)
     reasons = {}
@@ -36,7 +38,9 @@ def unusable(built_in: Iterable[str]) -> dict[str, str]:
             reasons[provider] = "this ONNX Runtime is built without it"
         elif no_gpu:
             reasons[provider] = no_gpu
-    if TENSORRT not in reasons and not any(map(_loads, _LIBNVINFER)):
+    if len(reasons) < 2:
+        libraries.load()
+    if TENSORRT not in reasons and not any(map(libraries.loads, _LIBNVINFER)):
         reasons[TENSORRT] = f"{_LIBNVINFER[0]} does not load"
     return reasons
 
@@ -109,11 +113,3 @@ def _no_gpu() -> str:
     if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)) or not count.value:
         return "no GPU"
     return ""
-
-
-def _loads(library: str) -> bool:
-    try:
-        ctypes.CDLL(library)
-    except OSError:
-        return False
-    return True

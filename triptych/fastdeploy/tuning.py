@@ -30,3 +30,9 @@ def cuda_options(graphs: bool) -> dict[str, str]:
     """
     options = {"cudnn_conv_algo_search": "HEURISTIC"}
     return {**options, "enable_cuda_graph": "1"} if graphs else options
+
+
+def no_graphs(version: str) -> str:
+    """Why that version of ONNX Runtime cannot record several graphs; empty if it can."""
+    major, minor = map(int, version.split(".")[:2])
+    return "" if (major, minor) >= (1, 18) else f"ONNX Runtime {version} has one a session"

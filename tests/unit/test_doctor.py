@@ -116,3 +116,31 @@ def test_help_shows_an_example_and_exit_codes(name, capsys):
     shown = capsys.readouterr().out
     assert f"example:\n  triptych {name}" in shown
     assert "exit codes:\n  0 " in shown
+
+
+def fastdeploy(tmp_path, monkeypatch, version=""):
+    """A machine with FastDeploy's server, and its Python package if there is text for it."""
+    command(tmp_path, monkeypatch, "fastdeployserver")
+    if version:
+        (tmp_path / "fastdeploy").mkdir()
+        (tmp_path / "fastdeploy" / "__init__.py").write_text("raise ImportError('no libcuda')")
+        (tmp_path / "fastdeploy" / "code_version.py").write_text(version)
+        monkeypatch.syspath_prepend(tmp_path)
+    return examined()
+
+
+def test_fastdeploy_and_what_it_was_built_with(tmp_path, monkeypatch):
+    version = "version = '1.0.4'\nenable_trt_backend = 'ON'\nwith_gpu = 'OFF'\n"
+    found = fastdeploy(tmp_path, monkeypatch, version)["FastDeploy"]
+    assert found == ("ok", "FastDeploy", "1.0.4, built with trt, without gpu", "")
+    distribution = tmp_path / "fastdeploy_gpu_python-1.0.4.dist-info"
+    distribution.mkdir()
+    (distribution / "METADATA").write_text("Name: fastdeploy-gpu-python\nVersion: 1.0.4\n")
+    text = examined()["FastDeploy"].text
+    assert text == "fastdeploy-gpu-python 1.0.4, built with trt, without gpu"
+
+
+def test_fastdeploys_server_without_its_packages(tmp_path, monkeypatch):
+    found = fastdeploy(tmp_path, monkeypatch)
+    assert found["FastDeploy"].state == found["Paddle"].state == doctor.NOTE
+    assert "requirements/paddle-gpu.txt" in found["Paddle"].fix

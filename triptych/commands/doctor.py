@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import platform
+import runpy
 import shutil
 import socket
 import subprocess
@@ -69,6 +71,7 @@ def examine(repository: str, host: str) -> list[Finding]:
         findings += [_stub(), _libpython()]
     if server.subject == "fastdeployserver":
         findings.append(Finding(OK, "networks run by", "FastDeploy's own backend"))
+        findings += [_fastdeploy(), _paddle()]
     else:
         findings += [_onnxruntime(), *_providers()]
     findings += [_gpu(), _cores(), _shared_memory(), _temporary_folder()]
@@ -150,6 +153,47 @@ def _providers() -> list[Finding]:
     used = next((one.subject for one in found if one.state == OK), "the CPU")
     found.append(Finding(OK, "networks run on", f"{used}, where config.pbtxt asks for no other"))
     return found
+
+
+def _fastdeploy() -> Finding:
+    """What FastDeploy's package says of itself; it is read, as to import it loads its libraries."""
+    spec = util.find_spec("fastdeploy")
+    folders = (spec.submodule_search_locations if spec else None) or ()
+    for path in (Path(folder) / "code_version.py" for folder in folders):
+        if path.is_file():
+            about = runpy.run_path(str(path))
+            text = f"{_installed('fastdeploy-gpu-python', 'fastdeploy-python') or about['version']}"
+            return Finding(OK, "FastDeploy", f"{text}, built {_built(about)}")
+    text = "no Python package fastdeploy: with what its server was built cannot be told"
+    return Finding(NOTE, "FastDeploy", text, "fastdeploy-gpu-python is part of FastDeploy's image")
+
+
+def _built(about: dict[str, object]) -> str:
+    """`with_gpu = 'ON'` and `enable_trt_backend = 'OFF'` as words."""
+    parts = {
+        name.replace("enable_", "").replace("_backend", "").replace("with_", ""): value
+        for name, value in about.items()
+        if value in ("ON", "OFF")
+    }
+    return ", ".join(
+        f"with{'' if value == 'ON' else 'out'} {name}" for name, value in parts.items()
+    )
+
+
+def _paddle() -> Finding:
+    found = _installed("paddlepaddle-gpu", "paddlepaddle")
+    if found:
+        return Finding(OK, "Paddle", f"{found}: takes TensorRT's outputs to the host (DLPack)")
+    text = "not installed: unet on TensorRT leaves its output in GPU memory on this Triton"
+    return Finding(NOTE, "Paddle", text, "pip install -r requirements/paddle-gpu.txt")
+
+
+def _installed(*distributions: str) -> str:
+    """Name and version of the first that is installed; empty if none is."""
+    for name in distributions:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            return f"{name} {metadata.version(name)}"
+    return ""
 
 
 def _gpu() -> Finding:

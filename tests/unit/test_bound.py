@@ -215,3 +215,12 @@ def test_without_graphs_where_they_cannot_be_recorded(tmp_path, cuda):
     assert "; no CUDA graphs: " in loaded.provider
     (result,) = loaded.run([tensors(2, fill=1)])
     np.testing.assert_array_equal(result["sum"][:, 0, 0], [1, 2])
+
+
+def test_no_graphs_where_a_session_has_one_alone(tmp_path, cuda, monkeypatch):
+    monkeypatch.setattr(network.onnxruntime, "__version__", "1.17.1")
+    write(tmp_path)
+    loaded = network.Network(tmp_path, on_cuda(), 0)
+    assert [options.get("enable_cuda_graph") for options in cuda] == [None]
+    assert loaded.provider.endswith("; no CUDA graphs: ONNX Runtime 1.17.1 has one a session")
+    assert tuning.no_graphs("1.18.0") == tuning.no_graphs("2.0.0") == ""

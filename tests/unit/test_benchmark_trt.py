@@ -1,0 +1,49 @@
+"""benchmarks/trt.py: the repositories that it serves, and what it says of pictures."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import trt
+from benchmarks.engine import config
+from triptych.fastdeploy import accelerators
+
+REPOSITORY = Path(__file__).resolve().parents[2] / "model_repository"
+
+
+@pytest.fixture
+def engines(tmp_path):
+    """What each network is to run on after `configure`, and where its engine is kept."""
+    repository = tmp_path / "repository"
+    shutil.copytree(REPOSITORY, repository, ignore=shutil.ignore_patterns("*.onnx"))
+
+    def configured(way, *models):
+        trt.configure(repository, way, list(models), Path("/engines"))
+        asked = {name: accelerators.parse(config(repository, name)) for name in trt.NETWORKS}
+        return {name: (one.gpu, one.cache_file) for name, one in asked.items()}
+
+    return configured
+
+
+def test_tensorrt_for_the_networks_that_are_named(engines):
+    assert engines("TensorRT", "text_encoder", "vae_decoder") == {
+        "text_encoder": ("tensorrt", "/engines/text_encoder.trt"),
+        "unet": ("onnxruntime", ""),
+        "vae_decoder": ("tensorrt", "/engines/vae_decoder.trt"),
+    }
+
+
+@pytest.mark.parametrize("way", ["CPU", "CUDA"])
+def test_the_other_ways_are_onnx_runtimes(engines, way):
+    kept = engines("TensorRT, kept", "unet")
+    assert kept["unet"] == ("tensorrt", "/engines/unet.trt")
+    assert {gpu for gpu, _ in engines(way, "unet").values()} == {"onnxruntime"}
+
+
+def test_decibels():
+    black = np.zeros((4, 4, 3))
+    assert trt.psnr(black, black) == float("inf")
+    assert trt.psnr(black + 255, black) == 0
+    assert trt.psnr(black + 25.5, black) == pytest.approx(20)

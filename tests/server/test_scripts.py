@@ -1,12 +1,15 @@
 """`make run`, `make serve` and `make web`: what they do, and how they end at Ctrl-C."""
 
 import contextlib
+import fcntl
 import os
 import pty
 import re
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 
@@ -56,6 +59,7 @@ class Terminal:
             os.chdir(cwd or CHECKOUT)
             os.environ.pop("DISPLAY", None)
             os.execv(command[0], [str(word) for word in command])
+        fcntl.ioctl(self._terminal, termios.TIOCSWINSZ, struct.pack("4H", 40, 120, 0, 0))
         self.shown = ""
 
     def read_until(self, text, seconds=60):
@@ -86,7 +90,7 @@ def command(name, tmp_path):
     """What make runs, on ports of its own, and what it shows once it works."""
     if name == "run":
         arguments = ("a red circle", "--steps", "200", "-o", tmp_path / "out.png")
-        return (sys.executable, SCRIPTS / "run.py", *arguments), "step/s"
+        return (sys.executable, SCRIPTS / "run.py", *arguments), "/200 ["
     if name == "web":
         return (sys.executable, SCRIPTS / "web.py", "--port", "0"), "triptych gateway: http"
     flags = [f"--{one}-port={port}" for one, port in zip(PORTS, free_ports(3))]

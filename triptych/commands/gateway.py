@@ -113,8 +113,6 @@ def run(options: argparse.Namespace) -> int:
         origins=options.cors_origin,
         model_aliases=options.model_alias,
     )
-    port = listening.getsockname()[1]
-    print(f"triptych gateway: http://{options.host}:{port}/", flush=True)
     config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=30)
 
     class Server(uvicorn.Server):
@@ -131,6 +129,8 @@ def run(options: argparse.Namespace) -> int:
     # The server has handlers of its own while it runs; at its end it sends itself what came.
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, end)
+    port = listening.getsockname()[1]
+    print(f"triptych gateway: http://{options.host}:{port}/", flush=True)
     server.run(sockets=[listening])
     return 0
 

@@ -51,7 +51,6 @@ OWN_FLAGS = {
         {"variance_type": "fixed_small_log"},
         {"variance_type": "fixed_large", "clip_sample": False},
         {"variance_type": "fixed_large", "clip_sample": False, "steps_offset": 1},
-        {"variance_type": "fixed_large_log"},
     ],
     "pndm": [],
     "lms": [],
@@ -98,7 +97,7 @@ OWN_FLAGS = {
         {"algorithm_type": "sde-dpmsolver++", "solver_type": "heun"},
         {"algorithm_type": "sde-dpmsolver++", "solver_order": 3},
         {"algorithm_type": "sde-dpmsolver++", "solver_order": 3, "solver_type": "heun"},
-        {"algorithm_type": "deis"},
+        {"algorithm_type": "deis", "final_sigmas_type": "sigma_min"},
         {"beta_schedule": "squaredcos_cap_v2", "lambda_min_clipped": -5.1},
     ],
     "deis": [
@@ -229,6 +228,9 @@ def test_every_class_reads_the_file_that_any_other_writes(name, tmp_path):
         kwargs = {"skip_prk_steps": True} if other == "PNDMScheduler" else {}
         getattr(diffusers, other)(**kwargs).save_config(tmp_path)
         config = getattr(diffusers, other).load_config(tmp_path)
+        if config.get("algorithm_type") == "deis" and name != "deis":
+            # diffusers' other classes mean their default by it, then do not take a last sigma of 0.
+            del config["algorithm_type"]
         assert schedulers.default_name(config) in ENTRIES
         assert compare(name, config, 7) < 1e-4
 

@@ -174,6 +174,13 @@ def test_a_name_says_what_the_configuration_could(entry):
     assert relative_error(by_name[3], plain[3]) > 0.01
 
 
+@pytest.mark.parametrize("name", ["dpmpp_2m", "dpmpp_2s"])
+def test_a_file_of_deis_means_the_default_elsewhere(name):
+    start = np.ones((4, 2, 2), np.float32)
+    of_deis = run(name, {**SD15, "algorithm_type": "deis", "solver_type": "logrho"}, 6, start, 1)
+    np.testing.assert_array_equal(of_deis[3], run(name, SD15, 6, start, 1)[3])
+
+
 def test_a_request_may_say_the_spacing():
     by_request = schedulers.create("euler", SD15, 4, "trailing").timesteps
     assert by_request.tolist() == [999, 749, 499, 249]
@@ -214,6 +221,7 @@ def test_beta_quantiles():
         ("pndm", {**SKIP_PRK, "prediction_type": "sample"}, "prediction_type", "'epsilon' or"),
         ("euler_ancestral", {"prediction_type": "sample"}, "prediction_type", "'epsilon' or"),
         ("ddpm", {"variance_type": "learned"}, "variance_type", "'fixed_large'"),
+        ("ddpm", {"variance_type": "fixed_large_log"}, "variance_type", "'fixed_large'"),
         ("dpm2", {"prediction_type": "sample"}, "prediction_type", "'epsilon' or"),
         ("heun", {"beta_schedule": "exp"}, "beta_schedule", "'scaled_linear'"),
         ("lms_beta", {"use_karras_sigmas": True}, "use_beta_sigmas", "false, with use_karras"),

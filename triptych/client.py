@@ -262,7 +262,7 @@ class PictureStream:
                 is_step = isinstance(told, Step)
                 yield told if is_step else self._client._picture(told, self._started)
         except InferenceServerException as error:
-            raise self._client._explained(error, self._timeout, streaming.MODEL) from error
+            raise self._client._explained(error, self._timeout, streaming.STREAM_MODEL) from error
         if not isinstance(told, bytes):
             raise self._client._no_picture(EOFError("the stream ended"))
 

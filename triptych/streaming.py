@@ -13,7 +13,7 @@ from tritonclient.utils import InferenceServerException, deserialize_bytes_tenso
 
 from triptych.errors import kind_of
 
-MODEL = "sd_ensemble_stream"
+STREAM_MODEL = "sd_ensemble_stream"
 
 _ANY_LENGTH = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
 
@@ -45,7 +45,7 @@ class Streams:
 
     def start(self, request: bytes, preview_every: int | None, timeout: float | None) -> Stream:
         """Ask for the picture of `request`, an INPUT_0."""
-        asked = service_pb2.ModelInferRequest(model_name=MODEL)
+        asked = service_pb2.ModelInferRequest(model_name=STREAM_MODEL)
         asked.inputs.add(name="INPUT_0", datatype="BYTES", shape=[1, 1])
         asked.raw_input_contents.append(len(request).to_bytes(4, "little") + request)
         if preview_every is not None:

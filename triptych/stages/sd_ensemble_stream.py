@@ -19,7 +19,7 @@ from triptych.ipc.progress import Progress, Record
 from triptych.stages import triton
 from triptych.stages.reply import Reply, replies
 
-MODEL = "sd_ensemble"
+ENSEMBLE = "sd_ensemble"
 MOST_STEPS = 1000
 """The largest preview_every that makes sense."""
 
@@ -159,7 +159,7 @@ def _image(
     inputs: dict[str, np.ndarray], request_id: str, parameters: dict[str, Any]
 ) -> dict[str, np.ndarray]:
     """The answer of sd_ensemble."""
-    return {"OUTPUT_0": triton.call(MODEL, inputs, "OUTPUT_0", request_id, parameters)}
+    return {"OUTPUT_0": triton.call(ENSEMBLE, inputs, "OUTPUT_0", request_id, parameters)}
 
 
 def _tensors(new: Progress) -> dict[str, np.ndarray]:

@@ -131,13 +131,13 @@ class LoopStage:
         self._model.activity.images(went=len(images))
         return [self._response(latents) for latents in answers]
 
-    def _images(self, tensors: dict[str, np.ndarray], limit: float | None) -> list[Denoising]:
+    def _images(self, tensors: dict[str, np.ndarray], deadline: float | None) -> list[Denoising]:
         """A request's images, one for each batch element, all of one size.
 
-        `limit` is the request's own deadline on the monotonic clock. Raises InvalidRequest.
+        `deadline` is the request's own on the monotonic clock. Raises InvalidRequest.
         """
         texts = tensors["settings"][:, 0]
-        settings = [_sooner(Settings.from_json(text, self._limits), limit) for text in texts]
+        settings = [_sooner(Settings.from_json(text, self._limits), deadline) for text in texts]
         sizes = {(one.height, one.width) for one in settings}
         if len(sizes) > 1:
             raise InvalidRequest("settings", str(sorted(sizes)), "one height and width a batch")
@@ -243,8 +243,8 @@ class Results:
         return done
 
 
-def _sooner(settings: Settings, limit: float | None) -> Settings:
-    """The settings, with the deadline `limit` if that comes first."""
-    if limit is None or (settings.deadline is not None and settings.deadline < limit):
+def _sooner(settings: Settings, deadline: float | None) -> Settings:
+    """The settings, with `deadline` if that comes first."""
+    if deadline is None or (settings.deadline is not None and settings.deadline < deadline):
         return settings
-    return dataclasses.replace(settings, deadline=limit)
+    return dataclasses.replace(settings, deadline=deadline)

@@ -1,4 +1,4 @@
-"""Calls in a process of their own, so that their memory, output and crashes stay there."""
+"""Calls a function in a new process, so that its memory, output and crashes stay there."""
 
 from __future__ import annotations
 

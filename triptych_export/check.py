@@ -1,4 +1,4 @@
-"""What an exported network computes, against the framework that the weights came from."""
+"""Compares an exported network with the framework that its weights came from, and finishes it."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from triptych_export.stages import Stage
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
 BOUND = 1e-4
-"""Greatest allowed difference, as a part of the greatest value of the framework's output."""
+"""The largest difference that is allowed, relative to the framework's largest output."""
 HALF_BOUND = 2e-2
-"""The same where weights or arithmetic are in half precision."""
+"""The same, for weights or arithmetic in half precision."""
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What becomes of a graph that was found right.
+    """What to make of a network whose numbers were found right.
 
     half_storage: whether its weights are stored in half precision; None does so where they would
     not fit one file in single precision. external_weights: whether model.onnx.data may lie beside
@@ -122,9 +122,9 @@ def run_onnx(path: Path, inputs: list[dict], provider: str = CPU) -> list[np.nda
 
 
 def difference(outputs: list[np.ndarray], expected: list[np.ndarray]) -> float:
-    """Greatest absolute difference as a part of the greatest expected value.
+    """The largest absolute difference, relative to the largest expected value.
 
-    Infinite where shapes differ or a value is no number.
+    It is infinite where shapes differ and where an output is NaN or infinite.
     """
     worst = 0.0
     for output, reference in zip(outputs, expected):

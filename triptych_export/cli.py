@@ -43,6 +43,9 @@ def main(arguments: list[str] | None = None) -> int:
     except ExportError as error:
         print(f"export_stages: {error}", file=sys.stderr)
         return 1
+    except OSError as error:
+        print(f"export_stages: {error}", file=sys.stderr)
+        return 1
     except ModuleNotFoundError as error:
         print(f"export_stages: {error}; `pip install .[export]` brings it", file=sys.stderr)
         return 1

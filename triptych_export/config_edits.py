@@ -49,6 +49,25 @@ def follow_model(config: str, sizes: dict[str, tuple[int, ...]]) -> str:
     return _PARAMETER.sub(replace, config)
 
 
+def with_row_input(config: str, name: str, width: int | None) -> str:
+    """`config` with one more input, float32 [width] for each row, or without it where it is None.
+
+    Its TensorRT shapes have the batches that those of `timestep` have.
+    """
+    entry = rf'\n\s*\{{ name: "{name}" data_type: TYPE_FP32 dims: \[ \d+ \] \}},'
+    shape = rf'\n\s*parameters \{{ key: "{name}" value: "\d+ \d+" \}}'
+    config = re.sub(shape, "", re.sub(entry, "", config))
+    if width is None:
+        return config
+    entry = f'\n  {{ name: "{name}" data_type: TYPE_FP32 dims: [ {width} ] }},'
+    config = re.sub(r"^input \[", lambda match: match.group(0) + entry, config, count=1, flags=re.M)
+    return re.sub(
+        r'(\n\s*)parameters \{ key: "timestep" value: "(\d+)" \}',
+        rf'\g<0>\g<1>parameters {{ key: "{name}" value: "\g<2> {width}" }}',
+        config,
+    )
+
+
 def with_accelerator(config: str, engine: str) -> str:
     """`config` with `engine`, tensorrt or onnxruntime, for GPUs; its precision stays.
 

@@ -18,12 +18,15 @@ from triptych_export.service_files import (
     NETWORKS,
     fit_configs,
     set_accelerators,
+    write_numbers,
     write_service_files,
 )
 from triptych_export.source import (
+    class_of,
     is_fastdeploy_folder,
     open_source,
     pipeline_numbers,
+    read_json,
     with_size,
 )
 from triptych_export.stages import stages
@@ -48,23 +51,34 @@ def export(options: argparse.Namespace, template: Path, scratch: Path) -> None:
     if options.vae_encoder:
         targets["vae_encoder"] = str(options.vae_encoder.resolve())
     progress = Progress(len(targets))
+    if class_of(read_json(source.folder / "model_index.json"), "safety_checker") is not None:
+        progress.say("the model's safety_checker is left out: pictures are served as they are")
     with replacement(options.output, template) as new:
+        numbers = pipeline_numbers(source, options.num_inference_steps, options.guidance_scale)
+        write_service_files(source, numbers, new)
+        compare = getattr(road, "compare_tokens", None)
+        if compare:
+            compare(source, new.version_folder("tokenizer"))
         folders = {name: new.version_folder(target) for name, target in targets.items()}
         for name, folder in folders.items():
             road.export_stage(stages(source)[name], source, folder, wanted, progress)
             progress.stage_done()
-        numbers = pipeline_numbers(source, options.num_inference_steps, options.guidance_scale)
         with progress.step("the colours of previews"):
             pipeline = ModelFiles(scheduler_config={}, **numbers)
             size = source.sample_size if source.fixed_size else (32, 32)
             decoder = folders["vae_decoder"] / "model.onnx"
             numbers["latent_rgb"] = fit_network(decoder, pipeline, size)
-        write_service_files(source, numbers, new)
+        write_numbers(numbers, new)
         if options.accelerator:
             set_accelerators(new, options.accelerator)
         fit_configs(source, new, tensorrt, channel=wanted.cuda)
+        compare = getattr(road, "compare_pictures", None)
+        if compare:
+            with progress.step("a picture by the whole pipelines"):
+                error = compare(source, new)
+            progress.say(f"the picture is {error:.1f} dB from the framework's pipeline's")
         if wanted.cuda:
-            _compare_pictures(new, progress)
+            _compare_fused(new, progress)
         sizes = {name: onnx_files.size_on_disk(folder) for name, folder in folders.items()}
         new.commit()
     if tensorrt:
@@ -75,7 +89,7 @@ def export(options: argparse.Namespace, template: Path, scratch: Path) -> None:
     print(f"{options.output}: {sum(sizes.values()) / 1e6:.1f} MB in {seconds:.0f} s")
 
 
-def _compare_pictures(new: Replacement, progress: Progress) -> None:
+def _compare_fused(new: Replacement, progress: Progress) -> None:
     """Say how far a picture by the fused networks is from the plain ones', where CUDA is."""
     if check.CUDA not in onnxruntime.get_available_providers():
         return

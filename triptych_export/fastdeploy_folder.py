@@ -19,10 +19,12 @@ from triptych_export.source import (
     CLIP_LENGTH,
     OLD_SCALING_FACTOR,
     Source,
+    class_of,
     read_json,
     refuse_other_families,
 )
 from triptych_export.stages import Stage, examples_to_check
+from triptych_export.tokenizer_files import count_tokens
 
 FASTDEPLOY = "triptych_export.paddle_fastdeploy"
 USUAL_PIXELS = 512
@@ -31,7 +33,8 @@ USUAL_PIXELS = 512
 
 def open_fastdeploy_folder(folder: Path) -> Source:
     """Read `folder`; ExportError if a file is missing or it is no Stable Diffusion 1.x or 2.x."""
-    refuse_other_families(read_json(folder / "model_index.json"))
+    index = read_json(folder / "model_index.json")
+    refuse_other_families(index)
     read_json(folder / "scheduler" / "scheduler_config.json")
     for part in ("text_encoder", "unet", "vae_decoder"):
         for name in ("inference.pdmodel", "inference.pdiparams"):
@@ -57,11 +60,12 @@ def open_fastdeploy_folder(folder: Path) -> Source:
         text_length=read_json(tokenizer / "tokenizer_config.json").get(
             "model_max_length", CLIP_LENGTH
         ),
-        vocab_size=max(read_json(tokenizer / "vocab.json").values()) + 1,
+        vocab_size=count_tokens(tokenizer),
         vae_scale_factor=told["vae_scale_factor"],
         scaling_factor=OLD_SCALING_FACTOR,
         shift_factor=None,
         paddle=True,
+        scheduler_class=class_of(index, "scheduler"),
         fixed_size=fixed,
     )
 

@@ -15,6 +15,8 @@ OPSET = 16
 """Of the graphs that are written. From 17 on a layer norm is one operator, LayerNormalization,
 which the ONNX parser of TensorRT 8.5 (FastDeploy's) does not know."""
 LARGEST_SINGLE_FILE = 1_900_000_000
+HALF = ".half"
+"""Ends the name of a weight that is stored in half precision."""
 HALF_MAX = 65504.0
 HALF_FROM = 256
 """Tensors with fewer elements stay in single precision: they weigh nothing."""
@@ -41,6 +43,17 @@ def has_external_weights(path: Path) -> bool:
     return path.with_name(f"{path.name}.data").is_file()
 
 
+def is_stored_in_half(path: Path) -> bool:
+    """Whether `store_in_half` changed the graph in `path`."""
+    graph = onnx.load(str(path), load_external_data=False).graph
+    return any(weight.name.endswith(HALF) for weight in graph.initializer)
+
+
+def rounds(values: np.ndarray) -> bool:
+    """Whether `store_in_half` stores a weight of these values in half precision."""
+    return values.size >= HALF_FROM and np.abs(values).max() <= HALF_MAX
+
+
 def store_in_half(model: onnx.ModelProto) -> None:
     """Change the weights of `model` to half precision, each with a Cast back to single.
 
@@ -51,9 +64,9 @@ def store_in_half(model: onnx.ModelProto) -> None:
         if weight.data_type != TensorProto.FLOAT:
             continue
         values = numpy_helper.to_array(weight)
-        if values.size < HALF_FROM or np.abs(values).max() > HALF_MAX:
+        if not rounds(values):
             continue
-        stored = numpy_helper.from_array(values.astype(np.float16), f"{weight.name}.half")
+        stored = numpy_helper.from_array(values.astype(np.float16), weight.name + HALF)
         single = TensorProto.FLOAT
         casts.append(helper.make_node("Cast", [stored.name], [weight.name], stored.name, to=single))
         weight.CopyFrom(stored)

@@ -1,4 +1,4 @@
-"""Writing into a model repository so that it is whole before, during and after.
+"""Replaces models in a repository, all of them or none.
 
 New version folders are written aside, as `MODEL/.new/`, which Triton does not read; `commit`
 renames all of them into place, `MODEL/.old/` holding what was there until the last is in.

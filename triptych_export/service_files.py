@@ -4,31 +4,58 @@ from __future__ import annotations
 
 import json
 
+from triptych.errors import ModelFileError
+from triptych.model_files import ModelFiles
 from triptych_export.config_edits import (
     follow_model,
     with_accelerator,
     with_cache_file,
     with_parameter,
+    with_row_input,
 )
 from triptych_export.errors import ExportError
 from triptych_export.repository import Replacement
 from triptych_export.scheduler_file import as_in_pipeline
-from triptych_export.source import Source
-from triptych_export.tokenizer_files import write_tokenizer
+from triptych_export.source import Source, read_json
+from triptych_export.tokenizer_files import count_tokens, write_tokenizer
 
 ENGINE = "tensorrt.engine"
 NETWORKS = ("text_encoder", "unet", "vae_decoder")
 
 
 def write_service_files(source: Source, numbers: dict, new: Replacement) -> None:
-    """Tokenizer, scheduler configuration and pipeline.json for the stages that read them."""
-    write_tokenizer(source.folder / "tokenizer", new.version_folder("tokenizer"))
-    saved = (source.folder / "scheduler" / "scheduler_config.json").read_text(encoding="utf-8")
-    files = {"scheduler_config.json": as_in_pipeline(json.loads(saved)), "pipeline.json": numbers}
+    """Tokenizer, scheduler configuration and pipeline.json for the stages that read them.
+
+    ExportError if the server could not load them, or could not serve a prompt alone with them.
+    """
+    tokenizer = source.folder / "tokenizer"
+    write_tokenizer(tokenizer, new.version_folder("tokenizer"))
+    tokens = count_tokens(tokenizer)
+    if tokens > source.vocab_size:
+        raise ExportError(
+            f"{tokenizer} has {tokens} tokens, the text encoder {source.vocab_size}: save them "
+            "together, after the tokens were added"
+        )
+    saved = read_json(source.folder / "scheduler" / "scheduler_config.json")
+    if source.scheduler_class is not None:
+        saved["_class_name"] = source.scheduler_class
+    _write_json(new, "scheduler_config.json", as_in_pipeline(saved))
+    write_numbers(numbers, new)
+    try:
+        ModelFiles.load(new.version_folder("tokenizer"))
+    except ModelFileError as error:
+        raise ExportError(f"this model cannot be served: {error}") from error
+
+
+def write_numbers(numbers: dict, new: Replacement) -> None:
+    """pipeline.json for the stages that read it."""
+    _write_json(new, "pipeline.json", numbers)
+
+
+def _write_json(new: Replacement, name: str, content: dict) -> None:
     for model in ("tokenizer", "unet_loop"):
-        for name, content in files.items():
-            text = json.dumps(content, indent=2) + "\n"
-            (new.version_folder(model) / name).write_text(text, encoding="utf-8")
+        text = json.dumps(content, indent=2) + "\n"
+        (new.version_folder(model) / name).write_text(text, encoding="utf-8")
 
 
 def set_accelerators(new: Replacement, engine: str) -> None:
@@ -46,11 +73,15 @@ def set_accelerators(new: Replacement, engine: str) -> None:
 def fit_configs(
     source: Source, new: Replacement, with_engine: bool = False, channel: bool = False
 ) -> None:
-    """Make the TensorRT shapes in the configurations hold the model's own sizes.
+    """Make the configurations hold the model's own inputs and sizes.
 
     with_engine: whether they also name files for TensorRT's engines. channel: whether the
     loop has a channel of its own to the UNet, unless the configuration says so or not already.
     """
+    config = new.config("unet")
+    if config is not None:
+        width = source.time_cond_proj_dim
+        new.set_config("unet", with_row_input(config, "timestep_cond", width))
     latents = (-source.latent_channels, *source.sample_size)
     embeds = (-source.text_length, -source.hidden_size)
     inputs = {

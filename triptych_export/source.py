@@ -1,4 +1,4 @@
-"""A folder of weights in the diffusers layout: what it is, and the numbers the service needs."""
+"""A folder of weights in the layout of diffusers: what it is, and the numbers to serve it with."""
 
 from __future__ import annotations
 
@@ -8,12 +8,29 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from triptych_export.errors import ExportError
+from triptych_export.known_configs import (
+    ANY_TRANSFORMER,
+    TEXT_ENCODER,
+    UNET,
+    VAE,
+    refuse_unknown_keys,
+)
 
 PARTS = ("text_encoder", "unet", "vae", "tokenizer", "scheduler")
 CLIP_LENGTH = 77
 """Tokens of a prompt, padding included, where the configuration has no other number."""
 OLD_SCALING_FACTOR = 0.18215
 """The VAE's factor where the configuration is older than the key: Stable Diffusion 1.x's."""
+CLASSES = {
+    "text_encoder": ("CLIPTextModel",),
+    "tokenizer": ("CLIPTokenizer", "CLIPTokenizerFast"),
+    "unet": ("UNet2DConditionModel",),
+    "vae": ("AutoencoderKL",),
+}
+PIPELINE_DEFAULTS = {
+    "LatentConsistencyModelPipeline": {"num_inference_steps": 4, "guidance_scale": 8.5}
+}
+"""Where a pipeline of diffusers has other defaults than StableDiffusionPipeline."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +40,11 @@ class Source:
     sample_size: height and width of the latents that the UNet was trained on. hidden_size: width
     of the text embeddings. text_length: tokens of a prompt, padding included. vae_scale_factor:
     pixels to one latent, along one side. paddle: the weights are in Paddle's layout. fixed_size:
-    the networks take latents of sample_size and of no other.
+    the networks take latents of sample_size and of no other. time_cond_proj_dim: width of the
+    embedding of guidance_scale that the UNet takes in the place of classifier-free guidance, as
+    latent consistency models do; None where it takes none. num_inference_steps and guidance_scale:
+    defaults of the pipeline that the model was made for, None where they are the usual ones.
+    scheduler_class: what model_index.json names, None where it names none.
     """
 
     folder: Path
@@ -37,12 +58,21 @@ class Source:
     shift_factor: float | None
     paddle: bool
     fixed_size: bool = False
+    time_cond_proj_dim: int | None = None
+    num_inference_steps: int | None = None
+    guidance_scale: float | None = None
+    scheduler_class: str | None = None
 
 
 def open_source(folder: Path) -> Source:
-    """Read the configurations of `folder`; ExportError if it is no SD 1.x or 2.x text-to-image."""
+    """Read the configurations of `folder`.
+
+    ExportError if it is no Stable Diffusion 1.x or 2.x for text to image, or says something that
+    the export does not know.
+    """
     index = read_json(folder / "model_index.json")
     refuse_other_families(index)
+    refuse_other_classes(index)
     for part in PARTS:
         if not (folder / part).is_dir():
             raise ExportError(f"{folder}: no {part}/; the diffusers layout has {', '.join(PARTS)}")
@@ -50,7 +80,18 @@ def open_source(folder: Path) -> Source:
     unet = read_json(folder / "unet" / "config.json")
     vae = read_json(folder / "vae" / "config.json")
     read_json(folder / "scheduler" / "scheduler_config.json")
+    if text_encoder.get("model_type", "clip") not in ("clip", "clip_text_model"):
+        raise ExportError(
+            f"{folder / 'text_encoder'}: a text encoder of the kind {text_encoder['model_type']}; "
+            "the served stages have CLIP's"
+        )
     refuse_other_unets(unet)
+    for part, config, known in (
+        ("text_encoder", text_encoder, TEXT_ENCODER | ANY_TRANSFORMER),
+        ("unet", unet, UNET),
+        ("vae", vae, VAE),
+    ):
+        refuse_unknown_keys(folder / part / "config.json", config, known)
     width = unet.get("cross_attention_dim")
     if width != text_encoder.get("hidden_size"):
         raise ExportError(
@@ -69,7 +110,27 @@ def open_source(folder: Path) -> Source:
         scaling_factor=vae.get("scaling_factor", OLD_SCALING_FACTOR),
         shift_factor=vae.get("shift_factor"),
         paddle="_ppdiffusers_version" in index or any(folder.glob("unet/*.pdparams")),
+        time_cond_proj_dim=unet.get("time_cond_proj_dim"),
+        scheduler_class=class_of(index, "scheduler"),
+        **PIPELINE_DEFAULTS.get(index.get("_class_name"), {}),
     )
+
+
+def class_of(index: dict, part: str) -> str | None:
+    """The class that model_index.json names for a part: its entries are [library, class]."""
+    entry = index.get(part)
+    return entry[1] if isinstance(entry, list) and len(entry) == 2 else None
+
+
+def refuse_other_classes(index: dict) -> None:
+    """ExportError for a part of another class than those that are exported."""
+    for part, allowed in CLASSES.items():
+        found = class_of(index, part)
+        if found is not None and found not in allowed:
+            raise ExportError(
+                f"model_index.json: the {part} is of the class {found}; the served stages have "
+                f"{' or '.join(allowed)}"
+            )
 
 
 def refuse_other_families(index: dict) -> None:
@@ -94,8 +155,6 @@ def refuse_other_unets(unet: dict) -> None:
             f"the UNet takes extra conditions (addition_embed_type {unet['addition_embed_type']}), "
             "as SDXL's does; use a Stable Diffusion 1.x or 2.x model"
         )
-    if unet.get("class_embed_type") or unet.get("num_class_embeds"):
-        raise ExportError("the UNet takes class labels, which the served stages do not have")
     if unet.get("in_channels") != unet.get("out_channels"):
         raise ExportError(
             f"the UNet takes {unet.get('in_channels')} channels and gives "
@@ -136,7 +195,7 @@ def with_size(source: Source, height: int | None, width: int | None) -> Source:
 def pipeline_numbers(
     source: Source, num_inference_steps: int | None = None, guidance_scale: float | None = None
 ) -> dict:
-    """The content of `pipeline.json`; the last two stay out where they are not given."""
+    """The content of `pipeline.json`; what is None stays out."""
     height, width = source.sample_size
     numbers = {
         "height": height * source.vae_scale_factor,
@@ -147,8 +206,13 @@ def pipeline_numbers(
     }
     optional = {
         "shift_factor": source.shift_factor or None,
-        "num_inference_steps": num_inference_steps,
-        "guidance_scale": guidance_scale,
+        "num_inference_steps": (
+            source.num_inference_steps if num_inference_steps is None else num_inference_steps
+        ),
+        "guidance_scale": source.guidance_scale if guidance_scale is None else guidance_scale,
+        "time_cond_proj_dim": source.time_cond_proj_dim,
+        "vocab_size": source.vocab_size,
+        "max_position_embeddings": source.text_length,
     }
     numbers.update({key: value for key, value in optional.items() if value is not None})
     return numbers

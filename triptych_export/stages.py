@@ -1,4 +1,4 @@
-"""The networks that are exported: their tensors, which axes vary, and inputs to check them with."""
+"""The networks that are exported: their tensors, the axes that vary, and inputs to check with."""
 
 from __future__ import annotations
 
@@ -29,6 +29,9 @@ def stages(source: Source) -> dict[str, Stage]:
     moments = ("batch", 2 * source.latent_channels, *size)
     picture = ("batch", 3, *picture_size)
     embeds = ("batch", "length", source.hidden_size)
+    unet_inputs = {"sample": latent, "timestep": ("batch",), "encoder_hidden_states": embeds}
+    if source.time_cond_proj_dim is not None:
+        unet_inputs["timestep_cond"] = ("batch", source.time_cond_proj_dim)
     all_stages = (
         Stage(
             "text_encoder",
@@ -38,7 +41,7 @@ def stages(source: Source) -> dict[str, Stage]:
         ),
         Stage(
             "unet",
-            {"sample": latent, "timestep": ("batch",), "encoder_hidden_states": embeds},
+            unet_inputs,
             "out_sample",
             latent,
         ),
@@ -73,10 +76,11 @@ def example(stage: Stage, source: Source, batch: int, height: int, width: int, s
 
 
 def examples_to_check(stage: Stage, source: Source) -> list[dict]:
-    """Calls that differ in batch and size: whole up-factors, and sizes that no up-factor divides.
+    """Inputs of three calls that differ in batch, height and width.
 
-    Small, so that a full-size model is checked in seconds; a graph that holds for these sizes has
-    none of them written in.
+    Two of the sizes cannot be halved evenly as often as the UNet halves them. All are small, so
+    that a full-size model is checked in seconds; a graph that is right for all three has no size
+    written into it.
     """
     sizes = ((1, 16, 24), (2, 17, 13), (3, 11, 22))
     return [example(stage, source, *size, seed) for seed, size in enumerate(sizes)]

@@ -14,6 +14,9 @@ from triptych_export.errors import ExportError
 from triptych_export.progress import Progress
 from triptych_export.source import PARTS, Source
 from triptych_export.stages import Stage, examples_to_check
+from triptych_export.torch_compare import compare_pictures, compare_tokens
+
+__all__ = ["compare_pictures", "compare_tokens", "export_stage", "fetch"]
 
 
 def export_stage(

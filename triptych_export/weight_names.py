@@ -1,7 +1,7 @@
 """Weights of an ONNX graph under the framework's own names, so that they can be read back.
 
-The tracer gives a weight that it transposes or reshapes a name that says nothing, and keeps equal
-weights once. Here each gets back its name in the framework's state dict.
+The tracer makes up a name for a weight that it transposes or reshapes, and stores equal weights
+once. Here each gets back its name in the framework's state dict.
 """
 
 from __future__ import annotations
@@ -14,13 +14,12 @@ import onnx
 from onnx import numpy_helper
 
 from triptych_export.errors import ExportError
+from triptych_export.onnx_files import HALF
 
 WRAPPER = "model."
 """What the traced module puts before the names of the network inside it."""
 TRANSPOSED = ".T"
 """Ends the name of an initialiser that holds a weight transposed."""
-HALF = ".half"
-"""Ends the name of an initialiser that is stored in half precision."""
 
 
 def name_weights(model: onnx.ModelProto, weights: dict[str, np.ndarray], config: dict) -> None:

@@ -14,14 +14,23 @@ from benchmarks import sd15
 MERGES = ["r e", "re d</w>", "b l", "u e</w>", "bl ue</w>"]
 
 
-def write_model(folder: Path, second: bool = False, widths=(32, 64, 64)) -> Path:
+def write_model(
+    folder: Path,
+    second: bool = False,
+    widths=(32, 64, 64),
+    time_cond_proj_dim: int | None = None,
+    added: tuple[str, ...] = (),
+) -> Path:
     """A small Stable Diffusion with random weights in `folder`, as diffusers saves it.
 
     second: with what sets Stable Diffusion 2.x apart from 1.x. widths: the UNet's channels.
+    time_cond_proj_dim: of a latent consistency model. added: tokens beside the vocabulary, as
+    textual inversion adds them.
     """
     torch.manual_seed(0)
     tokenizer = _tokenizer(folder)
     last = len(tokenizer) - 1
+    tokenizer.add_tokens(list(added))
     text_encoder = CLIPTextModel(
         CLIPTextConfig(
             vocab_size=len(tokenizer),
@@ -41,6 +50,7 @@ def write_model(folder: Path, second: bool = False, widths=(32, 64, 64)) -> Path
         cross_attention_dim=64,
         attention_head_dim=[2, 4, 4] if second else 4,
         use_linear_projection=second,
+        time_cond_proj_dim=time_cond_proj_dim,
         block_out_channels=widths,
         down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
         up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),

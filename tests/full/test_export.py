@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from folders import contents
 from random_models import MERGES, write_model
 from safetensors.torch import load_file, save_file
 from tensorrt_parser import refusals
@@ -24,31 +25,6 @@ from triptych_export.source import open_source
 from triptych_export.stages import example, stages
 
 NETWORKS = ("text_encoder", "unet", "vae_decoder")
-
-
-@pytest.fixture(scope="session")
-def model(tmp_path_factory) -> Path:
-    return write_model(tmp_path_factory.mktemp("source") / "model")
-
-
-@pytest.fixture(scope="session")
-def exported(model, tmp_path_factory) -> Path:
-    """A folder with `served`, a repository, and `vae_encoder`."""
-    folder = tmp_path_factory.mktemp("exported")
-    encoder = ["--vae-encoder", str(folder / "vae_encoder")]
-    numbers = ["--num-inference-steps", "20", "--guidance-scale", "5"]
-    assert main([str(model), "--output", str(folder / "served"), *encoder, *numbers]) == 0
-    return folder
-
-
-@pytest.fixture
-def served(exported, tmp_path) -> Path:
-    """A copy of the exported repository that a test may change."""
-    return Path(shutil.copytree(exported / "served", tmp_path / "served"))
-
-
-def contents(folder: Path) -> dict:
-    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def graph(exported: Path, name: str) -> Path:
@@ -96,6 +72,8 @@ def test_the_service_finds_its_numbers(exported, model):
     config = (model / "scheduler" / "scheduler_config.json").read_text()
     for stage in ("tokenizer", "unet_loop"):
         numbers = json.loads((served / stage / "1" / "pipeline.json").read_text())
+        assert numbers.pop("vocab_size") == len(CLIPTokenizer.from_pretrained(model / "tokenizer"))
+        assert numbers.pop("max_position_embeddings") == 77
         colours = np.array(numbers.pop("latent_rgb"))
         assert colours.shape == (5, 3) and np.abs(colours).max() > 0.01
         assert numbers == expected

@@ -13,6 +13,7 @@ from triptych_export.config_edits import (
     with_accelerator,
     with_cache_file,
     with_parameter,
+    with_row_input,
 )
 
 REPOSITORY = Path(__file__).resolve().parents[2] / "model_repository"
@@ -173,3 +174,29 @@ def test_a_folder_without_networks_is_no_repository(tmp_path, capsys):
         assert main(["--output", str(folder), "--accelerator", "onnxruntime"]) == 1
     assert "config.pbtxt is missing" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_input_for_each_row_comes_with_its_shapes_and_goes():
+    config = (REPOSITORY / "unet" / "config.pbtxt").read_text()
+    wide = with_row_input(config, "timestep_cond", 256)
+    message = text_format.Parse(wide, model_config_pb2.ModelConfig())
+    assert {one.name: list(one.dims) for one in message.input}["timestep_cond"] == [256]
+    shapes = parse(json_format.MessageToDict(message, preserving_proto_field_name=True)).shapes
+    for profile, batch in (("min_shape", 1), ("opt_shape", 2), ("max_shape", 32)):
+        assert shapes[profile]["timestep_cond"] == (batch, 256)
+    assert with_row_input(wide, "timestep_cond", 512) == wide.replace("256 ]", "512 ]").replace(
+        ' 256"', ' 512"'
+    )
+    assert with_row_input(wide, "timestep_cond", None) == config
+    assert with_row_input(config, "timestep_cond", None) == config
+
+
+def test_a_folder_in_the_way_is_one_line_and_nothing_changes(tmp_path, capsys):
+    served = Path(shutil.copytree(REPOSITORY, tmp_path / "served"))
+    (served / "vae_decoder" / "config.pbtxt.new").mkdir()
+    before = {path: path.read_bytes() for path in served.rglob("*") if path.is_file()}
+    assert main(["--output", str(served), "--accelerator", "onnxruntime"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("export_stages: ") and "config.pbtxt.new" in said
+    assert len(said.splitlines()) == 1
+    assert {path: path.read_bytes() for path in served.rglob("*") if path.is_file()} == before

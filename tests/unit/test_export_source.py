@@ -4,6 +4,7 @@ import pytest
 
 from triptych_export.errors import ExportError
 from triptych_export.source import open_source, pipeline_numbers
+from triptych_export.stages import stages
 
 INDEX = {"_class_name": "StableDiffusionPipeline", "unet": ["diffusers", "UNet2DConditionModel"]}
 CONFIGS = {
@@ -38,6 +39,8 @@ def test_the_numbers_of_stable_diffusion_1_5(tmp_path):
         "latent_channels": 4,
         "vae_scale_factor": 8,
         "scaling_factor": 0.18215,
+        "vocab_size": 49408,
+        "max_position_embeddings": 77,
     }
 
 
@@ -58,8 +61,40 @@ def test_the_numbers_follow_the_source(tmp_path):
         "shift_factor": 0.1,
         "num_inference_steps": 20,
         "guidance_scale": 5.0,
+        "vocab_size": 49408,
+        "max_position_embeddings": 77,
     }
     assert source.hidden_size == 1024
+
+
+def test_a_latent_consistency_model_has_its_pipelines_defaults(tmp_path):
+    index = {"_class_name": "LatentConsistencyModelPipeline", "scheduler": ["diffusers", "LCM"]}
+    source = open_source(write_source(tmp_path, index, unet={"time_cond_proj_dim": 256}))
+    assert stages(source)["unet"].inputs["timestep_cond"] == ("batch", 256)
+    numbers = pipeline_numbers(source)
+    assert numbers["time_cond_proj_dim"] == 256
+    assert (numbers["num_inference_steps"], numbers["guidance_scale"]) == (4, 8.5)
+    assert pipeline_numbers(source, 8, 1.0)["guidance_scale"] == 1
+    assert source.scheduler_class == "LCM"
+
+
+@pytest.mark.parametrize(
+    ("part", "config", "why"),
+    [
+        ("vae", {"new_of_2027": True}, r"vae.config\.json: new_of_2027 is no key"),
+        ("text_encoder", {"new_of_2027": []}, r"text_encoder.config\.json: new_of_2027 is no key"),
+        ("text_encoder", {"is_decoder": True}, "is_decoder is True"),
+        ("text_encoder", {"model_type": "bert", "type_vocab_size": 2}, "of the kind bert"),
+    ],
+)
+def test_what_a_networks_configuration_says_is_known_or_refused(tmp_path, part, config, why):
+    with pytest.raises(ExportError, match=why):
+        open_source(write_source(tmp_path, **{part: config}))
+
+
+def test_what_turns_nothing_on_is_no_reason_to_refuse(tmp_path):
+    nothing = {"new_of_2027": None, "_diffusers_version": "9", "attention_type": "default"}
+    open_source(write_source(tmp_path, unet=nothing))
 
 
 @pytest.mark.parametrize(
@@ -71,7 +106,12 @@ def test_the_numbers_follow_the_source(tmp_path):
         ({"transformer": ["diffusers", "SD3Transformer2DModel"]}, {}, "not a Stable Diffusion"),
         ({}, {"in_channels": 9}, "inpainting"),
         ({}, {"in_channels": 16, "out_channels": 16}, "16 channels"),
-        ({}, {"num_class_embeds": 1000}, "class labels"),
+        ({}, {"num_class_embeds": 1000}, "num_class_embeds is 1000"),
+        ({}, {"encoder_hid_dim_type": "image_proj"}, "encoder_hid_dim_type is 'image_proj'"),
+        ({}, {"attention_type": "gated"}, "attention_type is 'gated'"),
+        ({}, {"new_of_2027": 1}, "unet.config.json: new_of_2027 is no key"),
+        ({"vae": ["diffusers", "AutoencoderTiny"]}, {}, "vae is of the class AutoencoderTiny"),
+        ({"text_encoder": ["transformers", "BertModel"]}, {}, "of the class BertModel"),
         ({}, {"sample_size": None}, "sample_size"),
         ({}, {"cross_attention_dim": 1024}, "not parts of one model"),
     ],

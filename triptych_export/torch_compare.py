@@ -1,0 +1,104 @@
+"""What was exported beside diffusers' own pipeline: the tokens, and a whole picture."""
+
+from __future__ import annotations
+
+import gc
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import StableDiffusionPipeline
+from diffusers.loaders import TextualInversionLoaderMixin
+from transformers import CLIPTokenizer
+
+from triptych.model_files import ModelFiles
+from triptych.pipeline import LIMITS, Pipeline
+from triptych.settings import Settings, parse
+from triptych.tokenizer import Tokenizer
+from triptych_export import onnx_files, torch_road
+from triptych_export.errors import ExportError
+from triptych_export.picture import psnr
+from triptych_export.repository import Replacement
+from triptych_export.source import Source
+from triptych_export.stages import stages
+from triptych_export.tokenizer_files import added_tokens
+
+LEAST = 40.0
+"""Decibels between the pictures: what the numbers of two frameworks may differ in."""
+SIDE, STEPS = 16, 4
+"""Latents of the picture along a side at the most, and its steps: a full-size model takes seconds.
+"""
+PROMPT = "a Red circle, on 12 blue-green hills"
+
+
+def compare_tokens(source: Source, folder: Path) -> None:
+    """ExportError if the tokenizer in `folder` reads a text otherwise than the source's does.
+
+    The texts have every added token of the source.
+    """
+    theirs, ours = CLIPTokenizer.from_pretrained(source.folder / "tokenizer"), Tokenizer(folder)
+    added = [token["content"] for token in added_tokens(source.folder / "tokenizer").values()]
+    for text in (PROMPT, *(f"{token} a {token}, red{token}" for token in added)):
+        converted = TextualInversionLoaderMixin().maybe_convert_prompt(text, theirs)
+        options = {"padding": "max_length", "max_length": ours.length, "truncation": True}
+        expected = theirs(converted, **options).input_ids
+        if ours.encode([text])[0][0].tolist() != expected:
+            raise ExportError(f"the tokenizer: {text!r} has other tokens than in {source.folder}")
+
+
+def compare_pictures(source: Source, new: Replacement) -> float:
+    """Decibels between a picture by what was exported and one by diffusers' pipeline.
+
+    ExportError under `LEAST`.
+    """
+    version = new.version_folder("tokenizer").name
+    model_files = ModelFiles.load(new.version_folder("tokenizer"))
+    scale = source.vae_scale_factor
+    height, width = (scale * min(side, SIDE) for side in source.sample_size)
+    request = {
+        "prompt": PROMPT,
+        "seed": 1,
+        "height": height,
+        "width": width,
+        "num_inference_steps": min(STEPS, model_files.num_inference_steps),
+    }
+    text = json.dumps(request)
+    expected = _by_diffusers(source, new, parse(text.encode(), model_files.defaults(), LIMITS))
+    gc.collect()
+    error = psnr(Pipeline(new.output, version).pixels(text), expected)
+    if not error >= LEAST:
+        raise ExportError(
+            f"the picture is {error:.1f} dB from that of diffusers' pipeline, {LEAST:.0f} are "
+            "needed; the repository is as it was"
+        )
+    return error
+
+
+def _by_diffusers(source: Source, new: Replacement, settings: Settings) -> np.ndarray:
+    parts = {}
+    for name, stage in stages(source).items():
+        if name == "vae_encoder":
+            continue
+        network = torch_road.load(stage, source).model
+        if onnx_files.is_stored_in_half(new.version_folder(name) / "model.onnx"):
+            for weight in network.state_dict().values():
+                if weight.is_floating_point() and onnx_files.rounds(weight.numpy()):
+                    weight.copy_(weight.half().float())
+        parts["vae" if name == "vae_decoder" else name] = network
+    none = dict.fromkeys(("safety_checker", "feature_extractor", "image_encoder"))
+    pipeline = StableDiffusionPipeline.from_pretrained(
+        source.folder, **parts, **none, requires_safety_checker=False
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    with torch.no_grad():
+        (picture,) = pipeline(
+            settings.prompt,
+            height=settings.height,
+            width=settings.width,
+            num_inference_steps=settings.num_inference_steps,
+            guidance_scale=settings.guidance_scale,
+            generator=torch.Generator("cpu").manual_seed(settings.seed),
+            output_type="np",
+        ).images
+    return (picture * 255).round().astype(np.uint8)

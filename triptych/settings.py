@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 import secrets
 import time
 from collections.abc import Mapping
@@ -14,65 +15,12 @@ from typing import Any
 from triptych import schedulers
 from triptych.errors import InvalidRequest
 from triptych.json_object import json_object
+from triptych.limits import WIDEST, Limits
 
 OUTPUT_FORMATS = ("png", "jpeg", "webp")
 MAX_SEED = 2**64 - 1
 MAX_TIMEOUT = 1e6
 """Seconds that a request may have at the most; none is no limit."""
-
-
-@dataclass(frozen=True)
-class Limits:
-    """The most that a request may ask for; the one place where these numbers stand.
-
-    A server's operator changes them by `parameters` of the same names in the tokenizer's
-    config.pbtxt. Sides and pixels are the picture's; `max_prompt_bytes` holds for each of the two
-    prompts.
-    """
-
-    max_num_inference_steps: int = 200
-    max_guidance_scale: float = 50.0
-    max_pixels: int = 768 * 768
-    min_side: int = 64
-    max_prompt_bytes: int = 16 * 1024
-    max_height: int = 2**16
-    max_width: int = 2**16
-
-    @classmethod
-    def from_parameters(cls, parameters: Mapping[str, str]) -> Limits:
-        """Limits with those in `parameters` changed; names in capitals are Triton's own.
-
-        Raises ValueError, naming the parameter, for an unknown name and for a value that is no
-        number or is outside 1 to `WIDEST`.
-        """
-        known = {field.name: field.default for field in dataclasses.fields(cls)}
-        changed: dict[str, Any] = {}
-        for name, text in parameters.items():
-            if name.isupper():
-                continue
-            if name not in known:
-                raise ValueError(f"parameter {name}: no such limit; known: {', '.join(known)}")
-            kind, highest = type(known[name]), getattr(WIDEST, name)
-            try:
-                value = kind(text)
-            except ValueError:
-                value = math.nan
-            if not 1 <= value <= highest:
-                raise ValueError(f"parameter {name}: got {text!r}; allowed: 1 to {highest}")
-            changed[name] = value
-        return cls(**changed)
-
-
-WIDEST = Limits(
-    max_num_inference_steps=1000,
-    max_guidance_scale=1000.0,
-    max_pixels=4096 * 4096,
-    min_side=4096,
-    max_prompt_bytes=1024 * 1024,
-    max_height=2**16,
-    max_width=2**16,
-)
-"""What no operator can go beyond."""
 
 
 @dataclass(frozen=True)
@@ -175,7 +123,8 @@ def parse(
     `raw` is UTF-8: a JSON object with keys of `REQUEST_KEYS`, of which only `prompt` is required,
     or any other text, which is then the prompt. Without a seed the settings get a random one;
     `timeout`, in seconds, gives them a deadline that long from now. `parameters` are those of
-    Triton's protocol: keys of `PICTURE_KEYS` too, each of them here or in `raw`.
+    Triton's protocol: keys of `PICTURE_KEYS` too, each of them here or in `raw`; numbers may be
+    texts, since the protocol has no whole number over 2^63, and not everywhere a fraction.
     Raises InvalidRequest, and nothing else, for what cannot be served: also for a text that begins
     as a JSON object, or as a list of objects, and is none.
     """
@@ -209,12 +158,22 @@ def parse(
         "output_format": OUTPUT_FORMATS[0],
     }
     values.update(asked)
-    values.update(parameters or {})
+    values.update({name: _number(name, value) for name, value in (parameters or {}).items()})
     if "seed" not in values:
         values["seed"] = secrets.randbits(32)
     deadline = _deadline(values.pop("timeout")) if "timeout" in values else None
     settings = _check(values, limits, defaults.size_multiple)
     return dataclasses.replace(settings, deadline=deadline)
+
+
+def _number(name: str, value: Any) -> Any:
+    """The value of a parameter, a number for the text of one where the setting is no text."""
+    if name in TEXT_KEYS or not isinstance(value, str):
+        return value
+    if re.fullmatch(r"-?[0-9]{1,20}", value):
+        return int(value)
+    is_real = re.fullmatch(r"-?[0-9]{1,20}(\.[0-9]{0,20})?(e[+-]?[0-9]{1,2})?", value)
+    return float(value) if is_real else value
 
 
 def _is_request(prompt: Any) -> bool:

@@ -78,13 +78,14 @@ def test_parameters_of_http_generate_are_settings(calls, server):
 @pytest.mark.parametrize("model", ["sd_ensemble", "sd_ensemble_stream"])
 def test_parameters_of_infer_are_settings(calls, server, model):
     own = {"seed": 7, "num_inference_steps": 2, "negative_prompt": "blue"}
+    own["guidance_scale"] = 2.5
     expected = calls.pictures(request("a red circle", **own))[0]
     answers = queue.Queue()
     tensor = grpcclient.InferInput("INPUT_0", [1, 1], "BYTES")
     tensor.set_data_from_numpy(texts(b"a red circle"))
     with grpcclient.InferenceServerClient(server.grpc) as client:
         client.start_stream(lambda result, error: answers.put((result, error)))
-        client.async_stream_infer(model, [tensor], parameters=own)
+        client.async_stream_infer(model, [tensor], parameters={**own, "guidance_scale": "2.5"})
         while True:
             result, error = answers.get(timeout=60)
             assert error is None, error

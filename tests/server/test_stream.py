@@ -127,6 +127,16 @@ def test_server_sent_events(client, server):
     assert file == client.generate("a red circle", 60, **small()).file
 
 
+def test_settings_as_parameters(client, server):
+    own = {"guidance_scale": 2.5, "scheduler": "euler", "seed": 7, "num_inference_steps": 2}
+    body = {"INPUT_0": "a red circle", "preview_every": 0, **own}
+    data = json.dumps(body).encode()
+    url = f"http://{server.http}/{STREAM}/generate_stream"
+    with urllib.request.urlopen(url, data, 60) as reply:
+        *_, last = [json.loads(line[6:]) for line in reply if line.startswith(b"data: ")]
+    assert base64.b64decode(last["OUTPUT_0"]) == client.generate("a red circle", 60, **own).file
+
+
 def test_a_request_that_cannot_be_is_refused_by_name(client, server):
     with pytest.raises(Refused, match=r"^height: got 100; allowed: a multiple of 8"):
         list(client.stream("x", 60, height=100))

@@ -101,6 +101,7 @@ def inference_request(module, ensemble):
         ):
             assert (model_name, requested_output_names) == ("sd_ensemble", ["OUTPUT_0"])
             ensemble.parameters = parameters or {}
+            assert all(isinstance(one, (bool, int, str)) for one in ensemble.parameters.values())
             self._id = request_id
             self._inputs = {tensor.name(): tensor.as_numpy() for tensor in inputs}
 
@@ -129,7 +130,7 @@ def test_parameters_go_on_to_the_ensemble(stage, ensemble):
     sent = request(preview_every=2, seed=7, guidance_scale=2.5)
     stage().execute([sent])
     assert answer(sent).tensors == {"OUTPUT_0": ANSWER}
-    assert ensemble.parameters == {"seed": 7, "guidance_scale": 2.5}
+    assert ensemble.parameters == {"seed": 7, "guidance_scale": "2.5"}
 
 
 def test_every_step_comes_then_the_answer_of_the_ensemble(stage, ensemble):

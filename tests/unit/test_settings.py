@@ -165,12 +165,16 @@ def test_parameters_stand_beside_the_text():
     settings = ask("a fox", seed=7, num_inference_steps=2)
     assert (settings.prompt, settings.seed, settings.num_inference_steps) == ("a fox", 7, 2)
     assert ask('{"prompt": "x", "height": 128}', width=64).height == 128
+    assert ask("x", seed=str(2**64 - 1), guidance_scale="2.5").guidance_scale == 2.5
+    assert ask("x", guidance_scale=repr(1e-7), negative_prompt="7").negative_prompt == "7"
 
 
 @pytest.mark.parametrize(
     ("parameters", "allowed"),
     [
-        ({"seed": "7"}, "an integer from 0"),
+        ({"seed": "7.5"}, "an integer from 0"),
+        ({"seed": "seven"}, "an integer from 0"),
+        ({"guidance_scale": "inf"}, "a number from 0"),
         ({"seed": -1}, "an integer from 0"),
         ({"steps": 7}, "only the parameters prompt, negative_prompt"),
         ({"timeout": 7}, "only the parameters prompt, negative_prompt"),

@@ -171,7 +171,7 @@ def call(
         requested_output_names=[output],
         inputs=[pb_utils.Tensor(name, array) for name, array in inputs.items()],
         **({"request_id": request_id} if request_id else {}),
-        **({"parameters": dict(parameters)} if parameters else {}),
+        **({"parameters": _parameters(parameters)} if parameters else {}),
         **_outputs_on_host(),
     )
     response = request.exec()
@@ -197,6 +197,11 @@ def check_reach(model: Model, called: str) -> None:
 def _on_host(tensor: Any) -> np.ndarray:
     """The tensor's numbers in the host's memory, which may be Triton's own."""
     return tensor.as_numpy() if tensor.is_cpu() else device_memory.to_host(tensor)
+
+
+def _parameters(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters as such a call takes them, up to Triton 24.10 at least: fractions are texts."""
+    return {name: repr(one) if isinstance(one, float) else one for name, one in given.items()}
 
 
 def parameters(request: Any) -> dict[str, Any]:

@@ -1,0 +1,63 @@
+"""The most that a request may ask for, by default and as a server's operator changes it."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The most that a request may ask for; the one place where these numbers stand.
+
+    A server's operator changes them by `parameters` of the same names in the tokenizer's
+    config.pbtxt. Sides and pixels are the picture's; `max_prompt_bytes` holds for each of the two
+    prompts.
+    """
+
+    max_num_inference_steps: int = 200
+    max_guidance_scale: float = 50.0
+    max_pixels: int = 768 * 768
+    min_side: int = 64
+    max_prompt_bytes: int = 16 * 1024
+    max_height: int = 2**16
+    max_width: int = 2**16
+
+    @classmethod
+    def from_parameters(cls, parameters: Mapping[str, str]) -> Limits:
+        """Limits with those in `parameters` changed; names in capitals are Triton's own.
+
+        Raises ValueError, naming the parameter, for an unknown name and for a value that is no
+        number or is outside 1 to `WIDEST`.
+        """
+        known = {field.name: field.default for field in dataclasses.fields(cls)}
+        changed: dict[str, Any] = {}
+        for name, text in parameters.items():
+            if name.isupper():
+                continue
+            if name not in known:
+                raise ValueError(f"parameter {name}: no such limit; known: {', '.join(known)}")
+            kind, highest = type(known[name]), getattr(WIDEST, name)
+            try:
+                value = kind(text)
+            except ValueError:
+                value = math.nan
+            if not 1 <= value <= highest:
+                raise ValueError(f"parameter {name}: got {text!r}; allowed: 1 to {highest}")
+            changed[name] = value
+        return cls(**changed)
+
+
+WIDEST = Limits(
+    max_num_inference_steps=1000,
+    max_guidance_scale=1000.0,
+    max_pixels=4096 * 4096,
+    min_side=4096,
+    max_prompt_bytes=1024 * 1024,
+    max_height=2**16,
+    max_width=2**16,
+)
+"""What no operator can go beyond."""

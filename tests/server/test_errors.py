@@ -30,7 +30,7 @@ def refused(calls, model, inputs, stage=None):
         (request(steps=3), "steps: got 3; allowed: only the keys prompt, negative_prompt"),
         (request(num_inference_steps=0), "num_inference_steps: got 0; allowed: an integer from 1"),
         (request(width=100), "width: got 100; allowed: a multiple of 8"),
-        (request(scheduler="magic"), "scheduler: got 'magic'; allowed: ddim, pndm"),
+        (request(scheduler="magic"), "scheduler: got 'magic'; allowed: ddim, ddpm, pndm"),
         (request(output_format="gif"), "output_format: got 'gif'; allowed: one of png, jpeg, webp"),
     ],
 )

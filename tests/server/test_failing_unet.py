@@ -32,8 +32,12 @@ if (embeds == {SHAPE}).any():
 def failing(tmp_path_factory):
     """A running server with the real unet_loop and a UNet that fails on demand, and calls of it."""
     folder = tmp_path_factory.mktemp("failing")
-    repository = repositories.linked(folder / "models", MODELS, "unet", "unet_loop")
+    repository = repositories.linked(folder / "models", MODELS, "tokenizer", "unet", "unet_loop")
     repositories.with_unet(repository, MORE)
+    with (repositories.own(repository, "tokenizer") / "config.pbtxt").open("a") as config:
+        config.write(
+            'parameters { key: "max_num_inference_steps" value { string_value: "1000" } }\n'
+        )
     own = repositories.own(repository, "unet_loop")
     for name, value in (
         ("pipeline.json", {"height": 64, "width": 64}),

@@ -36,7 +36,7 @@ def test_it_measures_every_part_and_says_what_came_of_it(tmp_path, repository):
     (decoder,) = rows["served, channel, 1 client: vae_decoder, a picture"]
     assert decoder < min(rows["served, channel, 1 client"]), "one of the stages"
     differences = [row["difference"] for row in measured if "difference" in row]
-    assert len(differences) == 5 and max(differences) < 1e-5
+    assert len(differences) == 3 * 2 and max(differences) < 1e-5
     assert "channel: a step / the UNet alone, 1 client: nan" not in done.stdout
     assert "channel: a step / the UNet alone, 1 client: " in done.stdout
 

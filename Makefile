@@ -5,7 +5,7 @@ VENV := .venv
 SET_UP := $(VENV)/.set-up
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run serve web test test-soak test-parity test-full test-export test-old bench bench-tensorrt lint lock
+.PHONY: help setup run serve web test test-rare test-soak test-parity test-full test-export test-old bench bench-tensorrt lint lock
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -25,8 +25,11 @@ serve: setup ## the server in the foreground, until Ctrl-C; Triton's flags in FL
 web: setup ## the server, and in front of it the gateway with the page to draw on
 	@exec $(VENV)/bin/python scripts/web.py $(FLAGS)
 
-test: setup ## every test that needs no PyTorch
+test: setup ## the tests that need no PyTorch
 	@$(VENV)/bin/python -m pytest
+
+test-rare: setup ## a server at odd places, and the GPU's benchmark on the processor: what takes minutes
+	@$(VENV)/bin/python -m pytest tests/rare
 
 test-soak: setup ## a server at work for MINUTES=20 minutes, and its processes killed
 	@MINUTES="$(MINUTES)" $(VENV)/bin/python -m pytest -s tests/soak

@@ -143,7 +143,8 @@ def tolerance(name, config, steps):
         return 2e-3
     if name.startswith("deis") and cosine and config.get("prediction_type") != "epsilon":
         return 1e-2
-    if name == "deis_beta" or (name == "deis" and config.get("use_beta_sigmas")):
+    close_sigmas = config.get("use_beta_sigmas") or config.get("solver_order") == 3
+    if name == "deis_beta" or (name == "deis" and close_sigmas):
         return 5e-4
     if name.startswith("euler") and (cosine or config.get("rescale_betas_zero_snr")) and steps < 7:
         return 5e-4
@@ -232,7 +233,10 @@ def test_every_class_reads_the_file_that_any_other_writes(name, tmp_path):
             # diffusers' other classes mean their default by it, then do not take a last sigma of 0.
             del config["algorithm_type"]
         assert schedulers.default_name(config) in ENTRIES
-        assert compare(name, config, 7) < 1e-4
+        error = compare(name, config, 7)
+        # The single step solver's default of lower_order_final, false, makes NaN of UniPC's end.
+        refused = name == "unipc" and other == "DPMSolverSinglestepScheduler"
+        assert error is None if refused else error < 1e-4
 
 
 @pytest.mark.parametrize("steps", [2, 7, 20])

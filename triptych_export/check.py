@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from triptych_export import fuse_cuda, onnx_files
+from triptych_export import fuse_cuda, onnx_files, plain_shapes
 from triptych_export.apart import run_apart
 from triptych_export.errors import ExportError
 from triptych_export.progress import Progress
@@ -63,17 +63,19 @@ def finish_stage(
     progress.say(f"{stage.name}: error {error:.1e} of the greatest value")
     if wanted.cuda and stage.name in fuse_cuda.KINDS:
         _fuse(stage, folder, feeds, expected, progress)
-    if half:
-        with progress.step(f"{stage.name}: weights to half precision"):
-            model = onnx.load(str(path))
-            for old in folder.glob("model.onnx*"):
-                old.unlink()
+    with progress.step(f"{stage.name}: plain shapes" + ", weights to half precision" * half):
+        model = onnx.load(str(path))
+        for old in folder.glob("model.onnx*"):
+            old.unlink()
+        plain_shapes.simplify(model)
+        if half:
             onnx_files.store_in_half(model)
-            onnx_files.save(model, folder)
-            del model
-            _require_one_file(stage, path, wanted)
-            error = difference(run_onnx(path, feeds), expected)
-            require_close(f"{stage.name} in half precision", error, HALF_BOUND)
+        onnx_files.save(model, folder)
+        del model
+        _require_one_file(stage, path, wanted)
+        error = difference(run_onnx(path, feeds), expected)
+        require_close(f"{stage.name}, rewritten", error, HALF_BOUND if half else BOUND)
+    if half:
         progress.say(f"{stage.name}: error {error:.1e} with weights rounded to half precision")
 
 

@@ -193,15 +193,12 @@ class Client:
         try:
             self._server.is_server_live(client_timeout=5)
         except InferenceServerException as error:
+            told = f"no server at {self._url}: start one with"
+            told += " `fastdeployserver --model-repository=model_repository`, or give its --url"
             if _speaks_http(self._url):
-                raise NotThere(
-                    f"{self._url} is no gRPC port, it speaks HTTP: give the server's gRPC port as"
-                    " --url, which is localhost:8001 unless --grpc-port says otherwise"
-                ) from error
-            raise NotThere(
-                f"no server at {self._url}: start one with"
-                " `fastdeployserver --model-repository=model_repository`, or give its --url"
-            ) from error
+                told = f"{self._url} is no gRPC port, it speaks HTTP: give the server's gRPC port"
+                told += " as --url, which is localhost:8001 unless --grpc-port says otherwise"
+            raise NotThere(told) from error
         try:
             ready = self._server.is_model_ready(model, client_timeout=5)
         except InferenceServerException:
@@ -212,6 +209,14 @@ class Client:
     def defaults(self) -> Settings:
         """The settings of a request that gives nothing but a prompt, as the server has them."""
         return Settings.from_json(self.ask("tokenizer", 30, INPUT_0=_text(b"x"))["settings"].item())
+
+    def parameters(self, model: str) -> dict[str, str]:
+        """The parameters in the config.pbtxt of one of the server's models, or a ClientError."""
+        try:
+            config = self._server.get_model_config(model, client_timeout=5).config
+        except InferenceServerException as error:
+            raise self._explained(error, 5, model) from error
+        return {name: value.string_value for name, value in config.parameters.items()}
 
     def ask(
         self, model: str, timeout: float | None = None, **tensors: np.ndarray
@@ -230,9 +235,8 @@ class Client:
             raise self._explained(error, timeout, model) from error
         if timeout is not None and time.monotonic() > started + timeout:
             raise self._timed_out(timeout)
-        return {
-            output.name: result.as_numpy(output.name) for output in result.get_response().outputs
-        }
+        names = [output.name for output in result.get_response().outputs]
+        return {name: result.as_numpy(name) for name in names}
 
     def _timed_out(self, timeout: float | None) -> TimedOut:
         return TimedOut(f"no answer from {self._url} within {timeout} s")

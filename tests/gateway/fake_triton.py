@@ -29,6 +29,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
 
     `abort`, `abort_after`: (code, text) to say before the first step, or after the last one.
     `left`: how many streams were given up by whoever asked. `scheduler`: the model's own.
+    `parameters`: those of config.pbtxt, by model.
     """
 
     def __init__(self) -> None:
@@ -46,6 +47,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         self.left = 0
         self.warnings: tuple[str, ...] = ()
         self.scheduler = "pndm"
+        self.parameters: dict[str, dict[str, str]] = {}
 
     def __enter__(self) -> FakeTriton:
         self._server = grpc.server(ThreadPoolExecutor(40))
@@ -63,6 +65,12 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
 
     def ModelReady(self, request, context):
         return service_pb2.ModelReadyResponse(ready=self.ready)
+
+    def ModelConfig(self, request, context):
+        answer = service_pb2.ModelConfigResponse()
+        for name, value in self.parameters.get(request.name, {}).items():
+            answer.config.parameters[name].string_value = value
+        return answer
 
     def ModelInfer(self, request, context):
         assert request.model_name == "tokenizer"

@@ -182,10 +182,26 @@ def test_the_openai_client_tries_again_by_itself(gateway, triton):
     assert client.images.generate(prompt="x").data
 
 
+@pytest.mark.parametrize(
+    ("model", "name"), [("unet_loop", "max_queue"), ("sd_ensemble_stream", "max_streams")]
+)
+def test_more_pictures_than_the_server_ever_takes_are_refused_for_good(client, triton, model, name):
+    triton.abort = (grpc.StatusCode.UNAVAILABLE, "the queue is full: 3 of 3 images; try later")
+    triton.parameters = {model: {name: "3"}}
+    allowed = f"n: got 4; allowed: at most 3, the {name} of the server's {model}"
+    with pytest.raises(openai.BadRequestError, match=allowed) as caught:
+        client.images.generate(prompt="x", n=4)
+    assert caught.value.body["param"] == "n"
+    with pytest.raises(openai.RateLimitError):
+        client.images.generate(prompt="x", n=3)
+
+
 def test_more_pictures_than_the_gateway_draws_at_a_time_are_refused(start, triton):
     gateway = start(max_pictures=3)
     client = openai.OpenAI(base_url=f"{gateway.url}/v1", api_key="none", max_retries=0)
-    with pytest.raises(openai.BadRequestError, match="pictures: got 4 in one request"):
+    with pytest.raises(
+        openai.BadRequestError, match="n: got 4; allowed: at most 3, the gateway's --max-pictures"
+    ):
         client.images.generate(prompt="x", n=4)
     triton.hold.clear()
     answers = []

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from triptych.errors import Unavailable
+from triptych.errors import InvalidRequest, Unavailable
 from triptych.ipc.activity import VARIABLE, Activity, Instances, Seen, Stages
 from triptych.stages import admission
 from triptych.stages.admission import Admission, Between
@@ -76,6 +76,16 @@ def test_images_of_all_stages_count(stages, clock):
     gate.check(6)
     with pytest.raises(Unavailable, match="4 of 10"):
         gate.check(7)
+
+
+def test_a_batch_that_never_fits_is_refused_for_good(stages, clock):
+    gate = Admission(stages["tokenizer"])
+    gate.check(10)
+    told = r"^INPUT_0: got \[11, 1\]; allowed: a batch of at most 10, the max_queue of unet_loop$"
+    for went in (0, 8):
+        stages["tokenizer"].images(went=went)
+        with pytest.raises(InvalidRequest, match=told):
+            gate.check(11)
 
 
 def test_it_is_open_without_a_launcher_or_a_loop(tmp_path, monkeypatch):

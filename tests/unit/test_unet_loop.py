@@ -201,6 +201,15 @@ def test_beyond_the_queue_requests_are_refused_at_once_and_served_later(stage):
     assert not answer(again).has_error()
 
 
+def test_a_batch_larger_than_the_queue_is_refused_for_good(stage):
+    refused = request(*[{}] * 7)
+    stage().execute([refused])
+    response = refused.sender.sent[0]
+    said = "unet_loop: settings: got [7, 1]; allowed: a batch of at most 6"
+    assert error(response).startswith(said)
+    assert response.error().code() == fake.Error.INVALID_ARG
+
+
 @pytest.mark.parametrize("value", ["0", "-1", "many", "1.5", ""])
 def test_a_queue_that_is_no_number_is_a_load_error_that_names_it(stage, tmp_path, value):
     stage()

@@ -41,7 +41,7 @@ class Problem(HTTPException):
 
 def problem(error: ClientError) -> Problem:
     """The Problem for an error of `triptych.client`; status 500 for a failure of the server."""
-    status = _STATUS.get(type(error), 500)
+    status = next((_STATUS[kind] for kind in type(error).mro() if kind in _STATUS), 500)
     invalid = invalid_of(str(error))
     return Problem(status, str(error), invalid[0] if invalid and status == 400 else None)
 

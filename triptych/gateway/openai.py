@@ -34,6 +34,7 @@ from triptych.gateway.fields import (
     whole,
 )
 from triptych.gateway.gone import unless_gone
+from triptych.gateway.studio import TooMany
 
 PREFIX = "/v1"
 MEDIA = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
@@ -131,6 +132,8 @@ async def create_images(asked: Generation, request: Request) -> Images:
     _check_model(asked.model, request)
     try:
         pictures = await unless_gone(request, state.studio.draw(_requests(asked)))
+    except TooMany as error:
+        raise Problem(400, f"n: got {asked.n}; allowed: {error.allowed}", "n") from error
     except Refused as error:
         raise _of_size(problem(error), asked.size) from error
     usual = "url" if (asked.model or "").startswith("dall-e") else "b64_json"

@@ -9,9 +9,17 @@ from contextlib import contextmanager
 from typing import Any
 
 from triptych.client import Client, Overloaded, Picture, PictureStream, Refused
-from triptych.streaming import Step
+from triptych.streaming import STREAM_MODEL, Step
 
 Watch = Callable[[int, Step], None]
+
+
+class TooMany(Refused):
+    """More pictures in one request than are ever drawn at a time; `allowed` says how many are."""
+
+    def __init__(self, pictures: int, allowed: str) -> None:
+        self.allowed = allowed
+        super().__init__(f"pictures: got {pictures} in one request; allowed: {allowed}")
 
 
 class Studio:
@@ -32,7 +40,7 @@ class Studio:
 
         `watch(i, step)` is called in the event loop as the i-th picture comes along. If one fails,
         or the caller is cancelled, all are given up. Raises a ClientError: Overloaded without room
-        now, Refused for more pictures than are ever drawn at a time.
+        now, TooMany for more pictures than are ever drawn at a time.
         """
         with self._room(len(asked)):
             streams: list[PictureStream] = []
@@ -46,6 +54,10 @@ class Studio:
                 return await asyncio.gather(
                     *(self._follow(i, stream, watch) for i, stream in enumerate(streams))
                 )
+            except Overloaded:
+                if len(asked) > 1:
+                    await self.ask(self._check_server, len(asked))
+                raise
             finally:
                 for stream in streams:
                     stream.cancel()
@@ -62,10 +74,7 @@ class Studio:
     @contextmanager
     def _room(self, pictures: int):
         if pictures > self._most:
-            raise Refused(
-                f"pictures: got {pictures} in one request; allowed: at most {self._most},"
-                " the gateway's --max-pictures"
-            )
+            raise TooMany(pictures, f"at most {self._most}, the gateway's --max-pictures")
         if self._drawing + pictures > self._most:
             raise Overloaded(f"{self._drawing} of {self._most} pictures are being drawn; try later")
         self._drawing += pictures
@@ -73,6 +82,13 @@ class Studio:
             yield
         finally:
             self._drawing -= pictures
+
+    def _check_server(self, pictures: int) -> None:
+        """Raise TooMany for more pictures than the server ever has in work."""
+        for model, name in (("unet_loop", "max_queue"), (STREAM_MODEL, "max_streams")):
+            most = self.client.parameters(model).get(name, "")
+            if most.isdecimal() and pictures > int(most):
+                raise TooMany(pictures, f"at most {most}, the {name} of the server's {model}")
 
     async def _follow(self, number: int, stream: PictureStream, watch: Watch | None) -> Picture:
         events = asyncio.get_running_loop()

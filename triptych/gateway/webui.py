@@ -6,7 +6,6 @@ Its names and shapes; what a request leaves out is the served model's own defaul
 from __future__ import annotations
 
 import base64
-import contextlib
 import json
 import time
 from typing import Any
@@ -24,6 +23,7 @@ from triptych.gateway.gone import unless_gone
 from triptych.gateway.jobs import Jobs
 from triptych.gateway.reading import read
 from triptych.gateway.samplers import LABELS
+from triptych.gateway.studio import TooMany
 from triptych.gateway.webui_request import TextToImage, requests_of
 from triptych.picture.infotext import infotext
 
@@ -95,8 +95,14 @@ async def text_to_image(asked: TextToImage, request: Request) -> Drawn:
     pictures: list[Picture] = []
     with jobs.begin(len(requests)) as job:
         drawing = request.app.state.studio.draw(requests, job.watch, PREVIEW_EVERY)
-        with contextlib.suppress(GivenUp):  # by /interrupt: an answer without pictures
+        try:
             pictures = await unless_gone(request, job.interruptible(drawing))
+        except TooMany as error:
+            got = f"{asked.batch_size}, times n_iter {asked.n_iter}"
+            told = f"batch_size: got {got}; allowed: {error.allowed}"
+            raise Problem(400, told, "batch_size") from error
+        except GivenUp:  # by /interrupt: an answer without pictures
+            pass
     images = [base64.b64encode(picture.file).decode() for picture in pictures]
     return Drawn(
         images=images if asked.send_images is not False else [],

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections import deque
 
-from triptych.errors import Unavailable
+from triptych.errors import InvalidRequest, Unavailable
 from triptych.ipc.activity import Activity, Instances, Seen
 
 
@@ -27,15 +27,27 @@ class Admission:
         self._before, self._behind = Between(), Between()
 
     def check(self, images: int) -> None:
-        """Raise Unavailable if so many more do not fit."""
+        """Raise Unavailable if so many more do not fit now, InvalidRequest if they never do."""
         tokenizer, encoder, loop, decoder, end = (model.see() for model in self._models)
         if not loop.limit:
             return
         before = self._before.count(tokenizer.went, loop.came, [encoder])
         behind = self._behind.count(loop.went, end.came, [decoder, end])
         held = before + (loop.came - loop.went - loop.failed) + behind
-        if held + images > loop.limit:
-            raise Unavailable(f"the queue is full: {held} of {loop.limit} images; try later")
+        check_room("INPUT_0", images, held, loop.limit)
+
+
+def check_room(tensor: str, images: int, held: int, most: int) -> None:
+    """Raise unless so many more images fit beside those `held`, `most` of them in all.
+
+    InvalidRequest about the batch of `tensor` where they would not fit even alone, else
+    Unavailable.
+    """
+    if images > most:
+        allowed = f"a batch of at most {most}, the max_queue of unet_loop"
+        raise InvalidRequest(tensor, (images, 1), allowed)
+    if held + images > most:
+        raise Unavailable(f"the queue is full: {held} of {most} images; try later")
 
 
 class Between:

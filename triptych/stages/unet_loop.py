@@ -24,6 +24,7 @@ from triptych.ipc import progress
 from triptych.model_files import ModelFiles
 from triptych.settings import Settings
 from triptych.stages import triton
+from triptych.stages.admission import check_room
 from triptych.stages.limits import limits
 from triptych.stages.loop_metrics import LoopMetrics
 from triptych.stages.reply import Reply, replies
@@ -89,10 +90,7 @@ class LoopStage:
             tensors = self._model.inputs(request)
             count = len(tensors["settings"])
             self._model.activity.images(came=count)
-            held = self._loop.held
-            if held + count > self._max_queue:
-                full = f"{held} of {self._max_queue} images"
-                raise Unavailable(f"the queue is full: {full}; try later")
+            check_room("settings", count, self._loop.held, self._max_queue)
             images = self._images(tensors, triton.deadline(request))
             writer = self._writer(request, images)
         except Exception as error:

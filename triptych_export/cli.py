@@ -13,9 +13,13 @@ from triptych_export import paddle_env
 from triptych_export.errors import ExportError
 from triptych_export.repository import replacement
 from triptych_export.service_files import set_accelerators
+from triptych_export.single_file import is_weights_file, refuse_at_sight
 from triptych_export.source import is_fastdeploy_folder
 
 CHECKOUT = Path(__file__).resolve().parent.parent
+
+CHANGES = ("vae", "embedding", "prediction_type", "rescale_betas_zero_snr", "config")
+"""Options that make another model of what the files hold."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -24,6 +28,12 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.model is None and options.accelerator is None:
         parser.error("MODEL is missing; without it --accelerator alone can be changed")
+    changes = [name for name in CHANGES if getattr(options, name)]
+    if changes and (options.model is None or _needs_paddle(options)):
+        parser.error(f"--{changes[0].replace('_', '-')} needs weights that diffusers reads")
+    single = options.model is not None and is_weights_file(Path(options.model))
+    if single and options.framework == "paddle":
+        parser.error("--framework paddle reads no single file: leave it out")
     if "tensorrt" in options.optimize:
         if options.accelerator == "onnxruntime":
             parser.error("--optimize tensorrt builds nothing for --accelerator onnxruntime")
@@ -36,6 +46,8 @@ def main(arguments: list[str] | None = None) -> int:
             interpreter = paddle_env.python()
             script = CHECKOUT / "scripts" / "export_stages.py"
             os.execv(interpreter, [str(interpreter), str(script), *(arguments or sys.argv[1:])])
+        if single:
+            refuse_at_sight(Path(options.model), vae=not options.vae)
         from triptych_export.export import export
 
         with tempfile.TemporaryDirectory() as scratch:
@@ -75,9 +87,9 @@ def _parser() -> argparse.ArgumentParser:
         "model",
         nargs="?",
         metavar="MODEL",
-        help="Stable Diffusion 1.x or 2.x: a folder in the layout of diffusers or ppdiffusers, "
-        "a name that their hubs know, or a folder exported for FastDeploy; without it, "
-        "--accelerator is changed in the repository as it is",
+        help="Stable Diffusion 1.x or 2.x: a single file (.safetensors, .ckpt), a folder in the "
+        "layout of diffusers or ppdiffusers, a name that their hubs know, or a folder exported for "
+        "FastDeploy; without it, --accelerator is changed in the repository as it is",
     )
     parser.add_argument(
         "--output",
@@ -117,6 +129,39 @@ def _parser() -> argparse.ArgumentParser:
         default=(),
         help="cuda: write the form that ONNX Runtime fuses for NVIDIA GPUs too; tensorrt: build "
         "TensorRT's engines now, on the machine that will serve",
+    )
+    change = parser.add_argument_group("another model than the files hold (with diffusers alone)")
+    change.add_argument(
+        "--vae",
+        type=Path,
+        metavar="FILE_OR_FOLDER",
+        help="the VAE in the place of the model's",
+    )
+    change.add_argument(
+        "--embedding",
+        type=Path,
+        nargs="+",
+        default=(),
+        metavar="FILE",
+        help="textual inversion (.safetensors, .pt, .bin): the file's name, without its ending, "
+        "becomes a word of prompts",
+    )
+    change.add_argument(
+        "--prediction-type",
+        choices=("epsilon", "v_prediction"),
+        help="what the UNet was trained to predict, where the files do not say it",
+    )
+    change.add_argument(
+        "--rescale-betas-zero-snr",
+        action="store_true",
+        help="for a model that was trained with zero terminal SNR, where the files do not say it",
+    )
+    change.add_argument(
+        "--config",
+        type=Path,
+        metavar="FOLDER",
+        help="for a single file of other sizes: a folder in diffusers' layout with the "
+        "configurations and the tokenizer that it lacks",
     )
     parser.add_argument(
         "--vae-encoder",

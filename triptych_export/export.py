@@ -21,6 +21,7 @@ from triptych_export.service_files import (
     write_numbers,
     write_service_files,
 )
+from triptych_export.single_file import is_weights_file
 from triptych_export.source import (
     class_of,
     is_fastdeploy_folder,
@@ -115,6 +116,20 @@ def _open(options: argparse.Namespace, scratch: Path):
         from triptych_export import paddle_export as road
     else:
         from triptych_export import torch_export as road
-    if not folder.is_dir():
+    if is_weights_file(folder):
+        folder = _from_single_file(options, scratch)
+    elif not folder.is_dir():
         folder = road.fetch(options.model, scratch / "source")
+    if options.framework == "diffusers":
+        from triptych_export.changed_model import changed
+
+        folder = changed(folder, options, scratch)
     return road, open_source(folder)
+
+
+def _from_single_file(options: argparse.Namespace, scratch: Path) -> Path:
+    """The folder in diffusers' layout that a single file becomes."""
+    from triptych_export.single_file_road import to_folder
+
+    path, prediction = Path(options.model), options.prediction_type
+    return to_folder(path, scratch, options.config, prediction, vae=not options.vae)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import tempfile
 import warnings
 from pathlib import Path
@@ -19,6 +20,7 @@ from triptych_export import onnx_files
 from triptych_export.errors import ExportError
 from triptych_export.source import PARTS, Source, read_json
 from triptych_export.stages import Stage, example
+from triptych_export.weight_files import weight_files
 from triptych_export.weight_names import name_weights
 
 diffusers.utils.logging.disable_progress_bar()
@@ -73,13 +75,13 @@ class _VAEEncoder(torch.nn.Module):
 def load(stage: Stage, source: Source) -> torch.nn.Module:
     """The network of `stage` in single precision, ready to call with the stage's inputs."""
     if stage.name == "text_encoder":
-        model = _load(CLIPTextModel, source.folder, "text_encoder", attn_implementation="eager")
+        model = load_part(CLIPTextModel, source.folder, "text_encoder", attn_implementation="eager")
         return _TextEncoder(model)
     if stage.name == "unet":
-        model = _load(UNet2DConditionModel, source.folder, "unet")
+        model = load_part(UNet2DConditionModel, source.folder, "unet")
         model.set_attn_processor(AttnProcessor())
         return _UNet(model)
-    model = _load(AutoencoderKL, source.folder, "vae")
+    model = load_part(AutoencoderKL, source.folder, "vae")
     model.set_attn_processor(AttnProcessor())
     if stage.name == "vae_decoder":
         del model.encoder, model.quant_conv
@@ -130,24 +132,20 @@ def export(module: torch.nn.Module, stage: Stage, source: Source, folder: Path) 
     return model
 
 
-def _load(kind, folder: Path, part: str, **options) -> torch.nn.Module:
-    single = any((folder / part).glob("*model.safetensors")) or any(
-        (folder / part).glob("*.safetensors.index.json")
-    )
-    half = any((folder / part).glob("*.fp16*.safetensors"))
-    if not single and not half:
-        raise ExportError(f"{folder / part}: no .safetensors weights")
+def load_part(kind, folder: Path, part: str, **options) -> torch.nn.Module:
+    """The network of a part in single precision; ExportError unless every weight is there."""
+    variant, safetensors = weight_files(folder / part)
     try:
         model, info = kind.from_pretrained(
             folder,
             subfolder=part,
             torch_dtype=torch.float32,
-            use_safetensors=True,
-            variant=None if single else "fp16",
+            use_safetensors=safetensors,
+            variant=variant,
             output_loading_info=True,
             **options,
         )
-    except (OSError, RuntimeError, ValueError, TypeError) as error:
+    except (OSError, RuntimeError, ValueError, TypeError, pickle.UnpicklingError) as error:
         raise ExportError(f"{folder / part} does not load: {error}") from error
     bad = [*info["missing_keys"], *info["mismatched_keys"], *info.get("error_msgs", ())]
     bad += [key for key in info["unexpected_keys"] if key not in CONSTANT_KEYS]

@@ -1,0 +1,106 @@
+"""A folder in diffusers' layout with another VAE, with tokens of textual inversion, or with LoRAs.
+
+What changes is written to a folder of its own, which links to all that stays.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from diffusers import StableDiffusionPipeline
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from triptych_export import single_file_road, torch_road
+from triptych_export.errors import ExportError
+from triptych_export.single_file import require_weights, safetensors_shapes, what_else
+from triptych_export.source import PARTS
+
+
+def changed(folder: Path, options: argparse.Namespace, scratch: Path) -> Path:
+    """`folder`, or where the options change the model, a folder under `scratch` that holds it.
+
+    Options: vae, embedding, prediction_type, rescale_betas_zero_snr. ExportError for a file that is
+    something else.
+    """
+    scheduler = {}
+    if options.prediction_type:
+        scheduler["prediction_type"] = options.prediction_type
+    if options.rescale_betas_zero_snr:
+        scheduler["rescale_betas_zero_snr"] = True
+    if not (options.vae or options.embedding or scheduler):
+        return folder
+    result = _linked(folder, scratch / "changed")
+    if options.vae:
+        _replace_vae(result, options.vae, scratch)
+    if options.embedding:
+        _add_embeddings(result, options.embedding)
+    if scheduler:
+        path = _own(result, "scheduler") / "scheduler_config.json"
+        config = json.loads(path.read_text(encoding="utf-8"))
+        path.write_text(json.dumps({**config, **scheduler}, indent=2) + "\n", encoding="utf-8")
+    return result
+
+
+def _linked(folder: Path, result: Path) -> Path:
+    """`result`, with links to the parts of `folder` and its index, without a safety checker."""
+    result.mkdir()
+    for part in PARTS:
+        (result / part).symlink_to((folder / part).resolve())
+    index = folder / "model_index.json"
+    if index.is_file():
+        (result / index.name).write_bytes(index.read_bytes())
+    return result
+
+
+def _own(result: Path, part: str) -> Path:
+    """The folder of a part, its files copied from where the link led."""
+    folder = result / part
+    if folder.is_symlink():
+        files = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+        folder.unlink()
+        folder.mkdir()
+        for name, content in files.items():
+            (folder / name).write_bytes(content)
+    return folder
+
+
+def _replace_vae(result: Path, vae: Path, scratch: Path) -> None:
+    """Put the VAE of a folder, a model's or its own, or of a single file in the place of vae/."""
+    if vae.is_dir():
+        own = vae if (vae / "config.json").is_file() else vae / "vae"
+        if not (own / "config.json").is_file():
+            raise ExportError(f"--vae {vae}: neither it nor its vae/ has a config.json")
+        (result / "vae").unlink()
+        (result / "vae").symlink_to(own.resolve())
+        return
+    network = single_file_road.load_vae(vae, result, scratch)
+    (result / "vae").unlink()
+    network.save_pretrained(result / "vae")
+
+
+def _add_embeddings(result: Path, files: list[Path]) -> None:
+    """Add each file's vectors to the text encoder, and a token to the tokenizer: the file's name.
+
+    diffusers' load_textual_inversion reads the files, and calls the tokens of several vectors
+    NAME NAME_1 NAME_2, which in a prompt are NAME.
+    """
+    text_encoder = torch_road.load_part(CLIPTextModel, result, "text_encoder")
+    tokenizer = CLIPTokenizer.from_pretrained(result / "tokenizer")
+    pipeline = StableDiffusionPipeline(
+        None, text_encoder, tokenizer, None, None, None, None, requires_safety_checker=False
+    )
+    for path in files:
+        require_weights(path)
+        if path.suffix == ".safetensors":
+            meaning = what_else(safetensors_shapes(path))
+            if meaning not in (None, "a textual inversion embedding"):
+                raise ExportError(f"--embedding {path} is {meaning}")
+        try:
+            pipeline.load_textual_inversion(str(path), token=path.stem, local_files_only=True)
+        except Exception as error:
+            raise ExportError(f"--embedding {path} does not load: {error}") from error
+    for part, saved in (("text_encoder", text_encoder), ("tokenizer", pipeline.tokenizer)):
+        (result / part).unlink()
+        saved.save_pretrained(result / part)

@@ -1,0 +1,173 @@
+"""A model in a single file to a folder in diffusers' layout, by diffusers' own loader."""
+
+from __future__ import annotations
+
+import contextlib
+import pickle
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, StableDiffusionPipeline
+from safetensors.torch import save_file
+
+from triptych_export.errors import ExportError
+from triptych_export.single_file import (
+    UNET_INPUT,
+    require_weights,
+    safetensors_shapes,
+    text_width,
+)
+from triptych_export.single_file_configs import write_configs
+
+STEPS_OF_2_BASE = 875_000
+"""The training steps that a file of Stable Diffusion 2.0's base model, of epsilon, tells."""
+
+
+class _Inert:
+    """What stands for a class that a .ckpt names: it holds nothing and does nothing."""
+
+    def __new__(cls, *_, **__):
+        return super().__new__(cls)
+
+    def __setstate__(self, state):
+        pass
+
+
+def to_folder(
+    path: Path,
+    scratch: Path,
+    config: Path | None = None,
+    prediction_type: str | None = None,
+    vae: bool = True,
+) -> Path:
+    """The model in the file `path`, written as a folder in diffusers' layout under `scratch`.
+
+    prediction_type: epsilon or v_prediction, None as the file tells. config: a folder in diffusers'
+    layout whose small files say what the file does not; None for Stable Diffusion 1.x and 2.x.
+    vae: whether the file's VAE is wanted, else the folder has the configuration of one alone.
+    ExportError, before weights are converted, for a file that is something else.
+    """
+    weights, told = as_safetensors(path, scratch)
+    shapes = safetensors_shapes(weights)
+    width = text_width(path, shapes, vae)
+    if config is None:
+        if width not in (768, 1024):
+            raise ExportError(
+                f"{path}: its UNet attends to embeddings {width} wide, Stable Diffusion's are 768 "
+                "or 1024; a folder in diffusers' layout with its configurations goes to --config"
+            )
+        config = scratch / "configs"
+        prediction = prediction_type or _prediction_type(told | set(shapes), width == 1024)
+        scheduler = {"prediction_type": prediction}
+        if "ztsnr" in shapes or "ztsnr" in told:
+            scheduler["rescale_betas_zero_snr"] = True
+        side = 768 if width == 1024 and prediction == "v_prediction" else 512
+        write_configs(config, width, shapes[UNET_INPUT][1], side, scheduler)
+    with _complete(path):
+        pipeline = StableDiffusionPipeline.from_single_file(
+            str(weights),
+            config=str(config),
+            local_files_only=True,
+            torch_dtype=torch.float32,
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+            **({} if vae else {"vae": None}),
+        )
+    folder = scratch / "single_file"
+    pipeline.save_pretrained(folder)
+    if not vae:
+        shutil.copytree(
+            config / "vae", folder / "vae", ignore=lambda _, names: set(names) - {"config.json"}
+        )
+    return folder
+
+
+def as_safetensors(path: Path, scratch: Path) -> tuple[Path, set[str]]:
+    """`path` itself if it is a .safetensors file, else one of the same weights under `scratch`.
+
+    Beside it what the file tells that is no tensor: names, and `global_step=N`. A .ckpt is a
+    pickle, which can name any function for its reader to call: nothing that it names is imported,
+    an inert class stands for all but tensors.
+    """
+    if path.suffix == ".safetensors":
+        return path, set()
+    require_weights(path)
+    try:
+        unknown = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+        with torch.serialization.safe_globals([(_Inert, name) for name in unknown]):
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        asked = re.search(r"GLOBAL (\S+) whose module", str(error))
+        if asked:
+            problem = f"asks for {asked[1]}, which no weights need: it is not read any further"
+            raise ExportError(f"{path} {problem}") from error
+        raise ExportError(f"{path} is no file of PyTorch's: {error}") from error
+    except (RuntimeError, ValueError, EOFError, OSError, KeyError) as error:
+        raise ExportError(f"{path} is cut off, or no file of PyTorch's: {error}") from error
+    told = set()
+    while isinstance(state, dict):
+        told |= {name for name, value in state.items() if not isinstance(value, torch.Tensor)}
+        if "global_step" in state:
+            told.add(f"global_step={int(state['global_step'])}")
+        if "state_dict" not in state:
+            break
+        state = state["state_dict"]
+    if not isinstance(state, dict):
+        raise ExportError(f"{path} holds no table of weights")
+    tensors = {
+        name: value.clone().contiguous()
+        for name, value in state.items()
+        if isinstance(value, torch.Tensor)
+    }
+    weights = scratch / f"{path.stem}.safetensors"
+    save_file(tensors, weights, {"format": "pt"})
+    return weights, told
+
+
+def load_vae(path: Path, config: Path, scratch: Path) -> AutoencoderKL:
+    """The VAE in the file `path`, its sizes as config/vae says."""
+    weights, _ = as_safetensors(path, scratch)
+    names = safetensors_shapes(weights)
+    if not any(name.endswith("decoder.conv_in.weight") for name in names):
+        raise ExportError(f"--vae {path}: holds no VAE")
+    with _complete(path):
+        return AutoencoderKL.from_single_file(
+            str(weights), config=str(config), subfolder="vae", local_files_only=True
+        )
+
+
+@contextlib.contextmanager
+def _complete(path: Path) -> Iterator[None]:
+    """ExportError if diffusers' loader fails, or leaves a weight as it was made at random.
+
+    It loads with strict=False and says nothing of weights that the file lacks.
+    """
+    missing: list[str] = []
+    load = torch.nn.Module.load_state_dict
+
+    def noting(module, *args, **kwargs):
+        result = load(module, *args, **kwargs)
+        missing.extend(f"{type(module).__name__}'s {name}" for name in result.missing_keys)
+        return result
+
+    torch.nn.Module.load_state_dict = noting
+    try:
+        yield
+    except (OSError, RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ExportError(f"{path} does not load: {error}") from error
+    finally:
+        torch.nn.Module.load_state_dict = load
+    if missing:
+        shown = ", ".join(missing[:3])
+        raise ExportError(f"{path}: {len(missing)} weights missing: {shown} ...")
+
+
+def _prediction_type(told: set[str], second: bool) -> str:
+    """v_prediction for 2.x, but for its base, and where the file says `v_pred`; else epsilon."""
+    if "v_pred" in told:
+        return "v_prediction"
+    return "v_prediction" if second and f"global_step={STEPS_OF_2_BASE}" not in told else "epsilon"

@@ -97,6 +97,7 @@ class ModelFiles:
             guidance_scale=self.guidance_scale,
             scheduler=schedulers.default_name(self.scheduler_config),
             size_multiple=self.vae_scale_factor,
+            scheduler_config=self.scheduler_config,
         )
 
     def widened(self, limits: Limits) -> Limits:

@@ -28,6 +28,7 @@ class Defaults:
     """What a request gets that does not say otherwise: the served model's own values.
 
     `size_multiple`: what height and width must be multiples of, the VAE's factor.
+    `scheduler_config`: what tells which of a diffusers class's schedulers its name means.
     """
 
     height: int
@@ -36,13 +37,14 @@ class Defaults:
     guidance_scale: float
     scheduler: str
     size_multiple: int = 8
+    scheduler_config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Settings:
     """Everything that one image is made from, under diffusers' names; see `parse`.
 
-    `timestep_spacing` is None where the model's own is meant.
+    `timestep_spacing` is None where the model's own is meant, `eta` where the scheduler's is.
     `deadline`: when nobody waits for the image any more, in seconds of this machine's monotonic
     clock, which all stages share and no change of the time of day touches; it leaves no mark on the
     image.
@@ -60,6 +62,7 @@ class Settings:
     warnings: tuple[str, ...] = ()
     deadline: float | None = None
     timestep_spacing: str | None = None
+    eta: float | None = None
 
     @property
     def expired(self) -> bool:
@@ -108,7 +111,7 @@ TEXT_KEYS = tuple(
 )
 """Those of them that are texts."""
 
-OPTIONAL_KEYS = ("timestep_spacing",)
+OPTIONAL_KEYS = ("timestep_spacing", "eta")
 """Those of them that a picture may have been made without."""
 
 REQUEST_KEYS = (*PICTURE_KEYS, "timeout")
@@ -162,7 +165,7 @@ def parse(
     if "seed" not in values:
         values["seed"] = secrets.randbits(32)
     deadline = _deadline(values.pop("timeout")) if "timeout" in values else None
-    settings = _check(values, limits, defaults.size_multiple)
+    settings = _check(values, limits, defaults.size_multiple, defaults.scheduler_config)
     return dataclasses.replace(settings, deadline=deadline)
 
 
@@ -192,7 +195,12 @@ def _decode(field: str, raw: bytes) -> str:
         raise InvalidRequest(field, raw, "text in UTF-8") from None
 
 
-def _check(values: dict[str, Any], limits: Limits, size_multiple: int) -> Settings:
+def _check(
+    values: dict[str, Any],
+    limits: Limits,
+    size_multiple: int,
+    scheduler_config: Mapping[str, Any] | None = None,
+) -> Settings:
     for key, value in values.items():
         if key not in PICTURE_KEYS:
             raise InvalidRequest(key, value, f"only the keys {', '.join(REQUEST_KEYS)}")
@@ -208,9 +216,10 @@ def _check(values: dict[str, Any], limits: Limits, size_multiple: int) -> Settin
         seed=_integer("seed", values["seed"], MAX_SEED, low=0),
         height=height,
         width=width,
-        scheduler=_scheduler(values["scheduler"]),
+        scheduler=_scheduler(values["scheduler"], scheduler_config or {}),
         output_format=_one_of("output_format", values["output_format"], OUTPUT_FORMATS),
         timestep_spacing=_spacing(values),
+        eta=_real("eta", values["eta"], 1) if "eta" in values else None,
     )
 
 
@@ -274,7 +283,7 @@ def _spacing(values: dict[str, Any]) -> str | None:
     return _one_of("timestep_spacing", values["timestep_spacing"], schedulers.SPACINGS)
 
 
-def _scheduler(value: Any) -> str:
+def _scheduler(value: Any, config: Mapping[str, Any]) -> str:
     if not isinstance(value, str):
         raise InvalidRequest("scheduler", value, schedulers.ALLOWED)
-    return schedulers.resolve(value)
+    return schedulers.resolve(value, config)

@@ -67,6 +67,8 @@ def test_a_client_of_the_webui_draws(gateway, triton):
     assert [image.size for image in drawn.images] == [(512, 512)] * 2
     assert drawn.info["all_seeds"] == [5, 6]
     assert triton.requests[0]["scheduler"] == "euler_ancestral"
+    client.txt2img(prompt="x", sampler_name="DDIM")
+    assert triton.requests[-1]["eta"] == 1  # webuiapi always sends it, and the WebUI draws so
     assert "Euler a" in [sampler["name"] for sampler in client.get_samplers()]
     assert client.get_progress()["progress"] == 0
     assert client.util_get_current_model() == "sd_ensemble"
@@ -96,7 +98,8 @@ def test_what_is_left_out_is_the_models_own_and_the_seed_is_told(client):
         ({"sampler_name": "DPM++ 2M", "scheduler": "Uniform"}, "dpmpp_2m"),
         ({"sampler_name": "dpmpp_2m"}, "dpmpp_2m"),
         ({"sampler_name": "dpmpp_2m", "scheduler": "karras"}, "dpmpp_2m_karras"),
-        ({"sampler_name": "DPMSolverMultistepScheduler"}, "dpmpp_2m"),
+        ({"sampler_name": "DPMSolverMultistepScheduler"}, "DPMSolverMultistepScheduler"),
+        ({"sampler_name": "EulerDiscreteScheduler", "scheduler": "Uniform"}, "euler"),
         ({"sampler_name": "Euler a", "scheduler": "NORMAL"}, "euler_ancestral"),
         ({"sampler_name": "DPM++ 2M SDE"}, "dpmpp_2m_sde_exponential"),
         ({"sampler_name": "DPM++ 2M SDE", "scheduler": "Karras"}, "dpmpp_2m_sde_karras"),
@@ -211,13 +214,19 @@ def test_the_files_format_may_be_overridden(client):
         ("Euler a", 1, 200),
         ("Euler a", 0.5, 400),
         ("DDIM", 0, 200),
-        ("DDIM", 1, 400),
+        ("DDIM", 1, 200),
+        ("DDIM", 2, 400),
         ("LMS", 1, 200),
+        (None, 1, 200),
     ],
 )
-def test_eta_where_it_is_read(client, sampler, eta, status):
+def test_eta_where_it_is_read(client, triton, sampler, eta, status):
     answer = client.post("/txt2img", json={"prompt": "x", "sampler_name": sampler, "eta": eta})
     assert answer.status_code == status
+    if status == 200:
+        assert triton.requests[0].get("eta") == (eta if sampler == "DDIM" else None)
+        said = "eta: not used" in answer.json()["info"]
+        assert said == (sampler is None)
     assert status == 200 or answer.json()["detail"].startswith("eta: got ")
 
 

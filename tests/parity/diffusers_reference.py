@@ -35,7 +35,7 @@ def made(name, config):
         return kind.from_config(dict(config), **entry.options)
 
 
-def trajectory(name, config, steps, shape, seed):
+def trajectory(name, config, steps, shape, seed, eta=None):
     """What `scheduler_run.run` gives, by diffusers; start and noise are of one torch generator."""
     diffusers.logging.set_verbosity_error()
     torch.set_num_threads(1)
@@ -50,6 +50,8 @@ def trajectory(name, config, steps, shape, seed):
         sample = torch.randn(shape, generator=generator)[None] * scheduler.init_noise_sigma
         takes = inspect.signature(scheduler.step).parameters
         drawing = {"generator": generator} if "generator" in takes else {}
+        if eta is not None:
+            drawing["eta"] = eta
         inputs, latents = [], [sample[0].numpy()]
         outputs = model_outputs(len(scheduler.timesteps), shape)
         for timestep, output in zip(scheduler.timesteps, outputs):

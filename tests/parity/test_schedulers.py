@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers_reference import ENTRIES, PLAIN, trajectory
-from scheduler_run import DEMO, SD15, SD21, relative_error, run
+from scheduler_run import DEMO, SD15, SD21, of_file, relative_error, run
 
 from triptych import schedulers
 from triptych.denoise.noise import Noise
@@ -170,22 +170,22 @@ def ends_in_nan(config):
     return config.get("solver_type") == "bh1" and config.get("final_sigmas_type") != "sigma_min"
 
 
-def compare(name, config, steps):
+def compare(name, config, steps, eta=None):
     """The relative error of latents and model inputs; None where both refuse or as above."""
     if incomparable(name, config, steps):
         return None
     try:
         with np.errstate(all="ignore"):
-            timesteps, sigma, inputs, latents = trajectory(name, config, steps, SHAPE, SEED)
+            timesteps, sigma, inputs, latents = trajectory(name, config, steps, SHAPE, SEED, eta)
         rows = len(latents) - ends_in_nan(config)
         served = bool(np.isfinite(latents[:rows]).all())
     except (ValueError, NotImplementedError):
         served = False
     if not served:
         with pytest.raises(InvalidRequest):
-            schedulers.create(name, config, steps)
+            schedulers.create(of_file(name, config), config, steps)
         return None
-    ours = run(name, config, steps, latents[0], SEED)
+    ours = run(name, config, steps, latents[0], SEED, eta)
     np.testing.assert_allclose(ours[0], timesteps, rtol=1e-5, atol=1e-3)
     np.testing.assert_allclose(ours[1], sigma, rtol=1e-6)
     assert all(array.dtype == np.float32 for array in (ours[0], ours[2], ours[3]))
@@ -237,6 +237,16 @@ def test_every_class_reads_the_file_that_any_other_writes(name, tmp_path):
         # The single step solver's default of lower_order_final, false, makes NaN of UniPC's end.
         refused = name == "unipc" and other == "DPMSolverSinglestepScheduler"
         assert error is None if refused else error < 1e-4
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("name", ["ddim", "tcd"])
+@pytest.mark.parametrize("flags", FLAGS[:7])
+def test_eta(name, flags, eta):
+    for prediction_type in PREDICTIONS:
+        for steps in STEPS:
+            config = {"prediction_type": prediction_type, **flags}
+            assert (compare(name, config, steps, eta) or 0) <= 1e-4
 
 
 @pytest.mark.parametrize("steps", [2, 7, 20])

@@ -55,12 +55,21 @@ def model_outputs(calls, shape):
     return [engine.standard_normal(shape).astype(np.float32) for _ in range(calls)]
 
 
-def run(name, config, steps, start, seed):
+def of_file(name, config):
+    """The scheduler that diffusers makes of the file `config` for the class and options of `name`.
+
+    The name alone would mean one without what else the file has, such as Karras sigmas.
+    """
+    entry = schedulers.entry(name)
+    return schedulers.resolve(entry.diffusers, {**config, **entry.options})
+
+
+def run(name, config, steps, start, seed, eta=None):
     """timesteps [calls], init_noise_sigma, model inputs [calls, ...], latents [1 + calls, ...].
 
     `start` are the first latents, of the noise of `seed`; the noise of the steps comes after it.
     """
-    scheduler = schedulers.create(name, config, steps)
+    scheduler = schedulers.create(of_file(name, config), config, steps, eta=eta)
     noise = Noise(seed)
     noise.randn(start.shape)
     inputs, latents = [], [start]

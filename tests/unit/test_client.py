@@ -250,6 +250,7 @@ def test_the_command_has_a_flag_for_every_setting(fake, command, tmp_path):
         "width": 72,
         "scheduler": "DDIMScheduler",
         "timestep_spacing": "trailing",
+        "eta": 0.5,
         "output_format": "webp",
     }
     arguments = ["x", "--url", fake.url, "-o", str(tmp_path / "a.webp")]

@@ -31,7 +31,8 @@ def folder(tmp_path):
 
 def test_a_pipeline_gives_requests_their_defaults(folder):
     model_files = ModelFiles.load(folder())
-    assert model_files.defaults() == Defaults(256, 192, 20, 5.0, "euler", 8)
+    own = {"_class_name": "EulerDiscreteScheduler"}
+    assert model_files.defaults() == Defaults(256, 192, 20, 5.0, "euler", 8, own)
     assert model_files.latent_shape(256, 192) == (4, 32, 24)
     assert model_files.scaling_factor == 0.18215
     assert model_files.shift_factor == 0

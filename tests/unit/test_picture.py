@@ -114,6 +114,7 @@ def test_a_png_tells_its_settings_in_text_chunks_that_any_program_shows():
     guidance_scale=st.floats(0, 50),
     output_format=st.sampled_from(OUTPUT_FORMATS),
     timestep_spacing=st.sampled_from([None, "trailing"]),
+    eta=st.none() | st.floats(0, 1),
     warnings=st.lists(st.text(max_size=30).filter(lambda text: "\0" not in text), max_size=2),
 )
 def test_settings_come_back_out_of_the_file(**changes):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scheduler_run import DEMO, SD15, SD21, relative_error, run
+from scheduler_run import DEMO, SD15, SD21, of_file, relative_error, run
 
 from triptych import schedulers
 from triptych.denoise.noise import Noise
@@ -24,7 +24,7 @@ def recorded():
         arrays = {key: fixture[key] for key in fixture.files}
     call = 0
     for number, (name, config, steps) in enumerate(json.loads(str(arrays["cases"]))):
-        calls = len(schedulers.create(name, config, steps).timesteps)
+        calls = len(schedulers.create(of_file(name, config), config, steps).timesteps)
         latents = arrays["latents"][call + number :][: calls + 1]
         timesteps = arrays["timesteps"][call:][:calls]
         call += calls
@@ -132,6 +132,45 @@ def test_names():
         schedulers.default_name({"_class_name": ["DDIMScheduler"]})
 
 
+def test_a_short_name_means_the_same_whatever_the_file_has():
+    """A class name alone means what diffusers' from_config makes of the file."""
+    karras = {**SD15, "use_karras_sigmas": True}
+    sde = {**karras, "algorithm_type": "sde-dpmsolver++"}
+    start = np.ones((4, 2, 2), np.float32)
+
+    def drawn(name, config):
+        scheduler = schedulers.create(name, config, 4)
+        noise, latents = Noise(SEED), start
+        for i, _ in enumerate(scheduler.timesteps):
+            latents = scheduler.step(start * i, i, latents, noise.randn)
+        return latents.tobytes()
+
+    for entry in schedulers.TABLE:
+        of_class = sde if entry.diffusers == "DPMSolverMultistepScheduler" else karras
+        assert drawn(entry.name, SD15) == drawn(entry.name, of_class)
+    for name, meant in (
+        ("DPMSolverMultistepScheduler", "dpmpp_2m_sde_karras"),
+        ("EulerDiscreteScheduler", "euler_karras"),
+        ("DDIMScheduler", "ddim"),
+    ):
+        assert schedulers.resolve(name, sde) == meant
+        assert drawn(name, sde) == drawn(meant, SD15)
+
+
+def test_eta_is_new_noise():
+    start = np.ones((4, 2, 2), np.float32)
+    for name, own in (("ddim", 0), ("tcd", 0.3)):
+        latents = {eta: run(name, SD15, 4, start, SEED, eta)[3] for eta in (None, 0, 0.3, 1)}
+        assert (latents[None] == latents[own]).all()
+        for one, other in ((0, 0.3), (0.3, 1)):
+            assert relative_error(latents[one][2:3], latents[other][2:3]) > 0.01
+    in_file = schedulers.create("ddim", {**SD15, "eta": 1.0}, 4)
+    assert in_file.step(start, 0, start, None).shape == start.shape  # without noise
+    with pytest.raises(InvalidRequest, match="none, but with scheduler ddim or tcd") as caught:
+        schedulers.create("euler", SD15, 4, eta=0.0)
+    assert caught.value.field == "eta"
+
+
 def test_an_entry_of_the_table_is_all_that_a_scheduler_needs():
     """Its names are its own, and its diffusers class and options lead back to it."""
     labels = [entry.label.lower() for entry in schedulers.TABLE]
@@ -168,8 +207,9 @@ def test_the_documents_list_every_scheduler():
 def test_a_name_says_what_the_configuration_could(entry):
     start = np.ones((4, 2, 2), np.float32)
     by_name = run(entry.name, SD15, 8, start, 1)
-    by_config = run(entry.diffusers, {**SD15, **entry.options}, 8, start, 1)
-    plain = run(entry.diffusers, SD15, 8, start, 1)
+    class_name = schedulers.resolve(entry.diffusers)
+    by_config = run(class_name, {**SD15, **entry.options}, 8, start, 1)
+    plain = run(class_name, SD15, 8, start, 1)
     np.testing.assert_array_equal(by_name[3], by_config[3])
     assert relative_error(by_name[3], plain[3]) > 0.01
 
@@ -224,7 +264,12 @@ def test_beta_quantiles():
         ("ddpm", {"variance_type": "fixed_large_log"}, "variance_type", "'fixed_large'"),
         ("dpm2", {"prediction_type": "sample"}, "prediction_type", "'epsilon' or"),
         ("heun", {"beta_schedule": "exp"}, "beta_schedule", "'scaled_linear'"),
-        ("lms_beta", {"use_karras_sigmas": True}, "use_beta_sigmas", "false, with use_karras"),
+        (
+            "LMSDiscreteScheduler",
+            {"use_karras_sigmas": True, "use_beta_sigmas": True},
+            "use_beta_sigmas",
+            "false, with use_karras",
+        ),
         ("deis", {"algorithm_type": "sde-dpmsolver++"}, "algorithm_type", "'deis' or"),
         ("dpmpp_2s", {"thresholding": True}, "thresholding", "false"),
         ("tcd", {"rescale_betas_zero_snr": True}, "prediction_type", "v_prediction or sample"),

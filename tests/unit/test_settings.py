@@ -73,12 +73,24 @@ def test_a_json_object_sets_everything():
         "scheduler": "EulerDiscreteScheduler",
         "output_format": "webp",
         "timestep_spacing": "trailing",
+        "eta": 0.5,
     }
     settings = ask(json.dumps(asked))
     not_asked = {"warnings": (), "deadline": None}
     assert dataclasses.asdict(settings) == {**asked, "scheduler": "euler", **not_asked}
     assert type(settings.guidance_scale) is float
     assert {*asked, "timeout"} == set(REQUEST_KEYS)
+
+
+def test_a_class_of_diffusers_means_what_the_models_file_makes_of_it():
+    defaults = dataclasses.replace(DEFAULTS, scheduler_config={"use_karras_sigmas": True})
+    for asked, meant in (
+        ("DPMSolverMultistepScheduler", "dpmpp_2m_karras"),
+        ("dpmpp_2m", "dpmpp_2m"),
+        ("DDIMScheduler", "ddim"),
+    ):
+        text = json.dumps({"prompt": "x", "scheduler": asked}).encode()
+        assert parse(text, defaults, Limits()).scheduler == meant
 
 
 def test_a_timeout_becomes_a_deadline_that_every_process_here_understands():
@@ -278,6 +290,8 @@ def test_the_longest_prompt_may_be_escaped_in_full():
         ("scheduler", '["ddim"]', "ddim, ddpm"),
         ("timestep_spacing", '"log"', "one of leading, linspace, trailing"),
         ("timestep_spacing", "null", "one of leading, linspace, trailing"),
+        ("eta", "1.5", "a number from 0 to 1"),
+        ("eta", "null", "a number from 0 to 1"),
         ("output_format", '"gif"', "one of png, jpeg, webp"),
         ("output_format", '"PNG"', "one of png, jpeg, webp"),
         ("output_format", "null", "one of png, jpeg, webp"),
@@ -417,6 +431,7 @@ SETTINGS = st.builds(
     scheduler=st.sampled_from(schedulers.NAMES),
     output_format=st.sampled_from(OUTPUT_FORMATS),
     timestep_spacing=st.none() | st.sampled_from(schedulers.SPACINGS),
+    eta=st.none() | st.floats(0, 1),
     warnings=st.lists(st.text(max_size=20), max_size=2).map(tuple),
     deadline=st.none() | st.floats(0, 1e9),
 )

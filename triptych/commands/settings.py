@@ -25,6 +25,7 @@ def add_settings(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     add("--width", type=int, metavar="PIXELS", help="a multiple of 8")
     add("--scheduler", metavar="NAME", help="ddim, pndm, euler, ... or diffusers' class name")
     add("--timestep-spacing", metavar="NAME", help="leading, linspace or trailing")
+    add("--eta", type=float, metavar="X", help="new noise of DDIM and TCD, 0 to 1")
     return group
 
 

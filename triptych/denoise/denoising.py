@@ -43,6 +43,7 @@ class Denoising:
             model_files.scheduler_config,
             settings.num_inference_steps,
             settings.timestep_spacing,
+            settings.eta,
         )
         self._noise = Noise(settings.seed)
         self.call = 0

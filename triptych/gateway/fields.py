@@ -13,9 +13,10 @@ from triptych.settings import MAX_SEED, PICTURE_KEYS, WIDEST, Settings
 
 def _scheduler(name: str) -> str:
     try:
-        return schedulers.resolve(name)
+        schedulers.resolve(name)
     except InvalidRequest as error:
         raise ValueError(str(error)) from error
+    return name
 
 
 def _integer(value: Any) -> Any:
@@ -57,6 +58,9 @@ Guidance = Annotated[
         allow_inf_nan=False,
         description="How closely to follow the prompt",
     ),
+]
+Eta = Annotated[
+    float, Field(strict=True, ge=0, le=1, description="New noise of a step, of DDIM and TCD")
 ]
 Scheduler = Annotated[str, AfterValidator(_scheduler), Field(description=schedulers.ALLOWED)]
 Spacing = Annotated[

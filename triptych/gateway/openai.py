@@ -21,6 +21,7 @@ from triptych.errors import shorten
 from triptych.gateway.access import require_key
 from triptych.gateway.errors import Problem, problem, responses
 from triptych.gateway.fields import (
+    Eta,
     Guidance,
     Negative,
     Prompt,
@@ -81,6 +82,7 @@ class Generation(BaseModel):
     guidance_scale: Guidance | None = None
     scheduler: Scheduler | None = None
     timestep_spacing: Spacing | None = None
+    eta: Eta | None = None
     seed: Seed | None = Field(None, description="The first picture's; the next ones have the next")
 
 
@@ -202,7 +204,7 @@ def _requests(asked: Generation) -> list[dict[str, Any]]:
     """What the client is to be asked for each picture."""
     names = (
         *("prompt", "negative_prompt", "num_inference_steps"),
-        *("guidance_scale", "scheduler", "timestep_spacing", "output_format"),
+        *("guidance_scale", "scheduler", "timestep_spacing", "eta", "output_format"),
     )
     common = {name: getattr(asked, name) for name in names}
     common.update(size_of(asked.size))

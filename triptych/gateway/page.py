@@ -18,6 +18,7 @@ from triptych.client import ClientError, Picture
 from triptych.gateway.access import require_key
 from triptych.gateway.errors import Problem, problem, responses
 from triptych.gateway.fields import (
+    Eta,
     Guidance,
     Negative,
     Prompt,
@@ -63,6 +64,7 @@ class Asked(BaseModel):
     height: Side | None = None
     scheduler: Scheduler | None = None
     timestep_spacing: Spacing | None = None
+    eta: Eta | None = None
     seed: Seed | Annotated[str, Field(pattern="^[0-9]{1,20}$")] | None = None
     output_format: Literal["png", "jpeg", "webp"] = "png"
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from PIL import Image
 
+from triptych import schedulers
 from triptych.errors import InvalidRequest
 from triptych.gateway.errors import Problem
 from triptych.gateway.fields import told
@@ -76,11 +77,13 @@ def _of_webui(text: str) -> dict[str, Any]:
         return {}
     prompt, _, negative = f"\n{above}".partition("\nNegative prompt:")
     width, _, height = values.get("Size", "").partition("x")
+    found = _scheduler(values.get("Sampler"), values.get("Schedule type"))
     return {
         "prompt": prompt.strip(),
         "negative_prompt": negative.strip(),
         **_numbers(values["Steps"], values.get("CFG scale"), values.get("Seed"), width, height),
-        **_scheduler(values.get("Sampler"), values.get("Schedule type")),
+        **found,
+        **(_real("eta", values.get("Eta DDIM")) if found.get("scheduler") == "ddim" else {}),
     }
 
 
@@ -157,9 +160,11 @@ def _numbers(steps: Any, guidance: Any, seed: Any, width: Any, height: Any) -> d
     for name, value in names.items():
         if re.fullmatch(r"[0-9]{1,20}", str(value)):
             found[name] = int(value)
-    if re.fullmatch(r"[0-9]{1,4}(\.[0-9]{1,8})?", str(guidance)):
-        found["guidance_scale"] = float(guidance)
-    return found
+    return {**found, **_real("guidance_scale", guidance)}
+
+
+def _real(name: str, value: Any) -> dict[str, float]:
+    return {name: float(value)} if re.fullmatch(r"[0-9]{1,4}(\.[0-9]{1,8})?", str(value)) else {}
 
 
 def _scheduler(sampler: Any, schedule: Any) -> dict[str, str]:
@@ -168,6 +173,7 @@ def _scheduler(sampler: Any, schedule: Any) -> dict[str, str]:
         return {}
     try:
         schedule = schedule if isinstance(schedule, str) else None
-        return {"scheduler": scheduler_of(_OTHER_NAMES.get(sampler, sampler), schedule)[0]}
+        found = scheduler_of(_OTHER_NAMES.get(sampler, sampler), schedule)[0]
+        return {"scheduler": schedulers.resolve(found)}
     except Problem:
         return {}

@@ -29,8 +29,9 @@ _BY_SAMPLER = {
 def scheduler_of(sampler: str | None, schedule: str | None) -> tuple[str | None, list[str]]:
     """The name of the scheduler that the WebUI's `sampler_name` and `scheduler` mean, and warnings.
 
-    The name is None where the request leaves the choice to the model. In any case of letters; the
-    schedule may stand at the end of the sampler's name, as before the WebUI's version 1.9. A
+    The name is None where the request leaves the choice to the model; a class name of diffusers,
+    without a schedule, stays one, for the server to read it with the model's file. Names may be
+    in any case, and the schedule may end the sampler's name, as before the WebUI's version 1.9. A
     schedule that is not known is taken as Automatic, as the WebUI does, and said in a warning.
     Raises Problem 400 for a sampler that is not there, and for Karras, Exponential or Beta where
     the sampler does not have it.
@@ -44,7 +45,9 @@ def scheduler_of(sampler: str | None, schedule: str | None) -> tuple[str | None,
             allowed = f"{_SPREAD[asked]} together with sampler_name"
             raise Problem(400, f"scheduler: got {schedule!r}; allowed: {allowed}", "scheduler")
         return None, warnings
-    return _entry(sampler, asked).name, warnings
+    found = _entry(sampler, asked)
+    is_class = sampler.lower() == found.diffusers.lower() and asked not in (*_SPREAD, *_PLAIN)
+    return found.diffusers if is_class else found.name, warnings
 
 
 def _entry(sampler: str, schedule: str) -> Entry:

@@ -16,13 +16,13 @@ from triptych.errors import shorten
 from triptych.gateway.errors import Problem
 from triptych.gateway.fields import Guidance, Negative, Prompt, Side, Steps, only, whole
 from triptych.gateway.samplers import LABELS, SCHEDULES, scheduler_of
-from triptych.schedulers import entry
+from triptych.schedulers import entry, resolve
 from triptych.settings import MAX_SEED
 
 EMPTY = (None, "", [], {}, False)
 FORMATS = {"png": "png", "jpg": "jpeg", "jpeg": "jpeg", "webp": "webp"}
-_ETA = {"Euler a": 1, "DPM2 a": 1, "DPM++ 2M SDE": 1, "DDIM": 0}
-"""The samplers that read the WebUI's `eta`, and what it must be; the others do not read it."""
+_ETA_1 = ("Euler a", "DPM2 a", "DPM++ 2M SDE")
+"""The samplers that read the WebUI's `eta` and have no other here; DDIM reads it too."""
 
 _NEUTRAL_OVERRIDES = {
     "sd_model_checkpoint": (MODEL,),
@@ -65,7 +65,7 @@ class TextToImage(BaseModel):
     override_settings: dict[str, Any] | None = Field(
         None, description="samples_format: png, jpg or webp; others must be neutral"
     )
-    eta: float | None = Field(None, description="1 with Euler a, 0 with DDIM")
+    eta: float | None = Field(None, description="0 to 1 with DDIM, 1 with Euler a")
     clip_skip: only(None, 0, 1) = None
     enable_hr: only(None, False) = None
     restore_faces: only(None, False) = None
@@ -97,10 +97,12 @@ def requests_of(asked: TextToImage) -> tuple[list[dict[str, Any]], list[str]]:
     overrides = _overrides(asked.override_settings or {})
     sampler = asked.sampler_name or asked.sampler_index
     scheduler, warnings = scheduler_of(sampler, asked.scheduler)
-    eta = _ETA.get(entry(scheduler).sampler, asked.eta) if scheduler else asked.eta
-    if asked.eta not in (None, eta):
-        allowed = f"{eta} with {LABELS[scheduler]}, or null"
+    reads_eta = entry(resolve(scheduler)).sampler if scheduler else None
+    if asked.eta not in (None, 1) and reads_eta in _ETA_1:
+        allowed = f"1 with {reads_eta}, or null"
         raise Problem(400, f"eta: got {asked.eta:g}; allowed: {allowed}", "eta")
+    if asked.eta is not None and scheduler is None:
+        warnings.append("eta: not used without sampler_name")
     settings = {
         "prompt": asked.prompt,
         "negative_prompt": asked.negative_prompt,
@@ -109,6 +111,7 @@ def requests_of(asked: TextToImage) -> tuple[list[dict[str, Any]], list[str]]:
         "width": asked.width,
         "height": asked.height,
         "scheduler": scheduler,
+        "eta": asked.eta if reads_eta == "DDIM" else None,
         "output_format": overrides.get("samples_format"),
     }
     settings = {name: value for name, value in settings.items() if value is not None}

@@ -22,6 +22,8 @@ def infotext(settings: Settings) -> str:
         "Seed": settings.seed,
         "Size": f"{settings.width}x{settings.height}",
     }
+    if settings.eta and entry.name == "ddim":
+        values["Eta DDIM"] = f"{settings.eta:g}"
     lines = [settings.prompt]
     if settings.negative_prompt:
         lines.append(f"Negative prompt: {settings.negative_prompt}")

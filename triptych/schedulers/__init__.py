@@ -117,16 +117,28 @@ ALLOWED = "{}; {} also with {} at its end; or a class name of diffusers".format(
 """What a request may say, in short, for people."""
 
 _BY_NAME = {entry.name: entry for entry in TABLE}
-_OF_CLASS = {entry.diffusers: entry.name for entry in reversed(TABLE)}
+_CLASSES = tuple(dict.fromkeys(entry.diffusers for entry in TABLE))
 
 
-def resolve(name: str) -> str:
-    """The short name for a short name or a diffusers class name; InvalidRequest for any other."""
+def resolve(name: str, config: Mapping[str, Any] = {}) -> str:
+    """The short name for a short name or a diffusers class name; InvalidRequest for any other.
+
+    A class may stand for several entries: the one that the class's `from_config(config)` would be.
+    """
     if name in _BY_NAME:
         return name
-    if name in _OF_CLASS:
-        return _OF_CLASS[name]
-    raise InvalidRequest("scheduler", name, ALLOWED)
+    fitting = [
+        one
+        for one in TABLE
+        if one.diffusers == name
+        and all(config.get(key) == value for key, value in one.options.items())
+    ]
+    if not fitting:
+        raise InvalidRequest("scheduler", name, ALLOWED)
+    spread = [key for key in _SCHEDULES.values() if config.get(key) is True]
+    if len(spread) > 1 and spread[0] in fitting[0].implementation.OPTIONS:
+        raise InvalidRequest(spread[1], True, f"false, with {spread[0]}")
+    return max(fitting, key=lambda one: len(one.options)).name
 
 
 def entry(name: str) -> Entry:
@@ -140,15 +152,9 @@ def default_name(config: Mapping[str, Any]) -> str:
     Raises InvalidRequest where its `_class_name` is none of those served.
     """
     class_name = config.get("_class_name")
-    if not isinstance(class_name, str) or class_name not in _OF_CLASS:
-        raise InvalidRequest("_class_name", class_name, ", ".join(reversed(_OF_CLASS)))
-    fitting = [
-        one
-        for one in TABLE
-        if one.diffusers == class_name
-        and all(config.get(key) == value for key, value in one.options.items())
-    ]
-    return max(fitting, key=lambda one: len(one.options)).name
+    if class_name not in _CLASSES:
+        raise InvalidRequest("_class_name", class_name, ", ".join(_CLASSES))
+    return resolve(class_name, config)
 
 
 def create(
@@ -156,24 +162,42 @@ def create(
     config: Mapping[str, Any],
     num_inference_steps: int,
     timestep_spacing: str | None = None,
+    eta: float | None = None,
 ) -> Scheduler:
     """A scheduler for one image.
 
     name: a short or diffusers name. config: the model's `scheduler_config.json`, of whatever class;
-    it is read as diffusers' `from_config` reads it, with the entry's `options` in place of its own,
-    and `timestep_spacing`, one of SPACINGS, if it is not None.
+    it is read as diffusers' `from_config` reads it, but that a short name alone says which entry is
+    meant: `dpmpp_2m` has no Karras sigmas, whatever the file says. `timestep_spacing`, one of
+    SPACINGS, and `eta`, which files do not have, are the request's if they are not None.
     Raises InvalidRequest, a ValueError, for a name, a step count or a value that is not served.
     """
-    found = entry(resolve(name))
+    found = entry(resolve(name, config))
     scheduler = found.implementation
-    asked = dict(found.options)
+    asked = {**_of_siblings(found, config), **found.options}
     if timestep_spacing is not None:
         if "timestep_spacing" not in scheduler.OPTIONS:
             allowed = f"none with scheduler {found.name}, whose timesteps are fixed"
             raise InvalidRequest("timestep_spacing", timestep_spacing, allowed)
         asked["timestep_spacing"] = timestep_spacing
+    if "eta" in scheduler.OPTIONS:
+        asked["eta"] = scheduler.OPTIONS["eta"].default if eta is None else eta
+    elif eta is not None:
+        having = (one.name for one in TABLE if "eta" in one.implementation.OPTIONS)
+        raise InvalidRequest("eta", eta, f"none, but with scheduler {' or '.join(having)}")
     values = read({**config, **asked}, scheduler.OPTIONS, found.name)
     most = values["num_train_timesteps"]
     if type(num_inference_steps) is not int or not 1 <= num_inference_steps <= most:
         raise InvalidRequest("num_inference_steps", num_inference_steps, f"1 to {most}")
     return scheduler(values, num_inference_steps)
+
+
+def _of_siblings(found: Entry, config: Mapping[str, Any]) -> dict[str, Any]:
+    """The defaults of what `config` has of other entries of the same class."""
+    siblings = (one for one in TABLE if one.diffusers == found.diffusers)
+    return {
+        key: found.implementation.OPTIONS[key].default
+        for one in siblings
+        for key, value in one.options.items()
+        if config.get(key) == value
+    }

@@ -6,7 +6,6 @@ import math
 
 import numpy as np
 
-from triptych.errors import InvalidRequest
 from triptych.schedulers.config import flag
 
 OPTIONS = {
@@ -14,7 +13,7 @@ OPTIONS = {
     "use_exponential_sigmas": flag(False),
     "use_beta_sigmas": flag(False),
 }
-"""At most one of them may be true."""
+"""At most one of them is true: `schedulers.resolve` refuses a file with more."""
 
 _BETA = 0.6
 
@@ -30,8 +29,6 @@ def spread(config, of_training, first, last, steps) -> tuple[np.ndarray, np.ndar
     asked = [key for key in OPTIONS if config.get(key)]
     if not asked:
         return None
-    if len(asked) > 1:
-        raise InvalidRequest(asked[1], True, f"false, with {asked[0]}")
     high, low = np.interp([first, last], np.arange(len(of_training)), of_training)
     ramp = np.linspace(0, 1, steps)
     if asked == ["use_karras_sigmas"]:

@@ -6,16 +6,14 @@ import numpy as np
 
 from triptych.schedulers import tables
 from triptych.schedulers.alpha_space import AlphaSpace
-from triptych.schedulers.config import LATENT_NOISE_LEVELS, integer, one_of
-
-_GAMMA = 0.3
+from triptych.schedulers.config import LATENT_NOISE_LEVELS, integer, one_of, real
 
 
 class TCD(AlphaSpace):
     """Strategic stochastic sampling: below the next timestep, then noise up to it.
 
-    gamma, the part of the way that noise goes up again, is 0.3, the default of diffusers' class,
-    which calls it eta. The last step adds no noise.
+    eta, the paper's gamma, is the part of the way that noise goes up again; 0.3 is the default of
+    diffusers' class. The last step adds no noise.
     """
 
     OPTIONS = {
@@ -23,12 +21,13 @@ class TCD(AlphaSpace):
         **LATENT_NOISE_LEVELS,
         "beta_schedule": one_of("scaled_linear", "linear", "squaredcos_cap_v2"),
         "original_inference_steps": integer(50, minimum=1),
+        "eta": real(0.3, minimum=0, maximum=1),
     }
 
     def __init__(self, config, steps):
         timesteps = tables.distilled_timesteps(config, steps, "tcd")
         following = np.append(timesteps[1:], 0)
-        below = np.floor(np.float32(1 - _GAMMA) * following.astype(np.float32)).astype(int)
+        below = np.floor(np.float32(1 - config["eta"]) * following.astype(np.float32)).astype(int)
         levels = tables.alphas_cumprod(config)
         signal, signal_below = levels[timesteps], levels[below][:, None]
         # As in diffusers, clip_sample says nothing here.

@@ -130,6 +130,8 @@ def shorten(value: Any, length: int = 60) -> str:
         if math.isfinite(value):
             return repr(value)
         return "NaN" if math.isnan(value) else "-Infinity" if value < 0 else "Infinity"
+    if value in ({}, []):
+        return str(value)
     if isinstance(value, dict):
         return "an object"
     if isinstance(value, tuple) and all(type(item) is int for item in value):

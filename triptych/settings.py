@@ -150,7 +150,10 @@ def parse(
         if name in asked:
             raise InvalidRequest(name, value, "each key once, in INPUT_0 or as a parameter")
         if name not in PICTURE_KEYS:
-            raise InvalidRequest(name, value, f"only the parameters {', '.join(PICTURE_KEYS)}")
+            allowed = f"only the parameters {', '.join(PICTURE_KEYS)}"
+            if name == "timeout":
+                allowed = "in a JSON object in INPUT_0, in seconds; no parameter"
+            raise InvalidRequest(name, value, allowed)
     values = {
         "negative_prompt": "",
         "num_inference_steps": defaults.num_inference_steps,

@@ -122,6 +122,9 @@ def test_what_is_wrong_with_a_body_is_said(gateway, path):
     kind = {"Content-Type": "application/json"}
     assert said(b'{"prompt": "x",}', **kind).startswith("body: not JSON: ")
     assert said(b'{"prompt": "x",}', **kind).endswith("at character 16")
+    assert said(b'{"prompt": "\xff"}', **kind) == "body: not JSON in UTF-8"
+    assert said(b"", **kind) == "body: got nothing; allowed: a JSON object"
+    assert said(b'["x"]', **kind) == "body: got a list; allowed: a JSON object"
     body = b'{"prompt": "x"}'
     assert said(body) == "Content-Type: got none; allowed: application/json"
     form = "application/x-www-form-urlencoded"

@@ -183,6 +183,28 @@ def test_the_openai_client_tries_again_by_itself(gateway, triton):
 
 
 @pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"n": 0}, "n: got 0; allowed: 1 or more"),
+        ({"n": 11}, "n: got 11; allowed: 10 or less"),
+        ({"n": "2"}, "n: got '2'; allowed: a whole number"),
+        ({"prompt": " "}, "prompt: got ' '; allowed: a text that is not blank"),
+        ({"size": "64X64"}, "size: got '64X64'; allowed: WIDTHxHEIGHT in pixels, or auto"),
+        ({"output_format": "gif"}, "output_format: got 'gif'; allowed: 'png', 'jpeg' or 'webp'"),
+        ({"steps": 3}, "steps: got 3; allowed: no field of this name"),
+        ({"seed": 2**64}, f"seed: got {2**64}; allowed: {2**64 - 1} or less"),
+        ({"guidance_scale": "7"}, "guidance_scale: got '7'; allowed: a number"),
+    ],
+)
+def test_a_field_that_cannot_be_is_named_with_its_value_and_what_is_allowed(gateway, asked, said):
+    body = {"prompt": "x", **asked}
+    answer = httpx.post(f"{gateway.url}/v1/images/generations", json=body)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["message"] == said
+    assert answer.json()["error"]["param"] == next(iter(asked))
+
+
+@pytest.mark.parametrize(
     ("model", "name"), [("unet_loop", "max_queue"), ("sd_ensemble_stream", "max_streams")]
 )
 def test_more_pictures_than_the_server_ever_takes_are_refused_for_good(client, triton, model, name):

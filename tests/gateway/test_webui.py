@@ -79,6 +79,8 @@ def test_a_client_of_the_webui_draws(gateway, triton):
     assert client.get_scripts() == {"txt2img": [], "img2img": []}
     with pytest.raises(RuntimeError, match="Restart"):
         client.txt2img(prompt="x", sampler_name="Restart")
+    assert client.refresh_checkpoints() is None
+    assert client.get_realesrgan_models() == []
 
 
 def test_what_is_left_out_is_the_models_own_and_the_seed_is_told(client):
@@ -169,6 +171,7 @@ def test_every_scheduler_may_be_the_models_own(client, triton, entry):
 def test_what_would_change_the_picture_and_cannot_be_is_refused_as_there(client, asked):
     answer = client.post("/txt2img", json={"prompt": "x", **asked})
     assert answer.status_code == 422
+    assert answer.json()["detail"][0]["msg"].startswith("got ")
     assert answer.json()["detail"][0]["loc"][:2] == ["body", *asked]
 
 

@@ -189,7 +189,7 @@ def test_parameters_stand_beside_the_text():
         ({"guidance_scale": "inf"}, "a number from 0"),
         ({"seed": -1}, "an integer from 0"),
         ({"steps": 7}, "only the parameters prompt, negative_prompt"),
-        ({"timeout": 7}, "only the parameters prompt, negative_prompt"),
+        ({"timeout": 7}, "in a JSON object in INPUT_0, in seconds"),
         ({"prompt": "y"}, "each key once, in INPUT_0 or as a parameter"),
     ],
 )
@@ -329,6 +329,7 @@ def test_a_value_is_shown_as_json_has_it():
     assert shown("-Infinity") == "-Infinity"
     assert shown("NaN") == "NaN"
     assert shown("[1, 2]") == "a list"
+    assert [shown("[]"), shown("{}")] == ["[]", "{}"]
     assert shown('{"a": 1}') == "an object"
     assert shown(json.dumps("y" * 1000)) == "'" + "y" * 60 + "'... (1000 characters)"
 

@@ -19,7 +19,7 @@ from triptych.client import MODEL, Client, ClientError
 from triptych.gateway import openai, page, webui
 from triptych.gateway.access import BoundedBody, KnownHosts
 from triptych.gateway.docs import describe
-from triptych.gateway.errors import body_problem, invalid, problem
+from triptych.gateway.errors import Problem, body_problem, invalid, problem
 from triptych.gateway.jobs import Jobs
 from triptych.gateway.kept import Kept
 from triptych.gateway.studio import Studio
@@ -114,6 +114,8 @@ def create_app(
 
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> JSONResponse:
+        if error.detail == "There was an error parsing the body":  # FastAPI's, of no UTF-8
+            error = Problem(400, "body: not JSON in UTF-8")
         return respond(request, error)
 
     @app.exception_handler(RequestValidationError)

@@ -52,18 +52,46 @@ def body_problem(errors: list[dict], content_type: str) -> Problem | None:
     if first["type"] == "json_invalid":
         where = f"at character {first['loc'][-1] + 1}" if len(first["loc"]) > 1 else "in it"
         return Problem(400, f"body: not JSON: {first['ctx']['error']} {where}")
-    if first["loc"] == ("body",) and not content_type.lower().startswith("application/json"):
+    if first["loc"] != ("body",):
+        return None
+    if not content_type.lower().startswith("application/json"):
         got = shorten(content_type) if content_type else "none"
         return Problem(400, f"Content-Type: got {got}; allowed: application/json", "Content-Type")
-    return None
+    got = "nothing" if first["type"] == "missing" else shorten(first["input"])
+    return Problem(400, f"body: got {got}; allowed: a JSON object")
 
 
 def invalid(errors: list[dict]) -> Problem:
     """The first of FastAPI's validation errors, said as the server says its own."""
     first = errors[0]
     path = ".".join(str(part) for part in first["loc"] if part != "body")
-    said = first["msg"].removeprefix("Value error, ").removeprefix(f"{path}: ")
-    return Problem(400, f"{path or 'body'}: {said}", path or None)
+    return Problem(400, f"{path}: {said(first).removeprefix(f'{path}: ')}", path)
+
+
+_ALLOWED = {
+    "greater_than_equal": "{ge} or more",
+    "less_than_equal": "{le} or less",
+    "literal_error": "{expected}",
+    "string_pattern_mismatch": "a text that matches {pattern}",
+    "string_too_long": "at most {max_length} characters",
+    "string_type": "a text",
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "finite_number": "a number",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+    "dict_type": "an object",
+    "extra_forbidden": "no field of this name",
+}
+"""What is allowed, by the type of a validation error; names in braces are of its `ctx`."""
+
+
+def said(error: dict) -> str:
+    """One of FastAPI's validation errors in the words of `triptych.errors.InvalidRequest`."""
+    allowed = _ALLOWED.get(error["type"])
+    if allowed is None:
+        return error["msg"].removeprefix("Value error, ")
+    return f"got {shorten(error['input'])}; allowed: {allowed.format(**error.get('ctx', {}))}"
 
 
 def responses(error: type[BaseModel]) -> dict[int | str, dict]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
@@ -28,6 +29,17 @@ def whole(low: int, high: int, description: str | None = None) -> Any:
     """The type of a whole number from `low` to `high`."""
     field = Field(strict=True, ge=low, le=high, description=description)
     return Annotated[int, field, BeforeValidator(_integer)]
+
+
+def matching(pattern: str, allowed: str) -> tuple[Any, ...]:
+    """What restricts a text's type to `pattern`; errors say what is `allowed`, for people."""
+
+    def check(value: str) -> str:
+        if not re.search(pattern, value):
+            raise ValueError(f"got {shorten(value)}; allowed: {allowed}")
+        return value
+
+    return AfterValidator(check), Field(json_schema_extra={"pattern": pattern})
 
 
 def only(*values: Any) -> Any:

@@ -29,6 +29,7 @@ from triptych.gateway.fields import (
     Seed,
     Spacing,
     Steps,
+    matching,
     only,
     size_of,
     told,
@@ -38,6 +39,7 @@ from triptych.gateway.gone import unless_gone
 from triptych.gateway.studio import TooMany
 
 PREFIX = "/v1"
+SIZE = "^(auto|[1-9][0-9]{1,3}x[1-9][0-9]{1,3})$"
 MEDIA = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
 
 
@@ -61,10 +63,10 @@ class Generation(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    prompt: Annotated[Prompt, Field(pattern=r"\S", description="What to draw")]
+    prompt: Annotated[Prompt, *matching(r"\S", "a text that is not blank")]
     model: str | None = Field(None, description=f"{MODEL}, an alias of it, or nothing")
     n: whole(1, 10) | None = 1
-    size: Annotated[str, Field(pattern=r"^(auto|[1-9][0-9]{1,3}x[1-9][0-9]{1,3})$")] | None = "auto"
+    size: Annotated[str, *matching(SIZE, "WIDTHxHEIGHT in pixels, or auto")] | None = "auto"
     response_format: Literal["b64_json", "url"] | None = Field(
         None, description="Without it url for a model of dall-e's name, else b64_json"
     )

@@ -18,7 +18,7 @@ from starlette.exceptions import HTTPException
 from triptych.client import MODEL, GivenUp, Picture
 from triptych.gateway import webui_facts
 from triptych.gateway.access import require_key
-from triptych.gateway.errors import Problem, responses
+from triptych.gateway.errors import Problem, responses, said
 from triptych.gateway.gone import unless_gone
 from triptych.gateway.jobs import Jobs
 from triptych.gateway.reading import read
@@ -163,7 +163,7 @@ def error_response(problem: HTTPException) -> JSONResponse:
 
 def invalid_response(errors: list[dict]) -> JSONResponse:
     """Validation errors as the WebUI, a FastAPI application too, gives them."""
-    shown = [{"loc": list(one["loc"]), "msg": one["msg"], "type": one["type"]} for one in errors]
+    shown = [{"loc": list(one["loc"]), "msg": said(one), "type": one["type"]} for one in errors]
     return JSONResponse({"detail": shown}, 422)
 
 

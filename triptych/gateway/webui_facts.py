@@ -75,6 +75,13 @@ def set_options(given: dict[str, Any]) -> None:
             raise Problem(400, f"{shorten(name)}: got {shorten(value)}; allowed: {allowed}", name)
 
 
+@router.post("/refresh-checkpoints")
+@router.post("/refresh-vae")
+@router.post("/refresh-loras")
+def refresh() -> None:
+    """Nothing to do: what is served does not change while the server runs."""
+
+
 @router.get("/embeddings")
 def embeddings() -> Embeddings:
     """No textual inversions can be named."""
@@ -94,6 +101,9 @@ def scripts() -> Scripts:
 @router.get("/hypernetworks")
 @router.get("/face-restorers")
 @router.get("/prompt-styles")
+@router.get("/realesrgan-models")
+@router.get("/script-info")
+@router.get("/extensions")
 def nothing() -> list[dict[str, Any]]:
     """There is none of these."""
     return []

@@ -123,7 +123,10 @@ def class_of(index: dict, part: str) -> str | None:
 
 
 def refuse_other_classes(index: dict) -> None:
-    """ExportError for a part of another class than those that are exported."""
+    """ExportError for a part of another class than those that are exported, or of none."""
+    for part in PARTS:
+        if index.get(part) == [None, None]:
+            raise ExportError(f"model_index.json: {part} is null; a picture cannot be made without")
     for part, allowed in CLASSES.items():
         found = class_of(index, part)
         if found is not None and found not in allowed:

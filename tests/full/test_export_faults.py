@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import resource
 import shutil
 import subprocess
@@ -53,6 +54,14 @@ def test_what_is_missing_is_found_before_a_network_is_exported(
     monkeypatch.setattr(torch_export, "export_stage", lambda *_: pytest.fail("began"))
     assert missing.split("/")[0] in refuses(capsys, source, "--output", tmp_path / "served")
     assert not (tmp_path / "served").exists()
+
+
+def test_a_value_that_the_framework_fails_at_is_one_line(model, tmp_path, capsys):
+    source = Path(shutil.copytree(model, tmp_path / "source"))
+    config = source / "text_encoder" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "hidden_act": "silly"}))
+    line = refuses(capsys, source, "--output", tmp_path / "served")
+    assert "text_encoder does not load: " in line and "silly" in line
 
 
 def test_a_file_in_the_way_is_one_line(model, tmp_path, capsys):

@@ -214,6 +214,25 @@ def test_the_settings_of_a_png(page, file, how):
     assert page.values("width", "height") == ["64", "64"]
 
 
+def test_a_pictures_settings_without_a_field_are_kept_and_shown(page, triton):
+    own = {"scheduler": "ddim", "timestep_spacing": "trailing", "eta": 0.5}
+    with Client(triton.url) as client:
+        *_, picture = client.stream("as before", width=64, height=64, **own)
+    drop(page, picture.file)
+    wait_for(lambda: page.values("prompt") == ["as before"])
+    assert page["others"].text.startswith(
+        "Also as in the picture: timestep spacing trailing, eta 0.5."
+    )
+    page.draw()
+    page.settled(1)
+    assert {key: triton.requests[-1].get(key) for key in own} == own
+    page["others-drop"].click()
+    assert not page["others"].is_displayed()
+    page.draw()
+    page.settled(2)
+    assert not {"timestep_spacing", "eta"} & triton.requests[-1].keys()
+
+
 def test_files_that_say_nothing(page):
     plain = io.BytesIO()
     Image.new("RGB", (4, 4)).save(plain, "PNG")

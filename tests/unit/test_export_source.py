@@ -112,6 +112,7 @@ def test_what_turns_nothing_on_is_no_reason_to_refuse(tmp_path):
         ({}, {"new_of_2027": 1}, "unet.config.json: new_of_2027 is no key"),
         ({"vae": ["diffusers", "AutoencoderTiny"]}, {}, "vae is of the class AutoencoderTiny"),
         ({"text_encoder": ["transformers", "BertModel"]}, {}, "of the class BertModel"),
+        ({"scheduler": [None, None]}, {}, "scheduler is null"),
         ({}, {"sample_size": None}, "sample_size"),
         ({}, {"cross_attention_dim": 1024}, "not parts of one model"),
     ],

@@ -11,8 +11,12 @@ const LABELS = {
   width: "Width",
   height: "Height",
   scheduler: "Scheduler",
+  timestep_spacing: "Timestep spacing",
+  eta: "Eta",
   warnings: "Warning",
 };
+const OTHERS = ["timestep_spacing", "eta"]; // without a field in the form
+let others = {}; // those of them that a picture brought
 const schedulers = {}; // each by its name for people
 const TRIES = 10; // while the server has too much to do
 
@@ -95,7 +99,7 @@ async function* events(answer) {
 // The form.
 
 function settings() {
-  const asked = {};
+  const asked = { ...others };
   for (const name of TEXTS) if ($(name).value.trim()) asked[name] = $(name).value.trim();
   asked.prompt = $("prompt").value;
   for (const name of NUMBERS) if ($(name).value) asked[name] = Number($(name).value);
@@ -106,7 +110,15 @@ function fill(values) {
   for (const name of [...TEXTS, ...NUMBERS]) {
     if (values[name] !== undefined && values[name] !== null) $(name).value = values[name];
   }
+  keepOthers(Object.fromEntries(OTHERS.filter((name) => name in values).map((name) => [name, values[name]])));
   clearErrors();
+}
+
+function keepOthers(values) {
+  others = values;
+  const said = Object.entries(others).map(([name, value]) => `${LABELS[name].toLowerCase()} ${value}`);
+  $("others-said").textContent = `Also as in the picture: ${said.join(", ")}.`;
+  $("others").hidden = said.length === 0;
 }
 
 function clearErrors() {
@@ -293,6 +305,10 @@ $("form").addEventListener("submit", (event) => {
   draw();
 });
 $("cancel").addEventListener("click", cancel);
+$("others-drop").addEventListener("click", () => {
+  keepOthers({});
+  $("prompt").focus();
+});
 $("dice").addEventListener("click", rollSeed);
 $("file").addEventListener("change", () => {
   if ($("file").files[0]) readFile($("file").files[0]);

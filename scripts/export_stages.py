@@ -7,7 +7,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from triptych_export.cli import main
+try:
+    from triptych_export.cli import main
+except ModuleNotFoundError as error:
+    sys.exit(f"export_stages: {error}: `pip install .[export]` brings it, and so does env_bash.sh")
 
 if __name__ == "__main__":
     sys.exit(main())

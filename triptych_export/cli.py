@@ -59,7 +59,10 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"export_stages: {error}", file=sys.stderr)
         return 1
     except ModuleNotFoundError as error:
-        print(f"export_stages: {error}; `pip install .[export]` brings it", file=sys.stderr)
+        print(
+            f"export_stages: {error}: `pip install .[export]` brings it, and so does env_bash.sh",
+            file=sys.stderr,
+        )
         return 1
     except KeyboardInterrupt:
         print("export_stages: interrupted; the repository is as it was", file=sys.stderr)

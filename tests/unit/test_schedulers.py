@@ -171,6 +171,19 @@ def test_eta_is_new_noise():
     assert caught.value.field == "eta"
 
 
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction", "sample"])
+@pytest.mark.parametrize("clip_sample", [True, False])
+def test_with_an_eta_of_1_ddim_is_ddpm(prediction_type, clip_sample):
+    """Section 4.1 of the DDIM paper; not where x_0 is clipped, after which the noise is not."""
+    config = {"prediction_type": prediction_type, "clip_sample": clip_sample}
+    start = Noise(SEED).randn((4, 2, 2))
+    ddim, ddpm = (
+        run("ddim", config, 20, start, SEED, 1)[3],
+        run("ddpm", config, 20, start, SEED)[3],
+    )
+    assert (relative_error(ddim, ddpm) < 1e-5) == (not clip_sample)
+
+
 def test_an_entry_of_the_table_is_all_that_a_scheduler_needs():
     """Its names are its own, and its diffusers class and options lead back to it."""
     labels = [entry.label.lower() for entry in schedulers.TABLE]

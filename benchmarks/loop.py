@@ -134,6 +134,8 @@ def _request(count: int, settings: Settings, client: grpcclient.InferenceServerC
     inputs.append(grpcclient.InferInput("settings", [count, 1], "BYTES"))
     texts = [[settings.to_json().encode()]] * count
     inputs[-1].set_data_from_numpy(np.array(texts, dtype=object))
+    inputs.append(grpcclient.InferInput("pictures", [count, 2], "BYTES"))
+    inputs[-1].set_data_from_numpy(np.full((count, 2), b"", dtype=object))
     begun = time.perf_counter()
     client.infer("unet_loop", inputs)
     return time.perf_counter() - begun

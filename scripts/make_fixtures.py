@@ -1,10 +1,11 @@
-"""Write tests/fixtures/schedulers.npz and noise.npz, what diffusers and torch give.
+"""Write tests/fixtures/schedulers.npz, starts.npz and noise.npz, what diffusers and torch give.
 
 Run by hand when a case is added, with torch, diffusers and scipy: python scripts/make_fixtures.py
 The unit tests compare with these files, so they need none of them. `schedulers.npz` holds `cases`,
 a JSON list of [name, config, steps], and for all of them, one after the other, `timesteps` (a value
 a call), `sigmas` (init_noise_sigma), `inputs` (the first model input) and `latents` (those before
-the first call, then those after each).
+the first call, then those after each). `starts.npz` holds `cases`, [name, config, steps, strength],
+of images that start from the picture `clean`, and their `latents`, as above.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "parity")]
 
-from diffusers_reference import ENTRIES, PLAIN, trajectory
+from diffusers_reference import ENTRIES, PLAIN, trajectory, trajectory_from_picture
 from scheduler_run import DEMO, SD15, SD21
 
 SHAPE, SEED = (2, 3, 4), 7
@@ -100,6 +101,27 @@ def cases():
         yield name, DEMO, 4
 
 
+def starts():
+    for name in ENTRIES:
+        yield name, SD15, 9, 0.5
+    for name in PLAIN:
+        yield name, SD21, 7, 0.8
+        yield name, {**SD15, "solver_order": 3, "skip_prk_steps": False}, 20, 0.65
+
+
+def write_starts(folder):
+    listed = [list(case) for case in starts()]
+    clean = np.random.RandomState(SEED).standard_normal(SHAPE).astype(np.float32)
+    latents = [trajectory_from_picture(*case, clean, SEED)[1] for case in listed]
+    assert all(np.isfinite(array).all() for array in latents)
+    np.savez_compressed(
+        folder / "starts.npz",
+        cases=np.array(json.dumps(listed)),
+        clean=clean,
+        latents=np.concatenate(latents),
+    )
+
+
 def main():
     listed = [list(case) for case in cases()]
     runs = [trajectory(*case, SHAPE, SEED) for case in listed]
@@ -115,6 +137,7 @@ def main():
         inputs=np.array([array[0] for array in inputs]),
         latents=np.concatenate(latents),
     )
+    write_starts(folder)
     values = []
     for seed in NOISE_SEEDS:
         generator = torch.Generator("cpu").manual_seed(seed)

@@ -15,7 +15,7 @@ class Limits:
 
     A server's operator changes them by `parameters` of the same names in the tokenizer's
     config.pbtxt. Sides and pixels are the picture's; `max_prompt_bytes` holds for each of the two
-    prompts.
+    prompts, `max_picture_bytes` and `max_picture_pixels` for each file that a request brings.
     """
 
     max_num_inference_steps: int = 200
@@ -25,6 +25,8 @@ class Limits:
     max_prompt_bytes: int = 16 * 1024
     max_height: int = 2**16
     max_width: int = 2**16
+    max_picture_bytes: int = 10 * 1024 * 1024
+    max_picture_pixels: int = 4096 * 4096
 
     @classmethod
     def from_parameters(cls, parameters: Mapping[str, str]) -> Limits:
@@ -59,5 +61,13 @@ WIDEST = Limits(
     max_prompt_bytes=1024 * 1024,
     max_height=2**16,
     max_width=2**16,
+    max_picture_bytes=64 * 1024 * 1024,
+    max_picture_pixels=8192 * 8192,
 )
 """What no operator can go beyond."""
+
+MAX_MASK_BLUR = 256.0
+"""The largest `mask_blur`, in pixels."""
+
+MAX_PADDING = 4096
+"""The largest `padding_mask_crop`, in pixels."""

@@ -29,6 +29,8 @@ class ModelFiles:
     `time_cond_proj_dim` is the width of the embedding of `guidance_scale` that the UNet takes, as
     latent consistency models do, and None where it takes none. The text encoder knows `vocab_size`
     tokens and takes at most `max_position_embeddings` of them; None where the export did not say.
+    `unet_in_channels` is diffusers' `in_channels`, None where it is `latent_channels`: a UNet that
+    was made to paint in pictures takes the mask and the latents of what stays too.
     """
 
     height: int
@@ -44,6 +46,12 @@ class ModelFiles:
     time_cond_proj_dim: int | None = None
     vocab_size: int | None = None
     max_position_embeddings: int | None = None
+    unet_in_channels: int | None = None
+
+    @property
+    def paints_in(self) -> bool:
+        """Whether the UNet takes `mask` and `masked_image_latents` beside `sample`."""
+        return self.unet_in_channels == 2 * self.latent_channels + 1
 
     @classmethod
     def load(cls, folder: str | Path) -> ModelFiles:
@@ -69,6 +77,12 @@ class ModelFiles:
         model_files = cls(scheduler_config=_read(scheduler_path), **values)
         if model_files.latent_rgb is not None:
             _check_colours(path, model_files)
+        if not model_files.paints_in and values.get("unet_in_channels") not in (
+            None,
+            model_files.latent_channels,
+        ):
+            problem = f"unet_in_channels {model_files.unet_in_channels} is not served"
+            raise ModelFileError(path, problem, FIX)
         for name in ("height", "width"):
             if values[name] % model_files.vae_scale_factor:
                 problem = f"{name} {values[name]} is no multiple of vae_scale_factor"

@@ -20,14 +20,19 @@ import onnxruntime
 from triptych.denoise.conditioning import of_prompts
 from triptych.denoise.denoising import Denoising
 from triptych.denoise.loop import DenoisingLoop
+from triptych.denoise.start import Start, encoded
 from triptych.model_files import ModelFiles
 from triptych.picture.encode import encode
 from triptych.picture.pixels import to_pixels
-from triptych.settings import WIDEST, Settings, parse
+from triptych.picture.request import Request, read_request
+from triptych.settings import WIDEST
 from triptych.tokenizer import Tokenizer
 
 LIMITS = dataclasses.replace(WIDEST, min_side=8)
 """What a request may ask for here: there is no operator to set less."""
+
+NETWORKS = ("text_encoder", "unet", "vae_decoder", "vae_encoder")
+"""Without the last one the pipeline takes no pictures."""
 
 MAX_ROWS = 32
 """Rows in a call of the UNet at the most."""
@@ -51,11 +56,11 @@ class Pipeline:
         folder = Path(repository)
         self.model_files = ModelFiles.load(folder / "tokenizer" / version)
         self.tokenizer = Tokenizer(folder / "tokenizer" / version)
+        paths = {name: folder / name / version / file for name in NETWORKS}
         self._networks = {
-            name: onnxruntime.InferenceSession(
-                str(folder / name / version / file), providers=[provider]
-            )
-            for name in ("text_encoder", "unet", "vae_decoder")
+            name: onnxruntime.InferenceSession(str(path), providers=[provider])
+            for name, path in paths.items()
+            if name != "vae_encoder" or path.exists()
         }
 
     def draw(self, *requests: str) -> list[bytes]:
@@ -63,30 +68,38 @@ class Pipeline:
 
         Raises InvalidRequest for a request that cannot be served.
         """
-        settings = [self.settings(request) for request in requests]
-        return [encode(*pair) for pair in zip(self.samples(settings), settings)]
+        asked = [self.request(request) for request in requests]
+        return [encode(sample, *one) for sample, one in zip(self.samples(asked), asked)]
 
     def pixels(self, request: str) -> np.ndarray:
         """The picture for a request, uint8 [height, width, 3]."""
-        return to_pixels(*self.samples([self.settings(request)]))
+        asked = self.request(request)
+        return to_pixels(*self.samples([asked]))
 
-    def settings(self, request: str) -> Settings:
+    def request(self, request: str) -> Request:
         """What the request asks for, the rest being the model's defaults."""
-        return parse(request.encode(), self.model_files.defaults(), LIMITS)
+        defaults, takes_pictures = self.model_files.defaults(), "vae_encoder" in self._networks
+        return read_request(request.encode(), defaults, LIMITS, takes_pictures=takes_pictures)
 
-    def samples(self, settings: list[Settings]) -> list[np.ndarray]:
+    def samples(self, requests: list[Request]) -> list[np.ndarray]:
         """The decoded images, float32 [3, height, width] from -1 to 1 each."""
+        settings = [one.settings for one in requests]
         input_ids, negative_input_ids, _ = self.tokenizer.encode_settings(settings)
         embeds = zip(self.text_encoder(input_ids), self.text_encoder(negative_input_ids))
         images = [
-            Denoising(one, *of_prompts(*pair), self.model_files)
-            for one, pair in zip(settings, embeds)
+            Denoising(one.settings, *of_prompts(*pair), self.model_files, self._start(one))
+            for one, pair in zip(requests, embeds)
         ]
         latents = DenoisingLoop(self.unet, MAX_ROWS).run_to_end(images)
         for failed in latents:
             if isinstance(failed, Exception):
                 raise failed
         return [self.vae_decoder(one[np.newaxis])[0] for one in latents]
+
+    def _start(self, request: Request) -> Start | None:
+        if not request.image:
+            return None
+        return encoded(*request, self.model_files, self.vae_encoder)
 
     def text_encoder(self, input_ids: np.ndarray) -> np.ndarray:
         """Embeddings [prompts, tokens, channels] of int32 tokens [prompts, tokens]."""
@@ -95,6 +108,10 @@ class Pipeline:
     def unet(self, sample: np.ndarray, timestep: np.ndarray, conditioning: dict) -> np.ndarray:
         """The model's output [N, channels, h, w] for the loop's CallArguments."""
         return self._run("unet", sample=sample, timestep=timestep, **conditioning)
+
+    def vae_encoder(self, sample: np.ndarray) -> np.ndarray:
+        """Moments of latents [N, 2 * channels, h, w] of pictures [N, 3, height, width], -1 to 1."""
+        return self._run("vae_encoder", sample=sample)
 
     def vae_decoder(self, latents: np.ndarray) -> np.ndarray:
         """Decoded images [N, 3, height, width] of scaled latents [N, channels, h, w]."""

@@ -8,14 +8,14 @@ import math
 import re
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from triptych import schedulers
+from triptych import checks, schedulers
 from triptych.errors import InvalidRequest
 from triptych.json_object import json_object
-from triptych.limits import WIDEST, Limits
+from triptych.limits import MAX_MASK_BLUR, MAX_PADDING, WIDEST, Limits
 
 OUTPUT_FORMATS = ("png", "jpeg", "webp")
 MAX_SEED = 2**64 - 1
@@ -45,6 +45,9 @@ class Settings:
     """Everything that one image is made from, under diffusers' names; see `parse`.
 
     `timestep_spacing` is None where the model's own is meant, `eta` where the scheduler's is.
+    `strength` is None for an image that starts from noise alone; `mask_blur` and
+    `padding_mask_crop` are pixels, None where not asked for. The pictures themselves go beside the
+    settings.
     `deadline`: when nobody waits for the image any more, in seconds of this machine's monotonic
     clock, which all stages share and no change of the time of day touches; it leaves no mark on the
     image.
@@ -63,6 +66,9 @@ class Settings:
     deadline: float | None = None
     timestep_spacing: str | None = None
     eta: float | None = None
+    strength: float | None = None
+    mask_blur: float | None = None
+    padding_mask_crop: int | None = None
 
     @property
     def expired(self) -> bool:
@@ -87,10 +93,10 @@ class Settings:
         if not isinstance(warnings, (list, tuple)):
             raise InvalidRequest("warnings", warnings, "a list of texts")
         for warning in warnings:
-            if _utf8(warning) is None:
+            if checks.utf8(warning) is None:
                 raise InvalidRequest("warnings", warning, "a list of texts")
         deadline = values.pop("deadline", None)
-        if deadline is not None and not (_is_number(deadline) and math.isfinite(deadline)):
+        if deadline is not None and not (checks.is_number(deadline) and math.isfinite(deadline)):
             raise InvalidRequest("deadline", deadline, "a time of the monotonic clock")
         for name in PICTURE_KEYS:
             if name not in values and name not in OPTIONAL_KEYS:
@@ -111,10 +117,10 @@ TEXT_KEYS = tuple(
 )
 """Those of them that are texts."""
 
-OPTIONAL_KEYS = ("timestep_spacing", "eta")
+OPTIONAL_KEYS = ("timestep_spacing", "eta", "strength", "mask_blur", "padding_mask_crop")
 """Those of them that a picture may have been made without."""
 
-REQUEST_KEYS = (*PICTURE_KEYS, "timeout")
+REQUEST_KEYS = (*PICTURE_KEYS, "image", "mask_image", "timeout")
 """All that a request's JSON object can hold."""
 
 
@@ -123,37 +129,56 @@ def parse(
 ) -> Settings:
     """The settings that a request's INPUT_0 asks for.
 
+    `defaults` are for what `raw` and `parameters` leave open; see `asked`. Without a seed the
+    settings get a random one; `timeout`, in seconds, gives them a deadline that long from now. For
+    requests that bring pictures see `picture.request`. Raises InvalidRequest, and nothing else, for
+    what cannot be served.
+    """
+    return settled(asked(raw, limits, parameters), defaults, limits)
+
+
+def asked(
+    raw: bytes, limits: Limits, parameters: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """What a request's INPUT_0 says, by its keys; the values are not checked.
+
     `raw` is UTF-8: a JSON object with keys of `REQUEST_KEYS`, of which only `prompt` is required,
-    or any other text, which is then the prompt. Without a seed the settings get a random one;
-    `timeout`, in seconds, gives them a deadline that long from now. `parameters` are those of
-    Triton's protocol: keys of `PICTURE_KEYS` too, each of them here or in `raw`; numbers may be
-    texts, since the protocol has no whole number over 2^63, and not everywhere a fraction.
-    Raises InvalidRequest, and nothing else, for what cannot be served: also for a text that begins
-    as a JSON object, or as a list of objects, and is none.
+    or any other text, which is then the prompt. `parameters` are those of Triton's protocol: keys
+    of `PICTURE_KEYS` too, each of them here or in `raw`; numbers may be texts, since the protocol
+    has no whole number over 2^63, and not everywhere a fraction. Raises InvalidRequest, also for a
+    text that begins as a JSON object, or as a list of objects, and is none.
     """
     # A character of JSON is at most 12 bytes for 2 of UTF-16, 6 for one ASCII letter.
     most = 12 * limits.max_prompt_bytes + 4096
+    if b"image" in raw:
+        most += 3 * limits.max_picture_bytes  # two of base64, 4 bytes for 3
     if len(raw) > most:
         raise InvalidRequest("INPUT_0", raw, f"at most {most} bytes")
     text = _decode("INPUT_0", raw)
-    asked = json_object(text, "INPUT_0", REQUEST_KEYS)
-    if asked is None:
+    values = json_object(text, "INPUT_0", REQUEST_KEYS)
+    if values is None:
         if not text.strip():
             allowed = 'a text that is not blank; {"prompt": ""} for an empty prompt'
             raise InvalidRequest("prompt", text, allowed)
-        asked = {"prompt": text}
-    elif "prompt" not in asked:
+        values = {"prompt": text}
+    elif "prompt" not in values:
         raise InvalidRequest("prompt", None, "a text; a JSON object must have a prompt")
-    elif _is_request(asked["prompt"]):
-        raise InvalidRequest("prompt", asked["prompt"], "a text, not a whole request in one")
+    elif _is_request(values["prompt"]):
+        raise InvalidRequest("prompt", values["prompt"], "a text, not a whole request in one")
     for name, value in (parameters or {}).items():
-        if name in asked:
+        if name in values:
             raise InvalidRequest(name, value, "each key once, in INPUT_0 or as a parameter")
         if name not in PICTURE_KEYS:
             allowed = f"only the parameters {', '.join(PICTURE_KEYS)}"
             if name == "timeout":
                 allowed = "in a JSON object in INPUT_0, in seconds; no parameter"
             raise InvalidRequest(name, value, allowed)
+        values[name] = _number(name, value)
+    return values
+
+
+def settled(asked: Mapping[str, Any], defaults: Defaults, limits: Limits) -> Settings:
+    """The settings for what was asked, with `defaults` for the rest; InvalidRequest as `parse`."""
     values = {
         "negative_prompt": "",
         "num_inference_steps": defaults.num_inference_steps,
@@ -162,9 +187,8 @@ def parse(
         "width": defaults.width,
         "scheduler": defaults.scheduler,
         "output_format": OUTPUT_FORMATS[0],
+        **asked,
     }
-    values.update(asked)
-    values.update({name: _number(name, value) for name, value in (parameters or {}).items()})
     if "seed" not in values:
         values["seed"] = secrets.randbits(32)
     deadline = _deadline(values.pop("timeout")) if "timeout" in values else None
@@ -207,61 +231,45 @@ def _check(
     for key, value in values.items():
         if key not in PICTURE_KEYS:
             raise InvalidRequest(key, value, f"only the keys {', '.join(REQUEST_KEYS)}")
-    prompt = _text("prompt", values["prompt"], limits)
+    prompt = checks.text("prompt", values["prompt"], limits)
     steps, guidance = values["num_inference_steps"], values["guidance_scale"]
     width = _side("width", values["width"], limits.max_pixels, limits, size_multiple)
     height = _side("height", values["height"], limits.max_pixels // width, limits, size_multiple)
     return Settings(
         prompt=prompt,
-        negative_prompt=_text("negative_prompt", values["negative_prompt"], limits),
-        num_inference_steps=_integer("num_inference_steps", steps, limits.max_num_inference_steps),
-        guidance_scale=_real("guidance_scale", guidance, limits.max_guidance_scale),
-        seed=_integer("seed", values["seed"], MAX_SEED, low=0),
+        negative_prompt=checks.text("negative_prompt", values["negative_prompt"], limits),
+        num_inference_steps=checks.integer(
+            "num_inference_steps", steps, limits.max_num_inference_steps
+        ),
+        guidance_scale=checks.real("guidance_scale", guidance, limits.max_guidance_scale),
+        seed=checks.integer("seed", values["seed"], MAX_SEED, low=0),
         height=height,
         width=width,
         scheduler=_scheduler(values["scheduler"], scheduler_config or {}),
-        output_format=_one_of("output_format", values["output_format"], OUTPUT_FORMATS),
-        timestep_spacing=_spacing(values),
-        eta=_real("eta", values["eta"], 1) if "eta" in values else None,
+        output_format=checks.one_of("output_format", values["output_format"], OUTPUT_FORMATS),
+        timestep_spacing=_optional(checks.one_of, "timestep_spacing", values, schedulers.SPACINGS),
+        eta=_optional(checks.real, "eta", values, 1),
+        strength=_strength(values),
+        mask_blur=_optional(checks.real, "mask_blur", values, MAX_MASK_BLUR),
+        padding_mask_crop=_optional(checks.integer, "padding_mask_crop", values, MAX_PADDING, 0),
     )
 
 
-def _text(field: str, value: Any, limits: Limits) -> str:
-    utf8 = _utf8(value)
-    if utf8 is None or b"\0" in utf8 or len(utf8) > limits.max_prompt_bytes:
-        allowed = f"a text of at most {limits.max_prompt_bytes} bytes of UTF-8, without NUL"
-        raise InvalidRequest(field, value, allowed)
-    return value
+def _optional(check: Callable, name: str, values: dict[str, Any], *allowed: Any) -> Any:
+    return check(name, values[name], *allowed) if name in values else None
 
 
-def _utf8(value: Any) -> bytes | None:
-    """The bytes of a text; None for no text, or with half a surrogate pair, as JSON can escape."""
-    try:
-        return value.encode() if isinstance(value, str) else None
-    except UnicodeEncodeError:
-        return None
-
-
-def _integer(field: str, value: Any, high: int, low: int = 1) -> int:
-    if type(value) is not int or not low <= value <= high:
-        raise InvalidRequest(field, value, f"an integer from {low} to {high}")
-    return value
-
-
-def _real(field: str, value: Any, high: float) -> float:
-    if not _is_number(value) or not 0 <= value <= high:
-        raise InvalidRequest(field, value, f"a number from 0 to {high}")
-    return float(value)
+def _strength(values: dict[str, Any]) -> float | None:
+    strength = _optional(checks.real, "strength", values, 1.0)
+    if strength is not None:
+        schedulers.steps_made(values["num_inference_steps"], strength)
+    return strength
 
 
 def _deadline(timeout: Any) -> float:
-    if not _is_number(timeout) or not 0 < timeout <= MAX_TIMEOUT:
+    if not checks.is_number(timeout) or not 0 < timeout <= MAX_TIMEOUT:
         raise InvalidRequest("timeout", timeout, f"seconds, over 0 to {MAX_TIMEOUT:.0f}")
     return time.monotonic() + timeout
-
-
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float)
 
 
 def _side(field: str, value: Any, high: int, limits: Limits, multiple: int) -> int:
@@ -272,18 +280,6 @@ def _side(field: str, value: Any, high: int, limits: Limits, multiple: int) -> i
         allowed += f", with height * width at most {limits.max_pixels}"
         raise InvalidRequest(field, value, allowed)
     return value
-
-
-def _one_of(field: str, value: Any, choices: tuple[str, ...]) -> str:
-    if not isinstance(value, str) or value not in choices:
-        raise InvalidRequest(field, value, f"one of {', '.join(choices)}")
-    return value
-
-
-def _spacing(values: dict[str, Any]) -> str | None:
-    if "timestep_spacing" not in values:
-        return None
-    return _one_of("timestep_spacing", values["timestep_spacing"], schedulers.SPACINGS)
 
 
 def _scheduler(value: Any, config: Mapping[str, Any]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
+import types
 import warnings
 from pathlib import Path
 from unittest import mock
@@ -11,10 +12,11 @@ from unittest import mock
 import diffusers
 import numpy as np
 import torch
+from diffusers import StableDiffusionImg2ImgPipeline
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
 
-from scheduler_run import model_outputs
+from scheduler_run import HALF, model_outputs
 
 from triptych import schedulers
 
@@ -60,3 +62,32 @@ def trajectory(name, config, steps, shape, seed, eta=None):
             latents.append(sample[0].numpy())
     timesteps = scheduler.timesteps.numpy().astype(np.float32)
     return timesteps, float(scheduler.init_noise_sigma), np.array(inputs), np.array(latents)
+
+
+def trajectory_from_picture(name, config, steps, strength, clean, seed):
+    """What `scheduler_run.run_from_picture` gives, by diffusers' schedulers and get_timesteps."""
+    diffusers.logging.set_verbosity_error()
+    torch.set_num_threads(1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        scheduler = made(name, config)
+        scheduler.set_timesteps(steps)
+        pipeline = types.SimpleNamespace(scheduler=scheduler)
+        timesteps, _ = StableDiffusionImg2ImgPipeline.get_timesteps(pipeline, steps, strength, None)
+        generator = torch.Generator("cpu").manual_seed(seed)
+        noise = torch.randn(clean.shape, generator=generator)[None]
+        picture, half = torch.from_numpy(clean)[None], torch.from_numpy(HALF)[None]
+        sample = scheduler.add_noise(picture, noise, timesteps[:1])
+        takes = inspect.signature(scheduler.step).parameters
+        drawing = {"generator": generator} if "generator" in takes else {}
+        inputs, latents = [], [sample[0].numpy()]
+        outputs = model_outputs(len(timesteps), clean.shape)
+        for i, (timestep, output) in enumerate(zip(timesteps, outputs)):
+            inputs.append(scheduler.scale_model_input(sample, timestep)[0].numpy())
+            sample = scheduler.step(torch.from_numpy(output)[None], timestep, sample, **drawing)[0]
+            back = picture
+            if i + 1 < len(timesteps):
+                back = scheduler.add_noise(picture, noise, timesteps[i + 1 : i + 2])
+            sample = torch.where(half, sample, back)
+            latents.append(sample[0].numpy())
+    return np.array(inputs), np.array(latents)

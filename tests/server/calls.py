@@ -81,7 +81,7 @@ class Calls:
             name: self.infer("text_encoder", {"input_ids": tokens[ids]})["last_hidden_state"]
             for ids, name in pairs
         }
-        return {**made, "settings": tokens["settings"]}
+        return {**made, "settings": tokens["settings"], "pictures": tokens["pictures"]}
 
     def loop_inputs(self, *raw: bytes) -> dict:
         """What the loop takes for a batch of INPUT_0."""

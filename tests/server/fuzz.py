@@ -83,6 +83,8 @@ def requests(seed: int, channels: int) -> Iterator[tuple[str, dict[str, np.ndarr
         length = chance.choice((1, 77, 100))
         embeds = floats(batch, length, width)
         settings = texts(*(_settings(chance, side) for _ in range(batch)))
+        files = [[chance.choice((b"", b"", b"x")) for _ in range(2)] for _ in range(batch)]
+        pictures = np.array(files, dtype=object)
         ids = numbers.integers(-(2**31), 2**31, (batch, length), dtype=np.int32)
         stages = {
             "text_encoder": {"input_ids": ids},
@@ -95,9 +97,14 @@ def requests(seed: int, channels: int) -> Iterator[tuple[str, dict[str, np.ndarr
                 "prompt_embeds": embeds,
                 "negative_prompt_embeds": embeds,
                 "settings": settings,
+                "pictures": pictures,
             },
             "vae_decoder": {"latent_sample": floats(batch, 4, side, 8)},
-            "image_encoder": {"sample": floats(batch, 3, side, 8), "settings": settings},
+            "image_encoder": {
+                "sample": floats(batch, 3, side, 8),
+                "settings": settings,
+                "pictures": pictures,
+            },
         }
         model = chance.choice(list(stages))
         inputs = stages[model]

@@ -173,6 +173,7 @@ def stages(server):
         "image_encoder": {
             "sample": np.zeros((1, 3, 8, 8), np.float32),
             "settings": loop["settings"],
+            "pictures": loop["pictures"],
         },
         "sd_ensemble": {"INPUT_0": texts(request(**SMALL))},
     }

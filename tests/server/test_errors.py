@@ -53,7 +53,8 @@ def test_settings_of_a_stage_called_alone(calls):
         text = refused(calls, "unet_loop", {**inputs, "settings": texts(settings)})
         assert "; allowed: " in text
         sample = np.zeros((1, 3, 8, 8), np.float32)
-        refused(calls, "image_encoder", {"sample": sample, "settings": texts(settings)})
+        last = {"sample": sample, "pictures": inputs["pictures"], "settings": texts(settings)}
+        refused(calls, "image_encoder", last)
     settings = {**json.loads(inputs["settings"][0, 0]), "num_inference_steps": 10**9}
     text = refused(calls, "unet_loop", {**inputs, "settings": texts(json.dumps(settings))})
     assert "num_inference_steps: got 1000000000; allowed: an integer from 1" in text

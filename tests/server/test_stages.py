@@ -59,10 +59,12 @@ def test_vae_decoder(calls):
 
 
 def test_image_encoder(calls):
-    settings = calls.tokens(request(**SMALL))["settings"]
+    tokens = calls.tokens(request(**SMALL))
+    settings, pictures = tokens["settings"], tokens["pictures"]
     sample = np.zeros((1, 3, 128, 128), np.float32)
     sample[0, 0], sample[0, 1] = 1, -1
-    output = calls.infer("image_encoder", {"sample": sample, "settings": settings})["OUTPUT_0"]
+    last = {"sample": sample, "settings": settings, "pictures": pictures}
+    output = calls.infer("image_encoder", last)["OUTPUT_0"]
     file = base64.b64decode(output[0, 0], validate=True)
     assert (pixels(file) == (255, 0, 128)).all()
     assert read_settings(file) == Settings.from_json(settings[0, 0])
@@ -73,6 +75,6 @@ def test_the_stages_one_after_another_are_the_ensemble(calls):
     inputs = calls.loop_inputs(raw)
     latents = calls.infer("unet_loop", inputs)["latents"]
     sample = calls.infer("vae_decoder", {"latent_sample": latents})["sample"]
-    last = {"sample": sample, "settings": inputs["settings"]}
+    last = {"sample": sample, **{name: inputs[name] for name in ("settings", "pictures")}}
     output = calls.infer("image_encoder", last)["OUTPUT_0"]
     assert output[0, 0] == calls.infer("sd_ensemble", {"INPUT_0": texts(raw)})["OUTPUT_0"][0, 0]

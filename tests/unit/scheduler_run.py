@@ -79,6 +79,29 @@ def run(name, config, steps, start, seed, eta=None):
     return scheduler.timesteps, scheduler.init_noise_sigma, np.array(inputs), np.array(latents)
 
 
+def run_from_picture(name, config, steps, strength, clean, seed):
+    """Model inputs [calls, ...] and latents [1 + calls, ...] of an image that starts from `clean`.
+
+    As in inpainting, a half of it is put back after each step, with the noise of the next call.
+    """
+    scheduler = schedulers.create(name, config, steps, strength=strength)
+    calls = len(scheduler.timesteps)
+    stream = Noise(seed)
+    noise = stream.randn(clean.shape)
+    latents, inputs = [scheduler.add_noise(clean, noise, scheduler.begin)], []
+    outputs = model_outputs(calls - scheduler.begin, clean.shape)
+    for i, output in zip(range(scheduler.begin, calls), outputs):
+        inputs.append(scheduler.scale_model_input(latents[-1], i))
+        sample = scheduler.step(output, i, latents[-1], stream.randn)
+        back = scheduler.add_noise(clean, noise, i + 1) if i + 1 < calls else clean
+        latents.append(np.where(HALF, sample, back))
+    return np.array(inputs), np.array(latents)
+
+
+HALF = np.array([True, False])[:, None, None]
+"""The channels that are drawn, of two that a picture has in tests of the schedulers."""
+
+
 def relative_error(ours, theirs):
     """The largest, over the first axis, norm of the difference over norm."""
     assert ours.shape == theirs.shape

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scheduler_run import DEMO, SD15, SD21, of_file, relative_error, run
+from scheduler_run import DEMO, SD15, SD21, of_file, relative_error, run, run_from_picture
 
 from triptych import schedulers
 from triptych.denoise.noise import Noise
@@ -44,6 +44,33 @@ def test_latents_after_each_step_are_those_of_diffusers(name, config, steps, exp
     assert ours[1] == pytest.approx(sigma, rel=1e-6)
     assert relative_error(ours[2][:1], first_input[None]) < 1e-6
     assert relative_error(ours[3], latents) < 1e-4
+
+
+def recorded_starts():
+    with np.load(Path(__file__).parents[1] / "fixtures" / "starts.npz") as fixture:
+        arrays = {key: fixture[key] for key in fixture.files}
+    row = 0
+    for name, config, steps, strength in json.loads(str(arrays["cases"])):
+        scheduler = schedulers.create(name, config, steps, strength=strength)
+        count = len(scheduler.timesteps) - scheduler.begin + 1
+        expected, row = arrays["latents"][row : row + count], row + count
+        yield pytest.param(name, config, steps, strength, arrays["clean"], expected, id=name)
+    assert row == len(arrays["latents"])
+
+
+@pytest.mark.parametrize("name, config, steps, strength, clean, expected", list(recorded_starts()))
+def test_images_that_start_from_a_picture_are_those_of_diffusers(
+    name, config, steps, strength, clean, expected
+):
+    """A half of the picture is put back after each step, as in inpainting."""
+    latents = run_from_picture(name, config, steps, strength, clean, SEED)[1]
+    assert relative_error(latents, expected) < (5e-4 if name.startswith("deis") else 1e-4)
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.1])
+def test_a_strength_too_small_for_a_step_is_refused(strength):
+    with pytest.raises(InvalidRequest, match=f"strength: got {strength}; allowed: .* 9 steps"):
+        schedulers.create("euler", SD15, 9, strength=strength)
 
 
 @pytest.mark.parametrize("name", schedulers.NAMES)

@@ -74,12 +74,15 @@ def test_a_json_object_sets_everything():
         "output_format": "webp",
         "timestep_spacing": "trailing",
         "eta": 0.5,
+        "strength": 0.5,
+        "mask_blur": 3,
+        "padding_mask_crop": 0,
     }
     settings = ask(json.dumps(asked))
     not_asked = {"warnings": (), "deadline": None}
     assert dataclasses.asdict(settings) == {**asked, "scheduler": "euler", **not_asked}
     assert type(settings.guidance_scale) is float
-    assert {*asked, "timeout"} == set(REQUEST_KEYS)
+    assert {*asked, "timeout", "image", "mask_image"} == set(REQUEST_KEYS)
 
 
 def test_a_class_of_diffusers_means_what_the_models_file_makes_of_it():

@@ -100,12 +100,13 @@ class _Tour:
         embeds = self._ask("text_encoder", input_ids=tokens["input_ids"])["last_hidden_state"]
         negative = self._ask("text_encoder", input_ids=tokens["negative_input_ids"])
         # With the seed that the tokenizer chose, if the request has none.
-        settings = tokens["settings"]
+        settings, pictures = tokens["settings"], tokens["pictures"]
         latents = self._ask(
             "unet_loop",
             prompt_embeds=embeds,
             negative_prompt_embeds=negative["last_hidden_state"],
             settings=settings,
+            pictures=pictures,
         )["latents"]
         self._ask(
             "unet",
@@ -114,7 +115,8 @@ class _Tour:
             encoder_hidden_states=embeds,
         )
         sample = self._ask("vae_decoder", latent_sample=latents)["sample"]
-        image = self._ask("image_encoder", sample=sample, settings=settings)["OUTPUT_0"].item()
+        answer = self._ask("image_encoder", sample=sample, settings=settings, pictures=pictures)
+        image = answer["OUTPUT_0"].item()
         output.write_bytes(base64.b64decode(image))
         chosen = json.loads(settings.item())
         same = json.loads(request)
@@ -149,6 +151,8 @@ def _line(name: str, array: np.ndarray) -> str:
 
 def _range(array: np.ndarray) -> str:
     """What is in a tensor: a text's beginning, or the least, the greatest, mean and deviation."""
+    if array.dtype == object and array.size != 1:
+        return " and ".join(f"{len(one)} bytes" for one in array.ravel())
     if array.dtype == object:
         text = array.item()
         text = text.decode(errors="replace") if isinstance(text, bytes) else str(text)

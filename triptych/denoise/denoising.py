@@ -10,7 +10,8 @@ from triptych import schedulers
 from triptych.denoise.call import CallKey
 from triptych.denoise.conditioning import Conditioning
 from triptych.denoise.noise import Noise
-from triptych.errors import Expired, NotFinite
+from triptych.denoise.start import Start, latents
+from triptych.errors import Expired, InvalidRequest, NotFinite
 from triptych.model_files import ModelFiles
 from triptych.settings import Settings
 
@@ -21,8 +22,9 @@ class Denoising:
     `conditioning` has one Conditioning for each row that the image takes in a call: with guidance
     two, the negative prompt's first, as diffusers has it; else the prompt's. A model that takes an
     embedding of the guidance scale (`time_cond_proj_dim`) has one row always. `latents`, float32
-    [channels, h, w], are at first the seed's noise times the scheduler's `init_noise_sigma`. `call`
-    is the number of calls of the UNet that were made. `watcher` is called after each of them, with
+    [channels, h, w], are at first the seed's noise times the scheduler's `init_noise_sigma`; with a
+    Start, the picture's latents with noise. `call` is the number of calls of the UNet that were
+    made. `watcher` is called after each of them, with
     the image and the UNet's output after guidance, before the scheduler's step.
     """
 
@@ -32,8 +34,15 @@ class Denoising:
         prompt: Conditioning,
         negative_prompt: Conditioning,
         model_files: ModelFiles,
+        start: Start | None = None,
     ) -> None:
-        """Both conditionings have the same shapes. InvalidRequest for what this model cannot do."""
+        """Both conditionings have the same shapes. `start` is what the image starts from, None for
+        noise alone. Raises InvalidRequest for what this model cannot do.
+        """
+        if model_files.paints_in and (start is None or start.mask is None):
+            missing = "image" if start is None else "mask_image"
+            allowed = "a picture and its mask, in which this model paints"
+            raise InvalidRequest(missing, None, allowed)
         self._settings = settings
         self._guidance_scale = np.float32(settings.guidance_scale)
         self._scaling_factor = np.float32(model_files.scaling_factor)
@@ -44,6 +53,7 @@ class Denoising:
             settings.num_inference_steps,
             settings.timestep_spacing,
             settings.eta,
+            settings.strength,
         )
         self._noise = Noise(settings.seed)
         self.call = 0
@@ -56,8 +66,40 @@ class Denoising:
             self.conditioning = (negative_prompt, prompt)
         else:
             self.conditioning = (prompt,)
-        noise = self._noise.randn(model_files.latent_shape(settings.height, settings.width))
-        self.latents = noise * np.float32(self._scheduler.init_noise_sigma)
+        self._put_back: Callable[[], np.ndarray] | None = None
+        shape = model_files.latent_shape(settings.height, settings.width)
+        if start is None:
+            noise = self._noise.randn(shape)
+            self.latents = noise * np.float32(self._scheduler.init_noise_sigma)
+        else:
+            self._begin(start, shape, model_files)
+
+    def _begin(self, start: Start, shape: tuple[int, int, int], model_files: ModelFiles) -> None:
+        """The first latents, by noise in the order in which diffusers' pipelines draw it."""
+        randn, scheduler = self._noise.randn, self._scheduler
+        clean = None
+        if start.moments is not None:
+            clean = latents(start.moments, randn(shape), model_files)
+        noise = randn(shape)
+        if start.mask is not None and self._settings.strength == 1:
+            self.latents = noise * np.float32(scheduler.init_noise_sigma)
+        else:
+            self.latents = scheduler.add_noise(clean, noise, scheduler.begin)
+        if start.mask is None:
+            return
+        of_masked = randn(shape)  # drawn for a UNet of 4 channels too
+        if start.masked_moments is not None:
+            masked = latents(start.masked_moments, of_masked, model_files)
+            more = {"mask": start.mask, "masked_image_latents": masked}
+            self.conditioning = tuple(Conditioning(**one, **more) for one in self.conditioning)
+            return
+        anew = start.mask > 0
+
+        def put_back() -> np.ndarray:
+            kept = clean if self.finished else scheduler.add_noise(clean, noise, self._index)
+            return np.where(anew, self.latents, kept)
+
+        self._put_back = put_back
 
     @property
     def call_key(self) -> CallKey:
@@ -67,7 +109,12 @@ class Denoising:
     @property
     def calls(self) -> int:
         """Calls of the UNet in all; PNDM has more of them than steps."""
-        return len(self._scheduler.timesteps)
+        return len(self._scheduler.timesteps) - self._scheduler.begin
+
+    @property
+    def _index(self) -> int:
+        """The next call's place in the scheduler's table."""
+        return self._scheduler.begin + self.call
 
     @property
     def finished(self) -> bool:
@@ -77,7 +124,7 @@ class Denoising:
     @property
     def timestep(self) -> np.float32:
         """The timestep of the next call."""
-        return self._scheduler.timesteps[self.call]
+        return self._scheduler.timesteps[self._index]
 
     def check_deadline(self) -> None:
         """Raise Expired, which says how far it came, if nobody waits for the image any more."""
@@ -87,10 +134,12 @@ class Denoising:
 
     def model_input(self) -> np.ndarray:
         """What the next call takes, the same for each row: float32 [channels, h, w]."""
-        return self._scheduler.scale_model_input(self.latents, self.call)
+        return self._scheduler.scale_model_input(self.latents, self._index)
 
     def advance(self, model_output: np.ndarray) -> None:
         """Take one scheduler step with the UNet's output, float32 [rows, channels, h, w], not kept.
+
+        Where a mask is black, the picture is put back, with the noise of the next call.
 
         With guidance the output is `negative + scale * (prompt - negative)` (Ho and Salimans 2022,
         "Classifier-free diffusion guidance", in the form that diffusers gives it).
@@ -105,8 +154,11 @@ class Denoising:
                 guided = model_output[0]
             if self.watcher is not None:
                 self.watcher(self, guided)
-            self.latents = self._scheduler.step(guided, self.call, self.latents, self._noise.randn)
-        self.call += 1
+            sample = self.latents
+            self.latents = self._scheduler.step(guided, self._index, sample, self._noise.randn)
+            self.call += 1
+            if self._put_back is not None:
+                self.latents = self._put_back()
 
     def result(self) -> np.ndarray:
         """What the VAE's decoder takes, float32 [channels, h, w].

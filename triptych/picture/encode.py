@@ -10,20 +10,26 @@ from PIL import Image
 
 from triptych.picture import metadata, png
 from triptych.picture.pixels import to_pixels
+from triptych.picture.prepare import put_back
 from triptych.settings import Settings
 
 _JPEG = {"quality": 95, "subsampling": 0}
 _WEBP = {"quality": 90, "method": 2}
 
 
-def encode(sample: np.ndarray, settings: Settings) -> bytes:
+def encode(
+    sample: np.ndarray, settings: Settings, image: bytes = b"", mask_image: bytes = b""
+) -> bytes:
     """The image file, in the settings' output_format, of what the VAE's decoder gave.
 
     `sample` is float32 [3, height, width], -1 to 1; the settings go with it, for
-    `metadata.read_settings`. Raises NotFinite for NaN or infinity in it, InvalidRequest for another
-    shape.
+    `metadata.read_settings`. `image` and `mask_image` are the files that the request brought: with
+    padding_mask_crop the sample is a part of that picture, and the file all of it. Raises NotFinite
+    for NaN or infinity in the sample, InvalidRequest for another shape.
     """
     pixels = to_pixels(sample)
+    if mask_image and settings.padding_mask_crop is not None:
+        pixels = put_back(pixels, settings, image, mask_image)
     if settings.output_format == "png":
         return png.write(pixels, metadata.text_chunks(settings))
     options = _JPEG if settings.output_format == "jpeg" else _WEBP
@@ -33,6 +39,8 @@ def encode(sample: np.ndarray, settings: Settings) -> bytes:
     return file.getvalue()
 
 
-def encode_base64(sample: np.ndarray, settings: Settings) -> bytes:
+def encode_base64(
+    sample: np.ndarray, settings: Settings, image: bytes = b"", mask_image: bytes = b""
+) -> bytes:
     """OUTPUT_0: the base64 of `encode`."""
-    return base64.b64encode(encode(sample, settings))
+    return base64.b64encode(encode(sample, settings, image, mask_image))

@@ -163,13 +163,16 @@ def create(
     num_inference_steps: int,
     timestep_spacing: str | None = None,
     eta: float | None = None,
+    strength: float | None = None,
 ) -> Scheduler:
     """A scheduler for one image.
 
     name: a short or diffusers name. config: the model's `scheduler_config.json`, of whatever class;
     it is read as diffusers' `from_config` reads it, but that a short name alone says which entry is
     meant: `dpmpp_2m` has no Karras sigmas, whatever the file says. `timestep_spacing`, one of
-    SPACINGS, and `eta`, which files do not have, are the request's if they are not None.
+    SPACINGS, and `eta`, which files do not have, are the request's if they are not None. strength:
+    the part of the steps that are made of an image that starts from a picture, 0 to 1; the
+    scheduler's `begin` is then within its table, as that of diffusers' pipelines is.
     Raises InvalidRequest, a ValueError, for a name, a step count or a value that is not served.
     """
     found = entry(resolve(name, config))
@@ -189,7 +192,26 @@ def create(
     most = values["num_train_timesteps"]
     if type(num_inference_steps) is not int or not 1 <= num_inference_steps <= most:
         raise InvalidRequest("num_inference_steps", num_inference_steps, f"1 to {most}")
-    return scheduler(values, num_inference_steps)
+    steps = num_inference_steps if strength is None else steps_made(num_inference_steps, strength)
+    begin = (num_inference_steps - steps) * scheduler.CALLS_A_STEP
+    made = scheduler({**values, "begin": begin}, num_inference_steps)
+    if begin >= len(made.timesteps):
+        allowed = f"more: scheduler {found.name} has {len(made.timesteps)} calls in all"
+        raise InvalidRequest("strength", strength, allowed)
+    made.begin = begin
+    return made
+
+
+def steps_made(num_inference_steps: int, strength: float) -> int:
+    """How many of the steps are made with that strength: diffusers' get_timesteps.
+
+    Raises InvalidRequest if that is none.
+    """
+    steps = min(int(num_inference_steps * strength), num_inference_steps)
+    if steps < 1:
+        allowed = f"enough for a step: {num_inference_steps} steps times strength, rounded down"
+        raise InvalidRequest("strength", strength, f"{allowed}, must be at least 1")
+    return steps
 
 
 def _of_siblings(found: Entry, config: Mapping[str, Any]) -> dict[str, Any]:

@@ -32,6 +32,7 @@ class AlphaSpace(Scheduler):
         alpha = np.maximum(np.sqrt(signal.astype(np.float64)), 1e-15)
         sigma = np.sqrt(1 - signal.astype(np.float64))
         self._x0 = tables.x0_weights(config["prediction_type"], alpha, sigma).astype(np.float32)
+        self._noising = np.stack([np.sqrt(signal), np.sqrt(1 - signal)], axis=1)
         self._limit = config["clip_sample_range"] if config["clip_sample"] else None
         return alpha, sigma
 

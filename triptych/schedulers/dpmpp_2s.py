@@ -22,7 +22,9 @@ class DPMpp2S(DPMSolver):
     def __init__(self, config, steps):
         self._prepare({**config, "timestep_spacing": "linspace", "steps_offset": 0}, steps)
         block, to_zero = config["solver_order"], config["final_sigmas_type"] == "zero"
-        self._orders = [1 + i % block for i in range(steps)]
+        # A start within a block makes a block of what is left of it.
+        known = [max(1, i - config["begin"] + 1) for i in range(steps)]
+        self._orders = [min(1 + i % block, known[i]) for i in range(steps)]
         if to_zero or (config["lower_order_final"] and steps % block == 0):
             self._orders[-1] = 1
         heun = config["solver_type"] == "heun"

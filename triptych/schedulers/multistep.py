@@ -54,6 +54,7 @@ class Multistep(Scheduler):
         alphas = self.alphas[:-1]
         x0 = tables.x0_weights(config["prediction_type"], alphas, alphas * sigmas)
         self._x0 = x0.astype(np.float32)
+        self._noising = np.stack([alphas, alphas * sigmas], axis=1).astype(np.float32)
         self._history = []
 
     def _predict_x0(self, model_output, i, sample):
@@ -72,4 +73,5 @@ def multistep_order(i, config, steps) -> int:
     to_zero = config["final_sigmas_type"] == "zero" or config.get("euler_at_final")
     if i == steps - 1 and (stable or to_zero):
         return 1
-    return min(config["solver_order"], i + 1, 2 if stable and i == steps - 2 else 3)
+    known = max(1, i - config["begin"] + 1)
+    return min(config["solver_order"], known, 2 if stable and i == steps - 2 else 3)

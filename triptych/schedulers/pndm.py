@@ -40,8 +40,6 @@ class PNDM(Scheduler):
         timesteps = tables.training_timesteps(config, steps)
         if config["skip_prk_steps"]:
             calls = np.insert(timesteps, 1, timesteps[1:2])
-            start, end = calls.copy(), calls - gap
-            start[1:2], end[1:2] = calls[1:2] + gap, calls[1:2]
             self._prk_calls = 0
         elif steps < 4:
             allowed = "at least 4, for scheduler pndm without skip_prk_steps"
@@ -50,13 +48,32 @@ class PNDM(Scheduler):
             first, then, rest = timesteps[:3], timesteps[1:4], timesteps[3:]
             middle = then + gap // 2
             calls = np.append(np.stack([first, middle, middle, then], axis=1), rest)
-            start = np.append(first.repeat(4), rest)
-            end = np.append(np.stack([first - gap // 2, middle, then, then], axis=1), rest - gap)
             self._prk_calls = 12
 
         self.timesteps = calls.astype(np.float32)
+        signal = tables.signal_at(calls, config)
+        self._noising = np.sqrt(np.stack([signal, 1 - signal], axis=1))
+        start, end = calls.copy(), calls - gap
+        within = slice(config["begin"], None)
+        start[within], end[within] = self._ends(calls, calls[within], gap)
         self._tabulate_transfer(start, end, config)
         self._slopes = []
+
+    def _ends(self, calls, made, gap):
+        """The timesteps between which each of the calls `made`, the last ones of `calls`, goes.
+
+        As in diffusers, the first calls that are made are the first of the method whatever their
+        timesteps are: the second one repeats, and Runge-Kutta steps begin at those of the table.
+        """
+        start, end = made.copy(), made - gap
+        count = min(self._prk_calls, len(made))
+        if count:
+            number = np.arange(count)
+            start[:count] = calls[number // 4 * 4]
+            end[:count] = made[:count] - np.where(number % 2, 0, gap // 2)
+        else:
+            start[1:2], end[1:2] = made[1:2] + gap, made[1:2]
+        return start, end
 
     def _tabulate_transfer(self, start, end, config):
         """The factors of equation 9 from timestep `start` to `end`, float32 [calls]."""
@@ -70,14 +87,15 @@ class PNDM(Scheduler):
             self._noise = np.sqrt(np.stack([signal, 1 - signal], axis=1))
 
     def step(self, model_output, i, sample, randn):
-        in_prk = i < self._prk_calls
-        repeated = i == 1 and not in_prk
-        if i % 4 == 0 if in_prk else not repeated:
+        i_made = i - self.begin
+        in_prk = i_made < self._prk_calls
+        repeated = i_made == 1 and not in_prk
+        if i_made % 4 == 0 if in_prk else not repeated:
             self._sample = sample
             self._slopes = [model_output.copy(), *self._slopes[:3]]
 
         if in_prk:
-            slope = self._runge_kutta(model_output, i % 4)
+            slope = self._runge_kutta(model_output, i_made % 4)
         elif repeated:
             slope = tables.weighted_sum((0.5, 0.5), (model_output, self._slopes[0]))
         else:

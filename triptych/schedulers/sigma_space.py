@@ -47,6 +47,7 @@ class SigmaSpace(Scheduler):
         self.init_noise_sigma = float(np.sqrt(self._sigmas.max() ** 2 + from_zero_mean))
         self._input_scale = alpha.astype(np.float32)
         self._x0 = x0.astype(np.float32)
+        self._noising = np.stack([np.ones_like(self._sigmas), self._sigmas], axis=1)
 
     def scale_model_input(self, sample, i):
         return sample * self._input_scale[i]

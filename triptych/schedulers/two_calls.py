@@ -14,10 +14,14 @@ class TwoCalls(SigmaSpace):
     goes to its end at once, so there are 2 * steps - 1 calls.
     """
 
+    CALLS_A_STEP = 2
+
     def _tabulate_steps(self, config, start, middle, end):
         """`start` and `middle`: timesteps and sigmas, [steps] and [steps - 1]. `end`: sigmas."""
         timesteps, sigmas = (_alternate(*pair) for pair in zip(start, middle))
         self._tabulate(config, timesteps, sigmas)
+        # As in diffusers, noise at a middle point is that of the step's end, with DPM2 too.
+        self._noising[1::2, 1] = self._sigmas[2::2]
         starts, middles, ends = (one.astype(np.float32) for one in (start[1], middle[1], end))
         to_middle = np.append(middles, ends[-1]) - starts
         self._change = _alternate(to_middle, (ends - starts)[:-1])

@@ -32,7 +32,8 @@ class UniPC(Multistep):
     def __init__(self, config, steps):
         self._schedule(config, steps)
         self._bh1 = config["solver_type"] == "bh1"
-        orders = [min(config["solver_order"], i + 1) for i in range(steps)]
+        begin = config["begin"]
+        orders = [min(config["solver_order"], max(1, i - begin + 1)) for i in range(steps)]
         if config["lower_order_final"]:
             orders = [min(order, steps - i) for i, order in enumerate(orders)]
         elif orders[-1] > 1 and config["final_sigmas_type"] == "zero":
@@ -42,7 +43,7 @@ class UniPC(Multistep):
         self._predictor = [self._weights(i, orders[i], corrector=False) for i in range(steps)]
         self._corrector = {
             i + 1: self._weights(i, orders[i], corrector=True)
-            for i in range(steps - 1)
+            for i in range(begin, steps - 1)
             if i not in config["disable_corrector"]
         }
 

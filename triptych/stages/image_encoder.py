@@ -28,5 +28,9 @@ class ImageEncoderStage:
         settings = [Settings.from_json(text) for text in inputs["settings"][:, 0]]
         if any(one.expired for one in settings):
             raise Expired("timeout: the request's time was over when the picture was decoded")
-        pictures = map(encode_base64, inputs["sample"], settings)
-        return {"OUTPUT_0": triton.strings(list(pictures))}
+        brought = inputs.get("pictures", [(b"", b"")] * len(settings))
+        pictures = [
+            encode_base64(sample, one, *files)
+            for sample, one, files in zip(inputs["sample"], settings, brought)
+        ]
+        return {"OUTPUT_0": triton.strings(pictures)}

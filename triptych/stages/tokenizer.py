@@ -9,7 +9,7 @@ import numpy as np
 
 from triptych.errors import InvalidRequest
 from triptych.model_files import ModelFiles
-from triptych.settings import Settings, parse
+from triptych.picture.request import Request, read_request
 from triptych.stages import triton
 from triptych.stages.admission import Admission
 from triptych.stages.limits import limits
@@ -26,6 +26,7 @@ class TokenizerStage:
         model_files = ModelFiles.load(model.folder)
         self._limits = limits(model, model_files)
         self._defaults = model_files.defaults()
+        self._takes_pictures = bool(model.config_beside("vae_encoder"))
         self._tokenizer = Tokenizer(model.folder)
         self._tokenizer.check_fits(model_files)
 
@@ -38,20 +39,25 @@ class TokenizerStage:
     ) -> dict[str, np.ndarray]:
         self._model.activity.check_serving()
         texts = inputs["INPUT_0"][:, 0]
-        images = [self._parse(texts, row, parameters) for row in range(len(texts))]
+        images = [self._read(texts, row, parameters) for row in range(len(texts))]
         self._admission.check(len(images))
-        input_ids, negative_input_ids, settings = self._tokenizer.encode_settings(images)
+        input_ids, negative_input_ids, settings = self._tokenizer.encode_settings(
+            [one.settings for one in images]
+        )
         self._model.activity.images(went=len(images))
         return {
             "input_ids": input_ids,
             "negative_input_ids": negative_input_ids,
             "settings": triton.strings([one.to_json() for one in settings]),
+            "pictures": np.array([[one.image, one.mask_image] for one in images], dtype=object),
         }
 
-    def _parse(self, texts: Sequence[bytes], row: int, parameters: dict[str, Any]) -> Settings:
-        """The settings of one row; of several, an error says which one it is about."""
+    def _read(self, texts: Sequence[bytes], row: int, parameters: dict[str, Any]) -> Request:
+        """The request in one row; of several, an error says which one it is about."""
         try:
-            return parse(texts[row], self._defaults, self._limits, parameters)
+            return read_request(
+                texts[row], self._defaults, self._limits, parameters, self._takes_pictures
+            )
         except InvalidRequest as error:
             if len(texts) == 1:
                 raise

@@ -7,8 +7,8 @@ import dataclasses
 import functools
 import itertools
 import threading
-import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -19,20 +19,29 @@ from triptych.denoise.denoising import Denoising
 from triptych.denoise.loop import DenoisingLoop
 from triptych.denoise.observer import Observer
 from triptych.denoise.preview import Preview
-from triptych.errors import InvalidRequest, Unavailable
+from triptych.denoise.start import Start, encoded
+from triptych.errors import Cancelled, Expired, InvalidRequest
 from triptych.ipc import progress
 from triptych.model_files import ModelFiles
 from triptych.settings import Settings
 from triptych.stages import triton
 from triptych.stages.admission import check_room
+from triptych.stages.awaited import Cancellations, Results
 from triptych.stages.limits import limits
 from triptych.stages.loop_metrics import LoopMetrics
 from triptych.stages.reply import Reply, replies
 from triptych.stages.served_unet import ServedUNet
 
+READERS = 8
+"""Requests whose pictures are read at a time; the others wait. vae_encoder joins their calls."""
+
 
 class LoopStage:
-    """Hands each request's images to the loop and answers it when the last of them is done."""
+    """Hands each request's images to the loop and answers it when the last of them is done.
+
+    A request that brings pictures has them decoded and encoded first, in a thread of their own, so
+    that neither Triton's thread nor the loop's waits for that.
+    """
 
     def __init__(self, model: triton.Model) -> None:
         triton.check_reach(model, "unet")
@@ -40,6 +49,9 @@ class LoopStage:
         self._model_files = ModelFiles.load(model.folder)
         self._limits = limits(model, self._model_files)
         self._preview = Preview(self._model_files) if self._model_files.latent_rgb else None
+        self._takes_pictures = bool(model.config_beside("vae_encoder"))
+        if self._takes_pictures:
+            triton.check_reach(model, "vae_encoder")
         self._max_queue = model.count("max_queue", 64)
         model.activity.limit(self._max_queue)
         metrics = LoopMetrics({"model": model.name}, model.activity)
@@ -51,6 +63,9 @@ class LoopStage:
 
         self._loop = loop(metrics) if cohorts == 1 else Cohorts(cohorts, loop, metrics)
         self._cancellations = Cancellations(model)
+        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="pictures")
+        self._reading = 0
+        self._lock = threading.Lock()
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """What Triton's `execute` returns: None for requests that the loop's thread will answer.
@@ -66,38 +81,55 @@ class LoopStage:
 
     def close(self) -> None:
         """Answer what is still in flight with an error, and end the threads."""
+        self._readers.shutdown()
         self._loop.close()
         self._cancellations.close()
 
     def _start(self, request: Any, reply: Reply) -> None:
-        writer: progress.Writer | None = None
-
-        def answer(latents: list[np.ndarray] | Exception) -> None:
-            self._tell_end(count, latents)
-            try:
-                reply.send(self._response(latents))
-            finally:
-                if writer is not None:
-                    writer.close()
-
-        def given_up() -> bool:
-            # An image that failed takes the others of its request with it.
-            return results.answered or not_awaited() or (writer is not None and writer.stopped())
-
-        count = 0
+        awaited = _Awaited(self, reply)
         try:
             self._model.activity.check_whole()
             tensors = self._model.inputs(request)
-            count = len(tensors["settings"])
-            self._model.activity.images(came=count)
-            check_room("settings", count, self._loop.held, self._max_queue)
-            images = self._images(tensors, triton.deadline(request))
-            writer = self._writer(request, images)
+            awaited.images = len(tensors["settings"])
+            self._model.activity.images(came=awaited.images)
+            held = self._loop.held + self._reading
+            check_room("settings", awaited.images, held, self._max_queue)
+            deadline, token = triton.deadline(request), request.request_id()
         except Exception as error:
-            answer(error)
+            awaited.answer(error)
             return
-        results = Results(len(images), answer)
-        not_awaited = self._cancellations.watch(reply)
+        awaited.not_awaited = self._cancellations.watch(reply)
+        if not _brings_pictures(tensors):
+            self._submit(tensors, deadline, token, awaited)
+            return
+        with self._lock:
+            self._reading += awaited.images
+        self._readers.submit(self._read, tensors, deadline, token, awaited)
+
+    def _read(self, tensors: dict, deadline: float | None, token: str, awaited: _Awaited) -> None:
+        """`_submit`, in a thread for pictures."""
+        try:
+            self._submit(tensors, deadline, token, awaited)
+        finally:
+            with self._lock:
+                self._reading -= awaited.images
+
+    def _submit(self, tensors: dict, deadline: float | None, token: str, awaited: _Awaited) -> None:
+        try:
+            if awaited.not_awaited():
+                raise Cancelled("cancelled before the image was finished")
+            images = self._images(tensors, deadline)
+            awaited.writer = self._writer(token, images)
+        except Exception as error:
+            awaited.answer(error)
+            return
+        results = Results(len(images), awaited.answer)
+
+        def given_up() -> bool:
+            # An image that failed takes the others of its request with it.
+            stopped = awaited.writer is not None and awaited.writer.stopped()
+            return results.answered or awaited.not_awaited() or stopped
+
         for position, image in enumerate(images):
             done = results.of(position)
             try:
@@ -114,7 +146,7 @@ class LoopStage:
             for position, request in enumerate(requests):
                 try:
                     own = self._images(self._model.inputs(request), triton.deadline(request))
-                    writer = self._writer(request, own)
+                    writer = self._writer(request.request_id(), own)
                 except Exception as error:
                     answers[position] = error
                     continue
@@ -139,17 +171,36 @@ class LoopStage:
         sizes = {(one.height, one.width) for one in settings}
         if len(sizes) > 1:
             raise InvalidRequest("settings", str(sorted(sizes)), "one height and width a batch")
-        embeds = zip(tensors["prompt_embeds"], tensors["negative_prompt_embeds"])
+        pictures = tensors.get("pictures", [(b"", b"")] * len(settings))
+        rows = zip(tensors["prompt_embeds"], tensors["negative_prompt_embeds"], settings, pictures)
         return [
-            Denoising(one, *conditioning.of_prompts(*pair), self._model_files)
-            for one, pair in zip(settings, embeds)
+            Denoising(
+                one,
+                *conditioning.of_prompts(prompt, negative_prompt),
+                self._model_files,
+                self._encoded(one, *files),
+            )
+            for prompt, negative_prompt, one, files in rows
         ]
 
-    def _writer(self, request: Any, images: list[Denoising]) -> progress.Writer | None:
+    def _encoded(self, settings: Settings, image: bytes, mask_image: bytes) -> Start | None:
+        """What the image starts from, None for noise alone."""
+        if bool(image) != (settings.strength is not None) or (mask_image and not image):
+            allowed = "an image with strength, and mask_image with them, or none of the three"
+            raise InvalidRequest("pictures", image or mask_image, allowed)
+        if not image:
+            return None
+        if not self._takes_pictures:
+            raise InvalidRequest("pictures", image, "none: this model has no vae_encoder")
+        if settings.expired:
+            raise Expired("timeout: the request's time was over before its picture was read")
+        return encoded(settings, image, mask_image, self._model_files, _vae_encoder)
+
+    def _writer(self, token: str, images: list[Denoising]) -> progress.Writer | None:
         """The writer of the image's progress, if sd_ensemble_stream made the request."""
         if len(images) != 1:
             return None
-        writer = progress.writer(request.request_id(), self._preview)
+        writer = progress.writer(token, self._preview)
         images[0].watcher = writer
         return writer
 
@@ -163,82 +214,31 @@ class LoopStage:
         return self._model.response(latents if failed else {"latents": np.stack(latents)})
 
 
-class Cancellations:
-    """Which of the requests in flight were given up, asked beside the loop's thread.
+class _Awaited:
+    """A request that is to be answered, once, with its latents or with what failed."""
 
-    Answers them itself if another stage's process dies: a call of the UNet then has no end.
-    """
+    def __init__(self, stage: LoopStage, reply: Reply) -> None:
+        self._stage = stage
+        self._reply = reply
+        self.images = 0
+        self.writer: progress.Writer | None = None
+        self.not_awaited: Callable[[], bool] = lambda: False
 
-    INTERVAL = 0.01
-    """Seconds from one round to the next."""
-
-    def __init__(self, model: triton.Model) -> None:
-        self._model = model
-        self._condition = threading.Condition()
-        self._replies: list[Reply] = []
-        self._given_up: set[Reply] = set()
-        self._closed = False
-        threading.Thread(target=self._run, name="cancellations", daemon=True).start()
-
-    def watch(self, reply: Reply) -> Callable[[], bool]:
-        """Watch until `reply` is sent; the result says at no cost whether it was given up."""
-        with self._condition:
-            self._replies.append(reply)
-            self._condition.notify()
-        return lambda: reply in self._given_up
-
-    def close(self) -> None:
-        """End the thread after its round."""
-        with self._condition:
-            self._closed = True
-            self._condition.notify()
-
-    def _run(self) -> None:
-        while True:
-            with self._condition:
-                self._replies = [reply for reply in self._replies if not reply.sent]
-                self._given_up.intersection_update(self._replies)
-                self._condition.wait_for(lambda: self._replies or self._closed)
-                if self._closed:
-                    return
-                replies = list(self._replies)
-            try:
-                self._model.activity.check_whole()
-            except Unavailable as error:
-                for reply in replies:
-                    reply.send(self._model.response(error))
-            self._given_up.update(reply for reply in replies if reply.cancelled())
-            time.sleep(self.INTERVAL)
+    def answer(self, latents: list[np.ndarray] | Exception) -> None:
+        self._stage._tell_end(self.images, latents)
+        try:
+            self._reply.send(self._stage._response(latents))
+        finally:
+            if self.writer is not None:
+                self.writer.close()
 
 
-class Results:
-    """Collects what the loop gives for the images of one request, and calls `answer` once.
+def _brings_pictures(tensors: dict[str, np.ndarray]) -> bool:
+    return any(len(file) for row in tensors.get("pictures", ()) for file in row)
 
-    It gets the latents in the images' order when all are done, or the first exception.
-    """
 
-    def __init__(self, images: int, answer: Callable[[Any], None]) -> None:
-        self._latents: list[Any] = [None] * images
-        self._left = images
-        self._answer = answer
-        self._lock = threading.Lock()
-        self.answered = False
-
-    def of(self, position: int) -> Callable[[np.ndarray | Exception], None]:
-        """The loop's `done` for the image at `position`."""
-
-        def done(result: np.ndarray | Exception) -> None:
-            with self._lock:
-                self._left -= 1
-                failed = isinstance(result, Exception)
-                if not failed:
-                    self._latents[position] = result
-                if self.answered or not (failed or self._left == 0):
-                    return
-                self.answered = True
-            self._answer(result if failed else self._latents)
-
-        return done
+def _vae_encoder(sample: np.ndarray) -> np.ndarray:
+    return triton.call("vae_encoder", {"sample": sample}, "latent_parameters")
 
 
 def _sooner(settings: Settings, deadline: float | None) -> Settings:

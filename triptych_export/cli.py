@@ -166,12 +166,6 @@ def _parser() -> argparse.ArgumentParser:
         help="for a single file of other sizes: a folder in diffusers' layout with the "
         "configurations and the tokenizer that it lacks",
     )
-    parser.add_argument(
-        "--vae-encoder",
-        type=Path,
-        metavar="DIR",
-        help="export the VAE's encoder too, to DIR/1 (no served stage needs it yet)",
-    )
     parser.add_argument("--height", type=int, help="usual height in pixels, instead of the model's")
     parser.add_argument("--width", type=int, help="usual width in pixels, instead of the model's")
     parser.add_argument(

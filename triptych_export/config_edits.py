@@ -68,6 +68,25 @@ def with_row_input(config: str, name: str, width: int | None) -> str:
     )
 
 
+def with_latent_input(config: str, name: str, channels: int | None) -> str:
+    """`config` with one more input of the size of `sample`, or without it where it is None.
+
+    Its TensorRT shapes are those of `sample` but for the channels.
+    """
+    entry = rf'\n\s*\{{ name: "{name}" data_type: TYPE_FP32 dims: \[ \d+, -1, -1 \] \}},'
+    shape = rf'\n\s*parameters \{{ key: "{name}" value: "[\d ]+" \}}'
+    config = re.sub(shape, "", re.sub(entry, "", config))
+    if channels is None:
+        return config
+    entry = f'\n  {{ name: "{name}" data_type: TYPE_FP32 dims: [ {channels}, -1, -1 ] }},'
+    config = re.sub(r"^input \[", lambda match: match.group(0) + entry, config, count=1, flags=re.M)
+    return re.sub(
+        r'(\n\s*)parameters \{ key: "sample" value: "(\d+) \d+ (\d+ \d+)" \}',
+        rf'\g<0>\g<1>parameters {{ key: "{name}" value: "\g<2> {channels} \g<3>" }}',
+        config,
+    )
+
+
 def with_accelerator(config: str, engine: str) -> str:
     """`config` with `engine`, tensorrt or onnxruntime, for GPUs; its precision stays.
 

@@ -11,6 +11,7 @@ from triptych.denoise.preview import fit_network
 from triptych.model_files import ModelFiles
 from triptych_export import check, engines, fuse_cuda, onnx_files
 from triptych_export.check import Wanted
+from triptych_export.errors import ExportError
 from triptych_export.picture import psnr
 from triptych_export.progress import Progress
 from triptych_export.repository import Replacement, replacement
@@ -32,6 +33,8 @@ from triptych_export.source import (
 )
 from triptych_export.stages import stages
 
+VAE_ENCODER = Path(__file__).with_name("vae_encoder.pbtxt")
+"""The configuration of vae_encoder, for repositories that have none yet."""
 PICTURE = '{"prompt": "a red circle on a blue background", "seed": 1}'
 
 
@@ -48,19 +51,30 @@ def export(options: argparse.Namespace, template: Path, scratch: Path) -> None:
     wanted = Wanted(half, options.external_weights, "cuda" in options.optimize)
     road, source = _open(options, scratch)
     source = with_size(source, options.height, options.width)
-    targets = {name: name for name in NETWORKS}
-    if options.vae_encoder:
-        targets["vae_encoder"] = str(options.vae_encoder.resolve())
-    progress = Progress(len(targets))
+    names = (*NETWORKS, "vae_encoder") if road.MAKES_ENCODER else NETWORKS
+    if not road.MAKES_ENCODER and (options.output / "vae_encoder").exists():
+        raise ExportError(
+            f"{options.output / 'vae_encoder'} is another model's, and this one's cannot be made: "
+            "remove the folder, or export the weights that the folder was made from"
+        )
+    progress = Progress(len(names))
+    if not road.MAKES_ENCODER:
+        progress.say(
+            "vae_encoder is left out, requests that bring pictures are refused: the "
+            "folder's own gives latents, not what they are drawn from"
+        )
     if class_of(read_json(source.folder / "model_index.json"), "safety_checker") is not None:
         progress.say("the model's safety_checker is left out: pictures are served as they are")
-    with replacement(options.output, template) as new:
+    without = () if road.MAKES_ENCODER else ("vae_encoder",)
+    with replacement(options.output, template, without) as new:
         numbers = pipeline_numbers(source, options.num_inference_steps, options.guidance_scale)
         write_service_files(source, numbers, new)
         compare = getattr(road, "compare_tokens", None)
         if compare:
             compare(source, new.version_folder("tokenizer"))
-        folders = {name: new.version_folder(target) for name, target in targets.items()}
+        folders = {name: new.version_folder(name) for name in names}
+        if road.MAKES_ENCODER and new.config("vae_encoder") is None:
+            new.set_config("vae_encoder", VAE_ENCODER.read_text(encoding="utf-8"))
         for name, folder in folders.items():
             road.export_stage(stages(source)[name], source, folder, wanted, progress)
             progress.stage_done()
@@ -83,7 +97,7 @@ def export(options: argparse.Namespace, template: Path, scratch: Path) -> None:
         sizes = {name: onnx_files.size_on_disk(folder) for name, folder in folders.items()}
         new.commit()
     if tensorrt:
-        engines.build(options.output, NETWORKS, progress)
+        engines.build(options.output, names, progress)
     seconds = progress.close()
     for name, size in sizes.items():
         print(f"{name}: {size / 1e6:.1f} MB")

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import tempfile
 from pathlib import Path
 
@@ -26,6 +25,8 @@ from triptych_export.source import (
 from triptych_export.stages import Stage, examples_to_check
 from triptych_export.tokenizer_files import count_tokens
 
+MAKES_ENCODER = False
+"""The folder's vae_encoder gives latents, not the distribution that they are drawn from."""
 FASTDEPLOY = "triptych_export.paddle_fastdeploy"
 USUAL_PIXELS = 512
 """Side of a picture where the programs take any size: what FastDeploy's pipeline draws."""
@@ -77,10 +78,6 @@ def export_stage(
 
     All are compared with the program as it was. ExportError if one computes something else.
     """
-    if stage.name == "vae_encoder":
-        stage = _latents_of_encoder(stage, source)
-        if not (source.folder / stage.name).is_dir():
-            raise ExportError(f"{source.folder} has no vae_encoder/ to export")
     original = source.folder / stage.name / "inference"
     feeds = examples_to_check(stage, source)
     with tempfile.TemporaryDirectory() as scratch:
@@ -96,10 +93,3 @@ def export_stage(
         with progress.step(f"{stage.name}: convert to ONNX"):
             run_apart(CONVERT, "convert", stage, folder, log=log)
     check.finish_stage(stage, folder, feeds, expected, wanted, progress)
-
-
-def _latents_of_encoder(stage: Stage, source: Source) -> Stage:
-    """FastDeploy's encoder gives latents, not the distribution that they are drawn from."""
-    batch, _, *size = stage.output_axes
-    axes = (batch, source.latent_channels, *size)
-    return dataclasses.replace(stage, output="latent_sample", output_axes=axes)

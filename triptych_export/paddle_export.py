@@ -15,6 +15,7 @@ from triptych_export.progress import Progress
 from triptych_export.source import Source
 from triptych_export.stages import Stage, examples_to_check
 
+MAKES_ENCODER = True
 ROAD = "triptych_export.paddle_road"
 RUN = "triptych_export.paddle_run"
 CONVERT = "triptych_export.paddle_convert"
@@ -24,6 +25,10 @@ def export_stage(
     stage: Stage, source: Source, folder: Path, wanted: check.Wanted, progress: Progress
 ) -> None:
     """Write `stage` as folder/model.pdmodel, .pdiparams and .onnx; ExportError if one is wrong."""
+    if source.paints_in:
+        raise ExportError(
+            "the UNet takes 9 channels, to paint in pictures: export it with --framework diffusers"
+        )
     feeds = examples_to_check(stage, source)
     with tempfile.TemporaryDirectory() as scratch:
         log = Path(scratch) / "log"

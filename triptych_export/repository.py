@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,15 +16,17 @@ VERSION = "1"
 
 
 @contextmanager
-def replacement(output: Path, template: Path) -> Iterator[Replacement]:
+def replacement(
+    output: Path, template: Path, without: Collection[str] = ()
+) -> Iterator[Replacement]:
     """A Replacement in the repository `output`; left without its commit, nothing has changed.
 
     Models that `output` lacks are taken from `template`, a repository with the configurations
-    and the Python models.
+    and the Python models, but for those in `without`.
     """
     new = Replacement(output)
     try:
-        new.prepare(template)
+        new.prepare(template, without)
         yield new
     finally:
         new.discard()
@@ -39,13 +41,13 @@ class Replacement:
         self._configs: dict[str, str] = {}
         self._made: list[Path] = []
 
-    def prepare(self, template: Path) -> None:
+    def prepare(self, template: Path, without: Collection[str] = ()) -> None:
         """Mend what a killed export left, and take over the models that are missing."""
         self._make_folder(self.output)
         _recover(self.output)
         if template.is_dir():
             for model in sorted(path.name for path in template.iterdir() if path.is_dir()):
-                if not (self.output / model).exists():
+                if model not in without and not (self.output / model).exists():
                     self._copy_model(template / model)
 
     def discard(self) -> None:

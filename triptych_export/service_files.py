@@ -10,6 +10,7 @@ from triptych_export.config_edits import (
     follow_model,
     with_accelerator,
     with_cache_file,
+    with_latent_input,
     with_parameter,
     with_row_input,
 )
@@ -21,6 +22,7 @@ from triptych_export.tokenizer_files import count_tokens, write_tokenizer
 
 ENGINE = "tensorrt.engine"
 NETWORKS = ("text_encoder", "unet", "vae_decoder")
+"""The networks of every repository; `vae_encoder` is there where the export could make it."""
 
 
 def write_service_files(source: Source, numbers: dict, new: Replacement) -> None:
@@ -63,8 +65,10 @@ def set_accelerators(new: Replacement, engine: str) -> None:
 
     ExportError if a network has no configuration.
     """
-    for model in NETWORKS:
+    for model in (*NETWORKS, "vae_encoder"):
         config = new.config(model)
+        if config is None and model == "vae_encoder":
+            continue
         if config is None:
             raise ExportError(f"{new.output / model / 'config.pbtxt'} is missing")
         new.set_config(model, with_accelerator(config, engine))
@@ -80,14 +84,24 @@ def fit_configs(
     """
     config = new.config("unet")
     if config is not None:
-        width = source.time_cond_proj_dim
-        new.set_config("unet", with_row_input(config, "timestep_cond", width))
+        config = with_row_input(config, "timestep_cond", source.time_cond_proj_dim)
+        more = {"mask": 1, "masked_image_latents": source.latent_channels}
+        for name, channels in more.items():
+            config = with_latent_input(config, name, channels if source.paints_in else None)
+        new.set_config("unet", config)
     latents = (-source.latent_channels, *source.sample_size)
+    picture = (-3, *(source.vae_scale_factor * side for side in source.sample_size))
     embeds = (-source.text_length, -source.hidden_size)
     inputs = {
         "text_encoder": {"input_ids": (-source.text_length,)},
-        "unet": {"sample": latents, "encoder_hidden_states": embeds},
+        "unet": {
+            "sample": latents,
+            "encoder_hidden_states": embeds,
+            "mask": (-1, *source.sample_size),
+            "masked_image_latents": latents,
+        },
         "vae_decoder": {"latent_sample": latents},
+        "vae_encoder": {"sample": picture},
     }
     for model, sizes in inputs.items():
         old = new.config(model)

@@ -44,7 +44,8 @@ class Source:
     embedding of guidance_scale that the UNet takes in the place of classifier-free guidance, as
     latent consistency models do; None where it takes none. num_inference_steps and guidance_scale:
     defaults of the pipeline that the model was made for, None where they are the usual ones.
-    scheduler_class: what model_index.json names, None where it names none.
+    scheduler_class: what model_index.json names, None where it names none. paints_in: the UNet was
+    made to paint in pictures: it takes a mask and the latents of what stays beside its own.
     """
 
     folder: Path
@@ -62,6 +63,7 @@ class Source:
     num_inference_steps: int | None = None
     guidance_scale: float | None = None
     scheduler_class: str | None = None
+    paints_in: bool = False
 
 
 def open_source(folder: Path) -> Source:
@@ -102,7 +104,8 @@ def open_source(folder: Path) -> Source:
     return Source(
         folder=folder,
         sample_size=(size, size) if isinstance(size, int) else tuple(size),
-        latent_channels=unet["in_channels"],
+        latent_channels=unet["out_channels"],
+        paints_in=unet["in_channels"] != unet["out_channels"],
         hidden_size=width,
         text_length=text_encoder.get("max_position_embeddings", CLIP_LENGTH),
         vocab_size=text_encoder["vocab_size"],
@@ -158,14 +161,14 @@ def refuse_other_unets(unet: dict) -> None:
             f"the UNet takes extra conditions (addition_embed_type {unet['addition_embed_type']}), "
             "as SDXL's does; use a Stable Diffusion 1.x or 2.x model"
         )
-    if unet.get("in_channels") != unet.get("out_channels"):
+    if unet.get("out_channels") != 4:
         raise ExportError(
-            f"the UNet takes {unet.get('in_channels')} channels and gives "
-            f"{unet.get('out_channels')}: inpainting, depth or edit models are not text-to-image"
+            f"the UNet's latents have {unet.get('out_channels')} channels; the served stages have 4"
         )
-    if unet.get("in_channels") != 4:
+    if unet.get("in_channels") not in (4, 9):
         raise ExportError(
-            f"the UNet's latents have {unet.get('in_channels')} channels; the served stages have 4"
+            f"the UNet takes {unet.get('in_channels')} channels and gives 4; text-to-image models "
+            "take 4, inpainting models 9; depth and edit models are not served"
         )
     if unet.get("sample_size") is None:
         raise ExportError(
@@ -214,6 +217,7 @@ def pipeline_numbers(
         ),
         "guidance_scale": source.guidance_scale if guidance_scale is None else guidance_scale,
         "time_cond_proj_dim": source.time_cond_proj_dim,
+        "unet_in_channels": 2 * source.latent_channels + 1 if source.paints_in else None,
         "vocab_size": source.vocab_size,
         "max_position_embeddings": source.text_length,
     }

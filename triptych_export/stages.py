@@ -30,6 +30,9 @@ def stages(source: Source) -> dict[str, Stage]:
     picture = ("batch", 3, *picture_size)
     embeds = ("batch", "length", source.hidden_size)
     unet_inputs = {"sample": latent, "timestep": ("batch",), "encoder_hidden_states": embeds}
+    if source.paints_in:
+        unet_inputs["mask"] = ("batch", 1, *size)
+        unet_inputs["masked_image_latents"] = latent
     if source.time_cond_proj_dim is not None:
         unet_inputs["timestep_cond"] = ("batch", source.time_cond_proj_dim)
     all_stages = (

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import base64
 import gc
+import io
 import json
 from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import AutoencoderKL, StableDiffusionInpaintPipeline, StableDiffusionPipeline
 from diffusers.loaders import TextualInversionLoaderMixin
+from PIL import Image
 from transformers import CLIPTokenizer
 
 from triptych.model_files import ModelFiles
+from triptych.picture.request import read_request
 from triptych.pipeline import LIMITS, Pipeline
-from triptych.settings import Settings, parse
+from triptych.settings import Settings
 from triptych.tokenizer import Tokenizer
 from triptych_export import onnx_files, torch_road
 from triptych_export.errors import ExportError
@@ -63,8 +67,15 @@ def compare_pictures(source: Source, new: Replacement) -> float:
         "width": width,
         "num_inference_steps": min(STEPS, model_files.num_inference_steps),
     }
+    brought = {}
+    if source.paints_in:
+        colours = np.random.RandomState(0).randint(0, 256, (2, height, width, 3), np.uint8)
+        colours[1], colours[1, : height // 2] = 0, 255
+        brought = dict(zip(("image", "mask_image"), map(Image.fromarray, colours)))
+        request.update({name: _base64(picture) for name, picture in brought.items()})
     text = json.dumps(request)
-    expected = _by_diffusers(source, new, parse(text.encode(), model_files.defaults(), LIMITS))
+    asked = read_request(text.encode(), model_files.defaults(), LIMITS)
+    expected = _by_diffusers(source, new, asked.settings, brought)
     gc.collect()
     error = psnr(Pipeline(new.output, version).pixels(text), expected)
     if not error >= LEAST:
@@ -75,21 +86,31 @@ def compare_pictures(source: Source, new: Replacement) -> float:
     return error
 
 
-def _by_diffusers(source: Source, new: Replacement, settings: Settings) -> np.ndarray:
+def _base64(picture: Image.Image) -> str:
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def _by_diffusers(
+    source: Source, new: Replacement, settings: Settings, brought: dict[str, Image.Image]
+) -> np.ndarray:
+    """diffusers' picture, uint8 [height, width, 3], with the weights as they were stored."""
     parts = {}
     for name, stage in stages(source).items():
         if name == "vae_encoder":
             continue
         network = torch_road.load(stage, source).model
+        if name == "vae_decoder" and brought:
+            network = torch_road.load_part(AutoencoderKL, source.folder, "vae")
         if onnx_files.is_stored_in_half(new.version_folder(name) / "model.onnx"):
             for weight in network.state_dict().values():
                 if weight.is_floating_point() and onnx_files.rounds(weight.numpy()):
                     weight.copy_(weight.half().float())
         parts["vae" if name == "vae_decoder" else name] = network
     none = dict.fromkeys(("safety_checker", "feature_extractor", "image_encoder"))
-    pipeline = StableDiffusionPipeline.from_pretrained(
-        source.folder, **parts, **none, requires_safety_checker=False
-    )
+    kind = StableDiffusionInpaintPipeline if brought else StableDiffusionPipeline
+    pipeline = kind.from_pretrained(source.folder, **parts, **none, requires_safety_checker=False)
     pipeline.set_progress_bar_config(disable=True)
     with torch.no_grad():
         (picture,) = pipeline(
@@ -100,5 +121,6 @@ def _by_diffusers(source: Source, new: Replacement, settings: Settings) -> np.nd
             guidance_scale=settings.guidance_scale,
             generator=torch.Generator("cpu").manual_seed(settings.seed),
             output_type="np",
+            **brought,
         ).images
     return (picture * 255).round().astype(np.uint8)

@@ -16,7 +16,10 @@ from triptych_export.source import PARTS, Source
 from triptych_export.stages import Stage, examples_to_check
 from triptych_export.torch_compare import compare_pictures, compare_tokens
 
-__all__ = ["compare_pictures", "compare_tokens", "export_stage", "fetch"]
+__all__ = ["MAKES_ENCODER", "compare_pictures", "compare_tokens", "export_stage", "fetch"]
+
+MAKES_ENCODER = True
+"""Whether `export_stage` makes vae_encoder as the loop needs it."""
 
 
 def export_stage(

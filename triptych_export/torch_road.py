@@ -53,6 +53,22 @@ class _UNet(torch.nn.Module):
         )[0]
 
 
+class _InpaintingUNet(_UNet):
+    """With what it is conditioned on as inputs of their own, which stay the same in every call."""
+
+    def forward(
+        self,
+        sample,
+        timestep,
+        encoder_hidden_states,
+        mask,
+        masked_image_latents,
+        timestep_cond=None,
+    ):
+        whole = torch.cat([sample, mask, masked_image_latents], dim=1)
+        return super().forward(whole, timestep, encoder_hidden_states, timestep_cond)
+
+
 class _VAEDecoder(torch.nn.Module):
     def __init__(self, model):
         super().__init__()
@@ -79,7 +95,7 @@ def load(stage: Stage, source: Source) -> torch.nn.Module:
     if stage.name == "unet":
         model = load_part(UNet2DConditionModel, source.folder, "unet")
         model.set_attn_processor(AttnProcessor())
-        return _UNet(model)
+        return _InpaintingUNet(model) if source.paints_in else _UNet(model)
     model = load_part(AutoencoderKL, source.folder, "vae")
     model.set_attn_processor(AttnProcessor())
     if stage.name == "vae_decoder":

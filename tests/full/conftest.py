@@ -18,11 +18,10 @@ def model(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def exported(model, tmp_path_factory) -> Path:
-    """A folder with `served`, a repository, and `vae_encoder`."""
+    """A folder with `served`, a repository."""
     folder = tmp_path_factory.mktemp("exported")
-    encoder = ["--vae-encoder", str(folder / "vae_encoder")]
     numbers = ["--num-inference-steps", "20", "--guidance-scale", "5"]
-    assert main([str(model), "--output", str(folder / "served"), *encoder, *numbers]) == 0
+    assert main([str(model), "--output", str(folder / "served"), *numbers]) == 0
     return folder
 
 

@@ -28,7 +28,7 @@ NETWORKS = ("text_encoder", "unet", "vae_decoder")
 
 
 def graph(exported: Path, name: str) -> Path:
-    root = exported if name == "vae_encoder" else exported / "served"
+    root = exported / "served"
     return root / name / "1" / "model.onnx"
 
 

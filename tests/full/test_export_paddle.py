@@ -39,7 +39,7 @@ def model(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def exported(model, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("exported")
-    done = export(model, "--output", folder / "served", "--vae-encoder", folder / "vae_encoder")
+    done = export(model, "--output", folder / "served")
     assert done.returncode == 0, done.stderr
     return folder
 
@@ -50,7 +50,7 @@ def test_onnx_computes_what_diffusers_computes(exported, model, name, batch, hei
     source = open_source(model)
     stage = stages(source)[name]
     feeds = [example(stage, source, batch, height, width, seed=7)]
-    root = exported if name == "vae_encoder" else exported / "served"
+    root = exported / "served"
     expected = torch_road.run(torch_road.load(stage, source), feeds)
     outputs = check.run_onnx(root / name / "1" / "model.onnx", feeds)
     assert check.difference(outputs, expected) < 1e-4
@@ -58,7 +58,7 @@ def test_onnx_computes_what_diffusers_computes(exported, model, name, batch, hei
 
 @pytest.mark.parametrize("name", [*NETWORKS, "vae_encoder"])
 def test_tensorrt_8_5_takes_the_graphs(exported, name):
-    root = exported if name == "vae_encoder" else exported / "served"
+    root = exported / "served"
     assert refusals(root / name / "1" / "model.onnx") == []
 
 
@@ -140,14 +140,14 @@ def test_programs_exported_for_fastdeploy_compute_the_same(converted, model):
         assert check.difference(check.run_onnx(path, feeds), expected) < 1e-4
 
 
-def test_the_encoder_of_fastdeploy_gives_latents(converted, model):
+def test_the_encoder_of_fastdeploy_is_left_out(converted, model):
+    """It gives latents, and not the distribution that a seed's noise draws them from."""
     folder, _ = converted
-    source = open_source(model)
-    stage = stages(source)["vae_encoder"]
-    feeds = [example(stage, source, 2, 16, 16, seed=7)]
-    moments = torch_road.run(torch_road.load(stage, source), feeds)[0]
-    path = folder / "vae_encoder" / "1" / "model.onnx"
-    assert check.difference(check.run_onnx(path, feeds), [moments[:, :4]]) < 1e-4
+    assert not (folder / "served" / "vae_encoder").exists()
+    (folder / "served" / "vae_encoder").mkdir()
+    done = export(folder / "source", "--output", folder / "served")
+    (folder / "served" / "vae_encoder").rmdir()
+    assert done.returncode == 1 and "is another model's" in done.stderr
 
 
 def test_the_service_of_a_fastdeploy_folder_has_its_numbers(converted):

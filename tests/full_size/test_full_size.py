@@ -41,8 +41,6 @@ def test_a_full_size_model_exports(model, framework, tmp_path):
         model,
         "--output",
         tmp_path / "served",
-        "--vae-encoder",
-        tmp_path / "vae_encoder",
         "--framework",
         framework,
     ]

@@ -104,7 +104,7 @@ def test_what_turns_nothing_on_is_no_reason_to_refuse(tmp_path):
         ({"text_encoder_2": ["transformers", "CLIPTextModelWithProjection"]}, {}, "SDXL"),
         ({}, {"addition_embed_type": "text_time"}, "SDXL"),
         ({"transformer": ["diffusers", "SD3Transformer2DModel"]}, {}, "not a Stable Diffusion"),
-        ({}, {"in_channels": 9}, "inpainting"),
+        ({}, {"in_channels": 5}, "inpainting"),
         ({}, {"in_channels": 16, "out_channels": 16}, "16 channels"),
         ({}, {"num_class_embeds": 1000}, "num_class_embeds is 1000"),
         ({}, {"encoder_hid_dim_type": "image_proj"}, "encoder_hid_dim_type is 'image_proj'"),

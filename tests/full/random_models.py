@@ -20,12 +20,13 @@ def write_model(
     widths=(32, 64, 64),
     time_cond_proj_dim: int | None = None,
     added: tuple[str, ...] = (),
+    in_channels: int = 4,
 ) -> Path:
     """A small Stable Diffusion with random weights in `folder`, as diffusers saves it.
 
     second: with what sets Stable Diffusion 2.x apart from 1.x. widths: the UNet's channels.
     time_cond_proj_dim: of a latent consistency model. added: tokens beside the vocabulary, as
-    textual inversion adds them.
+    textual inversion adds them. in_channels: of the UNet, 9 for one that paints in pictures.
     """
     torch.manual_seed(0)
     tokenizer = _tokenizer(folder)
@@ -46,6 +47,7 @@ def write_model(
     )
     unet = UNet2DConditionModel(
         sample_size=48 if second else 32,
+        in_channels=in_channels,
         layers_per_block=1,
         cross_attention_dim=64,
         attention_head_dim=[2, 4, 4] if second else 4,

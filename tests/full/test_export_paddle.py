@@ -120,8 +120,8 @@ def converted(request, model, tmp_path_factory) -> tuple[Path, str]:
         check=True,
         capture_output=True,
     )
-    source, served, encoder = folder / "source", folder / "served", folder / "vae_encoder"
-    done = export(source, "--output", served, "--vae-encoder", encoder)
+    source, served = folder / "source", folder / "served"
+    done = export(source, "--output", served)
     assert done.returncode == 0, done.stderr
     return folder, request.param
 

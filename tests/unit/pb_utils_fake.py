@@ -177,9 +177,10 @@ class MetricFamily:
         return metric
 
 
-def module(release, unet, on_gpu=False):
+def module(release, unet, on_gpu=False, vae_encoder=None):
     """pb_utils of a `release`, "21.10" or "24.10"; `unet(inputs) -> array` answers BLS calls.
 
+    `vae_encoder(sample) -> array` answers those of the model of that name.
     `on_gpu`: whether what it answers is in a GPU's memory, unless it is asked for elsewhere.
     """
     made = types.ModuleType("triton_python_backend_utils")
@@ -201,13 +202,17 @@ def module(release, unet, on_gpu=False):
             model_name,
             model_version=-1,
         ):
-            assert (model_name, requested_output_names) == ("unet", ["out_sample"])
+            (self._name,) = requested_output_names
+            self._network = {("unet", "out_sample"): unet}.get((model_name, self._name))
+            if self._network is None:
+                assert (model_name, self._name) == ("vae_encoder", "latent_parameters")
+                self._network = vae_encoder
             self._inputs = {tensor.name(): tensor.as_numpy() for tensor in inputs}
             self._output = DeviceTensor if on_gpu else Tensor
 
         def exec(self):
             try:
-                return InferenceResponse([self._output("out_sample", unet(**self._inputs))])
+                return InferenceResponse([self._output(self._name, self._network(**self._inputs))])
             except (RuntimeError, ValueError) as error:
                 return InferenceResponse([], made.TritonError(str(error)))
 
@@ -278,7 +283,7 @@ def install(monkeypatch, module):
         monkeypatch.delitem(sys.modules, name)
 
 
-LOOP_INPUTS = ("prompt_embeds", "negative_prompt_embeds", "settings")
+LOOP_INPUTS = ("prompt_embeds", "negative_prompt_embeds", "settings", "pictures")
 
 
 def initialize_args(folder, name="unet_loop", names=LOOP_INPUTS, **parameters):

@@ -22,7 +22,7 @@ from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 from triptych import streaming
 from triptych.errors import Expired, kind_of, plain
 from triptych.picture.metadata import read_settings
-from triptych.settings import WIDEST, Settings
+from triptych.settings import PICTURES, WIDEST, Settings
 from triptych.streaming import Step, Stream, Streams
 
 MODEL = "sd_ensemble"
@@ -133,8 +133,9 @@ class Client:
         """The picture of a prompt.
 
         `settings`: any of `triptych.settings.PICTURE_KEYS` by name; the server's defaults for
-        those not given. `timeout` in seconds, after which the server ends its work too; with
-        None it takes as long as it takes. Raises a ClientError.
+        those not given; `image` and `mask_image` too, a file's bytes or its base64. `timeout` in
+        seconds, after which the server ends its work too; with None it takes as long as it takes.
+        Raises a ClientError.
         """
         started = time.monotonic()
         asked = _request(prompt, timeout, settings)
@@ -291,8 +292,11 @@ def _text(text: bytes) -> np.ndarray:
 
 
 def _request(prompt: str, timeout: float | None, settings: dict[str, Any]) -> bytes:
-    """INPUT_0."""
+    """INPUT_0; pictures that are given as bytes become base64."""
     asked = {"prompt": prompt, **settings}
+    for name in PICTURES:
+        if isinstance(asked.get(name), bytes):
+            asked[name] = base64.b64encode(asked[name]).decode()
     if timeout is not None:
         asked["timeout"] = timeout
     return json.dumps(asked).encode()

@@ -120,7 +120,10 @@ TEXT_KEYS = tuple(
 OPTIONAL_KEYS = ("timestep_spacing", "eta", "strength", "mask_blur", "padding_mask_crop")
 """Those of them that a picture may have been made without."""
 
-REQUEST_KEYS = (*PICTURE_KEYS, "image", "mask_image", "timeout")
+PICTURES = ("image", "mask_image")
+"""The pictures that a request can bring, in base64; they are no settings."""
+
+REQUEST_KEYS = (*PICTURE_KEYS, *PICTURES, "timeout")
 """All that a request's JSON object can hold."""
 
 

@@ -3,6 +3,7 @@
 import base64
 import dataclasses
 import importlib.util
+import io
 import json
 import re
 import signal
@@ -19,6 +20,7 @@ import http_fake
 import numpy as np
 import pytest
 from grpc_fake import serving
+from PIL import Image
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from triptych.client import (
@@ -32,7 +34,8 @@ from triptych.client import (
 )
 from triptych.picture.encode import encode
 from triptych.picture.metadata import read_settings
-from triptych.settings import Defaults, Limits, parse
+from triptych.picture.request import read_request
+from triptych.settings import Defaults, Limits
 
 COMMAND = Path(__file__).parents[2] / "client" / "client.py"
 
@@ -59,7 +62,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         raw = request.raw_input_contents[0][4:]
         self.requests.append(json.loads(raw))
         self.behave(context)
-        settings = parse(raw, Defaults(64, 128, 20, 5.0, "pndm"), Limits())
+        settings = read_request(raw, Defaults(64, 128, 20, 5.0, "pndm"), Limits()).settings
         settings = dataclasses.replace(settings, warnings=("a warning",))
         sample = np.zeros((3, settings.height, settings.width), np.float32)
         text = self.spoil(base64.b64encode(encode(sample, settings)))
@@ -107,6 +110,30 @@ def test_a_picture_comes_with_its_settings_and_its_time(fake, tmp_path):
     assert 0 < picture.seconds < 10
     picture.save(tmp_path / "a.png")
     assert read_settings((tmp_path / "a.png").read_bytes()) == picture.settings
+
+
+def test_pictures_go_as_base64(fake, command, tmp_path, capsys):
+    png = io.BytesIO()
+    Image.new("RGB", (80, 64)).save(png, "PNG")
+    text = base64.b64encode(png.getvalue()).decode()
+    with Client(fake.url) as client:
+        for image in (png.getvalue(), text):
+            picture = client.generate("x", image=image, mask_image=image, strength=0.5)
+    assert (
+        fake.requests == [{"prompt": "x", "image": text, "mask_image": text, "strength": 0.5}] * 2
+    )
+    assert (picture.image.size, picture.settings.strength) == ((80, 64), 0.5)
+    file = tmp_path / "start.png"
+    file.write_bytes(png.getvalue())
+    arguments = ["--url", fake.url, "-o", str(tmp_path / "a.png"), "--image", str(file)]
+    masked = ["--mask", str(file), "--strength", "0.7", "--mask-blur", "2"]
+    assert command.main([*arguments, *masked, "--padding-mask-crop", "8", "x"]) == 0
+    asked = {"strength": 0.7, "mask_blur": 2.0, "padding_mask_crop": 8, "output_format": "png"}
+    sent = {name: fake.requests[-1][name] for name in ("image", "mask_image", *asked)}
+    assert sent == {"image": text, "mask_image": text, **asked}
+    with pytest.raises(SystemExit):
+        command.main(["--url", fake.url, "--image", str(tmp_path / "none.png")])
+    assert "argument --image: [Errno 2] No such file" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("prompt", ['{"seed": 1}', "{", "狐 🦊", " x ", "\x01"])

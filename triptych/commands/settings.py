@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import base64
+from pathlib import Path
 from typing import Any
 
-from triptych.settings import PICTURE_KEYS
+from triptych.settings import PICTURE_KEYS, PICTURES
 
 
 def add_settings(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
@@ -26,10 +28,35 @@ def add_settings(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     add("--scheduler", metavar="NAME", help="ddim, pndm, euler, ... or diffusers' class name")
     add("--timestep-spacing", metavar="NAME", help="leading, linspace or trailing")
     add("--eta", type=float, metavar="X", help="new noise of DDIM and TCD, 0 to 1")
+    add("--image", type=_file, metavar="FILE", help="a PNG, JPEG or WebP to start from")
+    add("--strength", type=float, metavar="X", help="how much of it to change, 0 to 1")
+    add(
+        "--mask",
+        type=_file,
+        metavar="FILE",
+        dest="mask_image",
+        help="what of it to paint anew: white; black stays",
+    )
+    add("--mask-blur", type=float, metavar="PIXELS", help="how far to blur the mask")
+    add(
+        "--padding-mask-crop",
+        type=int,
+        metavar="PIXELS",
+        help="draw the masked part alone, with so much around it, at the full size",
+    )
     return group
 
 
+def _file(path: str) -> str:
+    """The base64 of a file that an option names."""
+    try:
+        return base64.b64encode(Path(path).read_bytes()).decode()
+    except OSError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def given(options: argparse.Namespace) -> dict[str, Any]:
-    """The settings that were given, the prompt among them."""
-    values = {name: getattr(options, name, None) for name in PICTURE_KEYS}
+    """The settings that were given, the prompt among them, and the pictures in base64."""
+    names = (*PICTURE_KEYS, *PICTURES)
+    values = {name: getattr(options, name, None) for name in names}
     return {name: value for name, value in values.items() if value is not None}

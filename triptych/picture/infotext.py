@@ -24,6 +24,10 @@ def infotext(settings: Settings) -> str:
     }
     if settings.eta and entry.name == "ddim":
         values["Eta DDIM"] = f"{settings.eta:g}"
+    if settings.strength is not None:
+        values["Denoising strength"] = f"{settings.strength:g}"
+    if settings.mask_blur is not None:
+        values["Mask blur"] = f"{settings.mask_blur:g}"
     lines = [settings.prompt]
     if settings.negative_prompt:
         lines.append(f"Negative prompt: {settings.negative_prompt}")

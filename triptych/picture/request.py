@@ -8,9 +8,8 @@ from typing import Any, NamedTuple
 from triptych.errors import InvalidRequest
 from triptych.limits import Limits
 from triptych.picture.reading import file_of, size_of
-from triptych.settings import Defaults, Settings, asked, settled
+from triptych.settings import PICTURES, Defaults, Settings, asked, settled
 
-PICTURES = ("image", "mask_image")
 STRENGTH, MASKED_STRENGTH = 0.8, 1.0
 """Defaults of diffusers' pipelines for image to image and for inpainting."""
 _NEEDED = {

@@ -108,8 +108,9 @@ def measure(
         begun = time.perf_counter()
         network = Network(repository / model / "1", asked)
         about = {"provider": network.provider, "loading": time.perf_counter() - begun}
+        recorded = network._bound is not None and bool(parameters.get(TUNING))
         for batch, request in requests.items():
-            if network._bound is None or not parameters.get(TUNING):  # the same buffers, no graphs
+            if not recorded:  # the same buffers, no graphs
                 network.bind([batch], (options.device, 0))
             (result,) = network.run([request])
             if isinstance(result, Exception):

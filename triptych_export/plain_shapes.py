@@ -3,12 +3,13 @@
 PyTorch's tracing writes the shape of each `Reshape` as a Shape, a Gather and an Unsqueeze for every
 axis, put together by a Concat: over half of a UNet's nodes, all of which TensorRT takes in. Here a
 `Reshape` gets a constant, with 0 for an axis that stays and one -1, or else the `Shape` of a tensor
-that has its output's shape. Attention keeps batch and heads as two axes: no constant can say their
-product beside another axis that is free.
+that has its output's shape. Where no constant could say a product of axes beside another axis that
+is free, they stay apart: batch and heads in attention, height and width in a group norm.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable
 
 import numpy as np
@@ -65,6 +66,7 @@ class _PlainShapes:
         self._graph = model.graph
         self._dims = _dims(model)
         self._constants = {weight.name: weight for weight in model.graph.initializer}
+        self._groups = _group_norms(model.graph.node, self._dims)
         self._renamed: dict[str, str] = {}
         self._split: set[str] = set()  # tensors that have batch and heads as two axes now
         self._zeros: set[str] = set()
@@ -108,8 +110,10 @@ class _PlainShapes:
             self._renamed[output] = data
             self._split.add(data)
             return []
-        constant = _constant(before, after)
         name = f"{output}.shape"
+        if shape == name:
+            return [node]
+        constant = self._groups.get(output) or _constant(before, after)
         if constant is not None:
             value = numpy_helper.from_array(np.array(constant, np.int64), name)
             made = helper.make_node("Constant", [], [name], value=value)
@@ -138,6 +142,35 @@ class _PlainShapes:
 
     def _has_axes(self, name: str) -> bool:
         return name not in self._constants or bool(self._constants[name].dims)
+
+
+def _group_norms(nodes: Iterable[NodeProto], dims: dict[str, Dims]) -> dict[str, list[int]]:
+    """The shapes around the InstanceNormalization that a group norm of a picture is traced as.
+
+    A group becomes its channels below each other, as wide as the picture: the same numbers in the
+    same order as in one row, which is what tracing makes of it.
+    """
+    nodes = list(nodes)
+    makers = {name: node for node in nodes for name in node.output}
+    readers = defaultdict(list)
+    for node in nodes:
+        for name in node.input:
+            readers[name].append(node)
+    shapes = {}
+    for node in nodes:
+        if node.op_type != "InstanceNormalization":
+            continue
+        before, (after, *others) = makers.get(node.input[0]), readers[node.output[0]]
+        alone = not others and len(readers[node.input[0]]) == 1
+        reshapes = before is not None and before.op_type == after.op_type == "Reshape"
+        if not alone or not reshapes or dims[before.input[0]] != dims[after.output[0]]:
+            continue
+        _, groups, *_ = dims[before.output[0]]
+        _, channels, *area = dims[after.output[0]]
+        if len(area) == 2:
+            shapes[before.output[0]] = [0, groups, -1, 0]
+            shapes[after.output[0]] = [0, channels, -1, 0]
+    return shapes
 
 
 def _constant(before: Dims, after: Dims) -> list[int] | None:

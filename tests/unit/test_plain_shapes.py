@@ -75,6 +75,12 @@ class Traced:
         whole = self.reshape(back, batch, channels, height, width)
         return self.add("Add", whole, picture)
 
+    def group_norm(self, picture, groups):
+        grouped = self.add("Reshape", picture, self.weight(np.array([0, groups, -1])))
+        ones, zeros = (self.weight(np.full(groups, one, "f")) for one in (1, 0))
+        normed = self.add("InstanceNormalization", grouped, ones, zeros)
+        return self.add("Reshape", normed, self.add("Shape", picture))
+
     def model(self, output):
         axes = ["batch", HEADS * SIZE, "height", "width"]
         x, y = (helper.make_tensor_value_info(n, TensorProto.FLOAT, axes) for n in ("x", output))
@@ -98,9 +104,23 @@ def test_attention_gives_the_same_bits_and_computes_no_shape_from_numbers():
     plain_shapes.simplify(model)
     for x, wanted in zip(inputs, expected):
         assert np.array_equal(run(model, x), wanted)
+    once = model.SerializeToString(deterministic=True)
+    plain_shapes.simplify(model)
+    assert model.SerializeToString(deterministic=True) == once
     kinds = [node.op_type for node in model.graph.node]
     assert kinds.count("Shape") == 1, "of the picture, for its height and width"
     assert not {"Gather", "Concat", "Unsqueeze", "ConstantOfShape"}.intersection(kinds)
+
+
+def test_a_group_norm_gives_the_same_bits_and_needs_no_shape():
+    traced = Traced()
+    model = traced.model(traced.group_norm("x", groups=4))
+    inputs = [RNG.standard_normal(size).astype("f") for size in ((1, 8, 3, 5), (3, 8, 4, 2))]
+    expected = [run(model, x) for x in inputs]
+    plain_shapes.simplify(model)
+    for x, wanted in zip(inputs, expected):
+        assert np.array_equal(run(model, x), wanted)
+    assert "Shape" not in {node.op_type for node in model.graph.node}
 
 
 def test_an_operator_between_heads_that_it_does_not_know_is_refused():

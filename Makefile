@@ -1,6 +1,7 @@
 PROMPT ?= a yellow sun over green hills at sunset
 OUTPUT ?= out.png
 MINUTES ?= 20
+export PROMPT OUTPUT
 VENV := .venv
 SET_UP := $(VENV)/.set-up
 
@@ -17,7 +18,7 @@ $(SET_UP): requirements/lock.txt pyproject.toml scripts/setup.sh
 	@touch $@
 
 run: setup ## start the server, draw PROMPT="..." into OUTPUT=out.png, stop the server
-	@$(VENV)/bin/python scripts/run.py "$(PROMPT)" -o "$(OUTPUT)"
+	@$(VENV)/bin/python scripts/run.py -o "$$OUTPUT" -- "$$PROMPT"
 
 serve: setup ## the server in the foreground, until Ctrl-C; Triton's flags in FLAGS="..."
 	@exec $(VENV)/bin/fastdeployserver --model-repository=model_repository $(FLAGS)

@@ -21,7 +21,7 @@ from scripts.own_server import with_server
 
 def main(arguments: list[str]) -> int:
     """The client's exit code, 1 if the server cannot start."""
-    return with_server(lambda server: client.main([*arguments, "--url", server.grpc]))
+    return with_server(lambda server: client.main(["--url", server.grpc, *arguments]))
 
 
 if __name__ == "__main__":

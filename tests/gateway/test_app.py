@@ -133,7 +133,14 @@ def test_what_is_wrong_with_a_body_is_said(gateway, path):
 
 @pytest.mark.parametrize(
     "flags",
-    [["--cors-origin", "app.example"], ["--max-pictures", "0"], ["--max-pictures", "x"]],
+    [
+        ["--cors-origin", "app.example"],
+        ["--max-pictures", "0"],
+        ["--max-pictures", "x"],
+        ["--allow-host", "proxy.example:7860"],
+        ["--allow-host", "https://proxy.example"],
+        ["--allow-host", "*"],
+    ],
 )
 def test_options_that_make_no_sense(flags, capsys):
     with pytest.raises(SystemExit) as caught:

@@ -17,3 +17,17 @@ def test_a_python_without_packages_is_told_what_to_do(script):
     assert done.stdout == ""
     (line,) = done.stderr.splitlines()
     assert "No module named" in line and "pip install" in line
+
+
+@pytest.mark.parametrize("prompt", ['a "red" circle', "a `red` 'circle'", "-5 degrees; snow", ""])
+def test_make_run_takes_any_prompt_as_it_is(tmp_path, prompt):
+    venv = tmp_path / "venv"
+    (venv / "bin").mkdir(parents=True)
+    python = venv / "bin" / "python"
+    python.write_text("#!/bin/sh\nprintf '%s\\n' \"$@\"\n")
+    python.chmod(0o755)
+    (venv / ".set-up").touch()
+    command = ["make", "--silent", "run", f"VENV={venv}", f"PROMPT={prompt}", "OUTPUT=my out.png"]
+    done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, timeout=60)
+    assert done.stdout.splitlines() == ["scripts/run.py", "-o", "my out.png", "--", prompt]
+    assert done.stderr == ""

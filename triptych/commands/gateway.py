@@ -48,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--allow-host",
         action="append",
         default=[],
+        type=_host,
         metavar="NAME",
         help="a name by which requests may call the gateway, beside loopback's; may be repeated",
     )
@@ -72,6 +73,12 @@ def _count(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= 1000:
         raise argparse.ArgumentTypeError(f"{text} is not from 1 to 1000")
     return int(text)
+
+
+def _host(text: str) -> str:
+    if not re.fullmatch(r"[^\s/:*]+|\[[0-9A-Fa-f:.]+\]", text):
+        raise argparse.ArgumentTypeError(f"{text} is no host's name, without scheme and port")
+    return text
 
 
 def _origin(text: str) -> str:

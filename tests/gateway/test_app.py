@@ -140,6 +140,8 @@ def test_what_is_wrong_with_a_body_is_said(gateway, path):
         ["--allow-host", "proxy.example:7860"],
         ["--allow-host", "https://proxy.example"],
         ["--allow-host", "*"],
+        ["--timeout", "0"],
+        ["--timeout", "nan"],
     ],
 )
 def test_options_that_make_no_sense(flags, capsys):

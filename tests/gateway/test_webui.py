@@ -335,7 +335,7 @@ def test_what_clients_ask_before_they_draw(client):
     assert client.get("/scripts").json() == {"txt2img": [], "img2img": []}
     assert client.get("/sd-models").json()[0]["title"] == "sd_ensemble"
     schedules = [one["label"] for one in client.get("/schedulers").json()]
-    assert schedules == ["Automatic", "Karras", "Exponential", "Beta"]
+    assert schedules == ["Automatic", "Uniform", "Karras", "Exponential", "Beta"]
 
 
 def test_more_pictures_than_are_ever_drawn_are_not_too_many_now(client, triton):

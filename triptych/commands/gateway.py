@@ -36,7 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--api-key-file", metavar="FILE", help=f"holds the key to ask for (default: ${KEY}, if set)"
     )
-    add("--timeout", type=float, default=300, metavar="SECONDS", help="for a picture (%(default)s)")
+    add(
+        "--timeout", type=_seconds, default=300, metavar="SECONDS", help="a picture's (%(default)s)"
+    )
     add(
         "--max-pictures",
         type=_count,
@@ -73,6 +75,13 @@ def _count(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= 1000:
         raise argparse.ArgumentTypeError(f"{text} is not from 1 to 1000")
     return int(text)
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= 1e6:
+        raise argparse.ArgumentTypeError(f"{text} is not over 0 and up to a million")
+    return value
 
 
 def _host(text: str) -> str:

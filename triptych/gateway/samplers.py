@@ -6,7 +6,7 @@ from triptych.gateway.errors import Problem
 from triptych.schedulers import TABLE, Entry
 
 _SPREAD = {entry.schedule.lower(): entry.schedule for entry in TABLE if entry.schedule}
-SCHEDULES = {"automatic": "Automatic", **_SPREAD}
+SCHEDULES = {"automatic": "Automatic", "uniform": "Uniform", **_SPREAD}
 _PLAIN = ("uniform", "normal")
 _NEARLY_PLAIN = ("simple", "sgm_uniform", "sgmuniform", "ddim")
 _BY_ITSELF = {

@@ -49,7 +49,7 @@ def samplers() -> list[Sampler]:
 
 @router.get("/schedulers")
 def schedules() -> list[Schedule]:
-    """How sigmas may be spread: Karras for the samplers that have it."""
+    """How sigmas may be spread; not every sampler has all of them."""
     return [Schedule(name=name, label=label) for name, label in SCHEDULES.items()]
 
 

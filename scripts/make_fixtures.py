@@ -1,11 +1,15 @@
-"""Write tests/fixtures/schedulers.npz, starts.npz and noise.npz, what diffusers and torch give.
+"""Write tests/fixtures/schedulers.npz, starts.npz, pictures.npz and noise.npz.
+
+They hold what diffusers and torch give.
 
 Run by hand when a case is added, with torch, diffusers and scipy: python scripts/make_fixtures.py
 The unit tests compare with these files, so they need none of them. `schedulers.npz` holds `cases`,
 a JSON list of [name, config, steps], and for all of them, one after the other, `timesteps` (a value
 a call), `sigmas` (init_noise_sigma), `inputs` (the first model input) and `latents` (those before
 the first call, then those after each). `starts.npz` holds `cases`, [name, config, steps, strength],
-of images that start from the picture `clean`, and their `latents`, as above.
+of images that start from the picture `clean`, and their `latents`, as above. `pictures.npz` holds
+what diffusers' image processor makes of `picture_cases.CASES`: sample, mask and, of those that are
+cropped, the whole picture with what was drawn of it.
 """
 
 from __future__ import annotations
@@ -21,7 +25,9 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "parity")]
 
+from diffusers.image_processor import VaeImageProcessor
 from diffusers_reference import ENTRIES, PLAIN, trajectory, trajectory_from_picture
+from picture_cases import CASES, DRAWN, pictures
 from scheduler_run import DEMO, SD15, SD21
 
 SHAPE, SEED = (2, 3, 4), 7
@@ -122,6 +128,33 @@ def write_starts(folder):
     )
 
 
+def write_pictures(folder):
+    images = VaeImageProcessor(vae_scale_factor=8)
+    masks = VaeImageProcessor(
+        vae_scale_factor=8, do_normalize=False, do_binarize=True, do_convert_grayscale=True
+    )
+    found = {}
+    for number, case in enumerate(CASES):
+        picture, mask = pictures(case)
+        size = {"width": case.size[0], "height": case.size[1]}
+        if case.mask_blur:
+            mask = masks.blur(mask, case.mask_blur)
+        box = None
+        if case.padding is not None:
+            box = masks.get_crop_region(mask, *case.size, pad=case.padding)
+            size["resize_mode"] = "fill"
+        sample = images.preprocess(picture, crops_coords=box, **size)[0]
+        found[f"sample_{number}"] = ((sample + 1) * 127.5).round().to(torch.uint8).numpy()
+        whole = masks.preprocess(mask, crops_coords=box, **size)
+        small = torch.nn.functional.interpolate(whole, (case.size[1] // 8, case.size[0] // 8))
+        found[f"mask_{number}"] = small[0].bool().numpy()
+        if box is not None:
+            drawn = DRAWN.resize(case.size)
+            over = images.apply_overlay(mask, picture, drawn, box)
+            found[f"over_{number}"] = np.asarray(over)
+    np.savez_compressed(folder / "pictures.npz", **found)
+
+
 def main():
     listed = [list(case) for case in cases()]
     runs = [trajectory(*case, SHAPE, SEED) for case in listed]
@@ -138,6 +171,7 @@ def main():
         latents=np.concatenate(latents),
     )
     write_starts(folder)
+    write_pictures(folder)
     values = []
     for seed in NOISE_SEEDS:
         generator = torch.Generator("cpu").manual_seed(seed)

@@ -2,7 +2,7 @@
 
     python scripts/rebuild_checkpoint.py model_repository /tmp/checkpoint
 
-Of the VAE only the decoder is served: the encoder's weights in the folder are zeros.
+Where no vae_encoder is served, the encoder's weights in the folder are zeros.
 """
 
 from __future__ import annotations

@@ -51,21 +51,14 @@ def export(options: argparse.Namespace, template: Path, scratch: Path) -> None:
     wanted = Wanted(half, options.external_weights, "cuda" in options.optimize)
     road, source = _open(options, scratch)
     source = with_size(source, options.height, options.width)
-    names = (*NETWORKS, "vae_encoder") if road.MAKES_ENCODER else NETWORKS
-    if not road.MAKES_ENCODER and (options.output / "vae_encoder").exists():
-        raise ExportError(
-            f"{options.output / 'vae_encoder'} is another model's, and this one's cannot be made: "
-            "remove the folder, or export the weights that the folder was made from"
-        )
+    no_encoder = road.no_encoder(source)
+    names = NETWORKS if no_encoder else (*NETWORKS, "vae_encoder")
     progress = Progress(len(names))
-    if not road.MAKES_ENCODER:
-        progress.say(
-            "vae_encoder is left out, requests that bring pictures are refused: the "
-            "folder's own gives latents, not what they are drawn from"
-        )
+    if no_encoder:
+        _leave_out_encoder(options.output, no_encoder, progress)
     if class_of(read_json(source.folder / "model_index.json"), "safety_checker") is not None:
         progress.say("the model's safety_checker is left out: pictures are served as they are")
-    without = () if road.MAKES_ENCODER else ("vae_encoder",)
+    without = ("vae_encoder",) if no_encoder else ()
     with replacement(options.output, template, without) as new:
         numbers = pipeline_numbers(source, options.num_inference_steps, options.guidance_scale)
         write_service_files(source, numbers, new)
@@ -73,7 +66,7 @@ def export(options: argparse.Namespace, template: Path, scratch: Path) -> None:
         if compare:
             compare(source, new.version_folder("tokenizer"))
         folders = {name: new.version_folder(name) for name in names}
-        if road.MAKES_ENCODER and new.config("vae_encoder") is None:
+        if not no_encoder and new.config("vae_encoder") is None:
             new.set_config("vae_encoder", VAE_ENCODER.read_text(encoding="utf-8"))
         for name, folder in folders.items():
             road.export_stage(stages(source)[name], source, folder, wanted, progress)
@@ -102,6 +95,16 @@ def export(options: argparse.Namespace, template: Path, scratch: Path) -> None:
     for name, size in sizes.items():
         print(f"{name}: {size / 1e6:.1f} MB")
     print(f"{options.output}: {sum(sizes.values()) / 1e6:.1f} MB in {seconds:.0f} s")
+
+
+def _leave_out_encoder(output: Path, why: str, progress: Progress) -> None:
+    """Say so; ExportError if `output` has the encoder of the model that was there before."""
+    if (output / "vae_encoder").exists():
+        raise ExportError(
+            f"{output / 'vae_encoder'} is another model's, and this one's cannot be made ({why}): "
+            "remove that folder first"
+        )
+    progress.say(f"vae_encoder is left out, requests that bring pictures are refused: {why}")
 
 
 def _compare_fused(new: Replacement, progress: Progress) -> None:

@@ -25,8 +25,6 @@ from triptych_export.source import (
 from triptych_export.stages import Stage, examples_to_check
 from triptych_export.tokenizer_files import count_tokens
 
-MAKES_ENCODER = False
-"""The folder's vae_encoder gives latents, not the distribution that they are drawn from."""
 FASTDEPLOY = "triptych_export.paddle_fastdeploy"
 USUAL_PIXELS = 512
 """Side of a picture where the programs take any size: what FastDeploy's pipeline draws."""
@@ -69,6 +67,11 @@ def open_fastdeploy_folder(folder: Path) -> Source:
         scheduler_class=class_of(index, "scheduler"),
         fixed_size=fixed,
     )
+
+
+def no_encoder(source: Source) -> str | None:
+    """Why `export_stage` can make no vae_encoder of this folder's."""
+    return "the folder's own gives latents, not what a seed draws them from"
 
 
 def export_stage(

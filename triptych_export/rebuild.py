@@ -17,15 +17,16 @@ from triptych_export.weight_names import read_weights
 
 transformers.utils.logging.disable_progress_bar()
 
-NOT_SERVED = ("encoder.", "quant_conv.")
-"""How the names of the VAE's weights begin that no stage has."""
+ENCODER = ("encoder.", "quant_conv.")
+DECODER = ("decoder.", "post_quant_conv.")
+"""How the names of the VAE's weights begin, of its two stages."""
 
 
 def rebuild(repository: Path, output: Path) -> None:
     """Write the model that `repository` serves to `output`, weights in single precision.
 
-    The VAE's encoder is not served: its weights are zeros, so no picture can be encoded with it.
-    ExportError if a stage is missing, keeps no names of weights or lacks one.
+    Of a repository without vae_encoder the encoder's weights are zeros, so no picture can be
+    encoded with it. ExportError if a stage is missing, keeps no names of weights or lacks one.
     """
     pipeline(repository).save_pretrained(output)
 
@@ -34,7 +35,7 @@ def pipeline(repository: Path) -> StableDiffusionPipeline:
     """diffusers' pipeline with the weights that `repository` serves; see `rebuild`."""
     scheduler = read_json(repository / "unet_loop" / "1" / "scheduler_config.json")
     return StableDiffusionPipeline(
-        vae=_network(repository, "vae_decoder", AutoencoderKL.from_config, NOT_SERVED),
+        vae=_vae(repository),
         text_encoder=_network(repository, "text_encoder", _text_encoder),
         tokenizer=CLIPTokenizer.from_pretrained(repository / "tokenizer" / "1"),
         unet=_network(repository, "unet", UNet2DConditionModel.from_config),
@@ -43,6 +44,14 @@ def pipeline(repository: Path) -> StableDiffusionPipeline:
         feature_extractor=None,
         requires_safety_checker=False,
     )
+
+
+def _vae(repository: Path) -> AutoencoderKL:
+    vae = _network(repository, "vae_decoder", AutoencoderKL.from_config, ENCODER)
+    if (repository / "vae_encoder").is_dir():
+        other = _network(repository, "vae_encoder", AutoencoderKL.from_config, DECODER)
+        vae.encoder, vae.quant_conv = other.encoder, other.quant_conv
+    return vae
 
 
 def _text_encoder(config: dict) -> CLIPTextModel:

@@ -16,10 +16,14 @@ from triptych_export.source import PARTS, Source
 from triptych_export.stages import Stage, examples_to_check
 from triptych_export.torch_compare import compare_pictures, compare_tokens
 
-__all__ = ["MAKES_ENCODER", "compare_pictures", "compare_tokens", "export_stage", "fetch"]
+__all__ = ["compare_pictures", "compare_tokens", "export_stage", "fetch", "no_encoder"]
 
-MAKES_ENCODER = True
-"""Whether `export_stage` makes vae_encoder as the loop needs it."""
+
+def no_encoder(source: Source) -> str | None:
+    """Why `export_stage` can make no vae_encoder of this model; None if it can."""
+    if source.paddle or torch_road.has_encoder(source):
+        return None
+    return "its weights are zeros, as of a model that was rebuilt from a repository without it"
 
 
 def export_stage(

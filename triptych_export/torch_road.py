@@ -105,6 +105,12 @@ def load(stage: Stage, source: Source) -> torch.nn.Module:
     return _VAEEncoder(model)
 
 
+def has_encoder(source: Source) -> bool:
+    """Whether the VAE's encoder was ever trained: `rebuild` writes zeros where it is not served."""
+    model = load_part(AutoencoderKL, source.folder, "vae")
+    return any(bool(weight.any()) for weight in model.encoder.parameters())
+
+
 def run(module: torch.nn.Module, inputs: list[dict]) -> list[np.ndarray]:
     """The framework's own output for each of `inputs`."""
     with torch.no_grad():

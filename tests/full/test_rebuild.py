@@ -26,8 +26,6 @@ WEIGHTS = {
     "vae": "diffusion_pytorch_model.safetensors",
 }
 
-NOT_SERVED = ("encoder.", "quant_conv.")
-
 
 def command(repository: Path, output: Path) -> subprocess.CompletedProcess:
     line = [sys.executable, str(COMMAND), str(repository), str(output)]
@@ -35,12 +33,11 @@ def command(repository: Path, output: Path) -> subprocess.CompletedProcess:
 
 
 def state(folder: Path) -> dict[str, torch.Tensor]:
-    """Every weight of a folder in diffusers' layout that is served, by part and name."""
+    """Every weight of a folder in diffusers' layout, by part and name."""
     return {
         f"{part}/{name}": value
         for part, file in WEIGHTS.items()
         for name, value in load_file(folder / part / file).items()
-        if part != "vae" or not name.startswith(NOT_SERVED)
     }
 
 
@@ -84,8 +81,20 @@ def test_every_weight_comes_back_under_its_name(model, served, tmp_path):
     for name, weight in expected.items():
         assert torch.equal(found[name], weight), name
     same_files(model, tmp_path)
-    vae = load_file(tmp_path / "vae" / WEIGHTS["vae"])
-    assert not any(vae[name].any() for name in vae if name.startswith(NOT_SERVED))
+
+
+def test_an_encoder_that_is_not_served_is_zeros_and_not_exported_again(served, tmp_path, capsys):
+    without, rebuilt = tmp_path / "without", tmp_path / "rebuilt"
+    shutil.copytree(served, without, ignore=shutil.ignore_patterns("vae_encoder"))
+    rebuild(without, rebuilt)
+    vae = load_file(rebuilt / "vae" / WEIGHTS["vae"])
+    encoder = [name for name in vae if name.startswith(("encoder.", "quant_conv."))]
+    assert encoder and not any(vae[name].any() for name in encoder)
+    assert main([str(rebuilt), "--output", str(without)]) == 0
+    assert "vae_encoder is left out" in capsys.readouterr().out
+    assert not (without / "vae_encoder").exists()
+    assert main([str(rebuilt), "--output", str(shutil.copytree(served, tmp_path / "full"))]) == 1
+    assert "vae_encoder is another model's" in capsys.readouterr().err
 
 
 def test_equal_weights_and_weights_in_half_precision_come_back_too(tmp_path):

@@ -5,6 +5,10 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
 MODELS = Path(__file__).parents[2] / "model_repository"
 
 UNET = """
@@ -75,3 +79,28 @@ def link_again(folder: Path, model: str) -> None:
     """Undo `own`."""
     shutil.rmtree(folder / model)
     (folder / model).symlink_to(MODELS / model)
+
+
+def with_encoder(folder: Path) -> Path:
+    """`folder`, a linked repository, with a vae_encoder of random weights, unless it has one."""
+    if (folder / "vae_encoder").exists():
+        return folder
+    version = folder / "vae_encoder" / "1"
+    version.mkdir(parents=True)
+    config = MODELS.parent / "triptych_export" / "vae_encoder.pbtxt"
+    shutil.copy(config, folder / "vae_encoder" / "config.pbtxt")
+    weights = np.random.RandomState(0).standard_normal((8, 3, 8, 8)).astype(np.float32) / 16
+    weights[4:] -= 0.05
+    kinds = {"sample": (3, "height", "width"), "latent_parameters": (8, "h", "w")}
+    graph = helper.make_graph(
+        [helper.make_node("Conv", ["sample", "weights"], ["latent_parameters"], strides=[8, 8])],
+        "vae_encoder",
+        *(
+            [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", *kinds[name]])]
+            for name in kinds
+        ),
+        [numpy_helper.from_array(weights, "weights")],
+    )
+    opset = [helper.make_opsetid("", 16)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), version / "model.onnx")
+    return folder

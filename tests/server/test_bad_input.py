@@ -282,8 +282,8 @@ def answer(calls, model, inputs):
         calls.infer(model, inputs)
     except InferenceServerException as error:
         ours = error.status() == "StatusCode.INTERNAL"
-        if ours:  # the ensemble's pictures are this server's own work
-            assert re.match("image_encoder: .* finite", error.message()), error
+        if ours:  # numbers near the end of single precision overflow on the way
+            assert re.match("(image_encoder|unet_loop): .* finite", error.message()), error
         else:
             assert error.status() == "StatusCode.INVALID_ARGUMENT", error
         assert not PRIVATE.search(error.message()), error

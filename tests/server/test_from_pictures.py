@@ -187,3 +187,19 @@ def test_a_repository_without_an_encoder_refuses_pictures_and_draws_all_else(ser
         with pytest.raises(Refused, match=r"image: got .* this model has no vae_encoder"):
             client.generate(PROMPT, 60, image=IMAGE)
         assert client.generate(PROMPT, 60, height=64, width=64, **USUAL).image.size == (64, 64)
+
+
+def test_configurations_from_before_pictures_serve_all_else(repository, tmp_path):
+    """Those of a repository that was exported earlier; it has no tensor for pictures."""
+    models = repositories.linked(tmp_path / "models", repository)
+    tensor = ',\n  { name: "pictures" data_type: TYPE_STRING dims: [ 2 ] }'
+    for model in ("tokenizer", "unet_loop", "image_encoder"):
+        repositories.change(repositories.own(models, model) / "config.pbtxt", tensor, "")
+    ensemble = repositories.own(models, "sd_ensemble") / "config.pbtxt"
+    for kind in ("input", "output"):
+        line = f'      {kind}_map {{ key: "pictures" value: "pictures" }}\n'
+        repositories.change(ensemble, line, "")
+    with RunningServer(models, tmp_path / "server.log") as server, Client(server.grpc) as client:
+        assert client.generate(PROMPT, 60, height=64, width=64, **USUAL).image.size == (64, 64)
+        with pytest.raises(Refused, match=r"(image|pictures): got "):
+            client.generate(PROMPT, 60, image=IMAGE)

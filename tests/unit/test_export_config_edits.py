@@ -12,6 +12,7 @@ from triptych_export.config_edits import (
     follow_model,
     with_accelerator,
     with_cache_file,
+    with_latent_input,
     with_parameter,
     with_row_input,
 )
@@ -189,6 +190,24 @@ def test_an_input_for_each_row_comes_with_its_shapes_and_goes():
     )
     assert with_row_input(wide, "timestep_cond", None) == config
     assert with_row_input(config, "timestep_cond", None) == config
+
+
+def test_an_input_of_the_latents_size_comes_with_its_shapes_and_goes():
+    config = (REPOSITORY / "unet" / "config.pbtxt").read_text()
+    wide = config
+    for name, channels in (("mask", 1), ("masked_image_latents", 4)):
+        wide = with_latent_input(wide, name, channels)
+    message = text_format.Parse(wide, model_config_pb2.ModelConfig())
+    dims = {one.name: list(one.dims) for one in message.input}
+    assert (dims["mask"], dims["masked_image_latents"]) == ([1, -1, -1], [4, -1, -1])
+    shapes = parse(json_format.MessageToDict(message, preserving_proto_field_name=True)).shapes
+    for profile in ("min_shape", "opt_shape", "max_shape"):
+        batch, _, *size = shapes[profile]["sample"]
+        assert shapes[profile]["mask"] == (batch, 1, *size)
+        assert shapes[profile]["masked_image_latents"] == (batch, 4, *size)
+    for name in ("mask", "masked_image_latents"):
+        wide = with_latent_input(wide, name, None)
+    assert wide == config == with_latent_input(config, "mask", None)
 
 
 def test_a_folder_in_the_way_is_one_line_and_nothing_changes(tmp_path, capsys):

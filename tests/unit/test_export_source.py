@@ -44,6 +44,16 @@ def test_the_numbers_of_stable_diffusion_1_5(tmp_path):
     }
 
 
+def test_a_unet_of_nine_channels_takes_the_mask_and_what_stays(tmp_path):
+    source = open_source(write_source(tmp_path, unet={"in_channels": 9}))
+    assert pipeline_numbers(source)["unet_in_channels"] == 9
+    assert (source.latent_channels, source.paints_in) == (4, True)
+    unet = stages(source)["unet"]
+    assert list(unet.inputs)[3:] == ["mask", "masked_image_latents"]
+    assert unet.inputs["mask"] == ("batch", 1, "height", "width")
+    assert unet.inputs["masked_image_latents"] == unet.inputs["sample"] == unet.output_axes
+
+
 def test_the_numbers_follow_the_source(tmp_path):
     changes = {
         "unet": {"sample_size": [96, 64], "cross_attention_dim": 1024},

@@ -171,7 +171,11 @@ def main() -> int:
         }
 
     def text_encoder(batch: int) -> dict[str, np.ndarray]:
-        return {"input_ids": random.randint(0, 100, (batch, length)).astype(np.int32)}
+        return {
+            "input_ids": random.randint(0, 100, (batch, length)).astype(np.int32),
+            "prompt_weights": np.ones((batch, length), np.float32),
+            "clip_skip": np.zeros((batch, 1), np.int32),
+        }
 
     def vae_decoder(batch: int) -> dict[str, np.ndarray]:
         return {"latent_sample": random.standard_normal((batch, *latents)).astype(np.float32)}

@@ -29,7 +29,7 @@ class Monolith(Pipeline):
     def unet_seconds(self, rows: int, runs: int) -> list[float]:
         """How long each of `runs` runs of the UNet alone takes, with that many rows."""
         shape = self.model_files.latent_shape(self.model_files.height, self.model_files.width)
-        (embeds,) = self.text_encoder(self.tokenizer.encode([""])[0])
+        embeds, _ = self.embeds(self.request('{"prompt": ""}').settings)
         arguments = {
             "sample": np.ones((rows, *shape), np.float32),
             "timestep": np.ones(rows, np.float32),

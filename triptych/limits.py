@@ -14,8 +14,9 @@ class Limits:
     """The most that a request may ask for; the one place where these numbers stand.
 
     A server's operator changes them by `parameters` of the same names in the tokenizer's
-    config.pbtxt. Sides and pixels are the picture's; `max_prompt_bytes` holds for each of the two
-    prompts, `max_picture_bytes` and `max_picture_pixels` for each file that a request brings.
+    config.pbtxt. Sides and pixels are the picture's; `max_prompt_bytes` and `max_prompt_chunks`, of
+    75 tokens each, hold for each of the two prompts, `max_picture_bytes` and `max_picture_pixels`
+    for each file that a request brings.
     """
 
     max_num_inference_steps: int = 200
@@ -27,6 +28,7 @@ class Limits:
     max_width: int = 2**16
     max_picture_bytes: int = 10 * 1024 * 1024
     max_picture_pixels: int = 4096 * 4096
+    max_prompt_chunks: int = 5
 
     @classmethod
     def from_parameters(cls, parameters: Mapping[str, str]) -> Limits:
@@ -59,6 +61,7 @@ WIDEST = Limits(
     max_pixels=4096 * 4096,
     min_side=4096,
     max_prompt_bytes=1024 * 1024,
+    max_prompt_chunks=256,
     max_height=2**16,
     max_width=2**16,
     max_picture_bytes=64 * 1024 * 1024,
@@ -68,6 +71,9 @@ WIDEST = Limits(
 
 MAX_MASK_BLUR = 256.0
 """The largest `mask_blur`, in pixels."""
+
+MAX_CLIP_SKIP = 31
+"""The most of any text encoder; the tokenizer stage knows the model's own."""
 
 MAX_PADDING = 4096
 """The largest `padding_mask_crop`, in pixels."""

@@ -31,6 +31,8 @@ class ModelFiles:
     tokens and takes at most `max_position_embeddings` of them; None where the export did not say.
     `unet_in_channels` is diffusers' `in_channels`, None where it is `latent_channels`: a UNet that
     was made to paint in pictures takes the mask and the latents of what stays too.
+    `text_encoder_layers` is None where the text encoder takes nothing but tokens: no weights, no
+    `clip_skip`, one chunk.
     """
 
     height: int
@@ -47,6 +49,7 @@ class ModelFiles:
     vocab_size: int | None = None
     max_position_embeddings: int | None = None
     unet_in_channels: int | None = None
+    text_encoder_layers: int | None = None
 
     @property
     def paints_in(self) -> bool:

@@ -25,7 +25,7 @@ from triptych.model_files import ModelFiles
 from triptych.picture.encode import encode
 from triptych.picture.pixels import to_pixels
 from triptych.picture.request import Request, read_request
-from triptych.settings import WIDEST
+from triptych.settings import WIDEST, Settings
 from triptych.tokenizer import Tokenizer
 
 LIMITS = dataclasses.replace(WIDEST, min_side=8)
@@ -83,12 +83,14 @@ class Pipeline:
 
     def samples(self, requests: list[Request]) -> list[np.ndarray]:
         """The decoded images, float32 [3, height, width] from -1 to 1 each."""
-        settings = [one.settings for one in requests]
-        input_ids, negative_input_ids, _ = self.tokenizer.encode_settings(settings)
-        embeds = zip(self.text_encoder(input_ids), self.text_encoder(negative_input_ids))
         images = [
-            Denoising(one.settings, *of_prompts(*pair), self.model_files, self._start(one))
-            for one, pair in zip(requests, embeds)
+            Denoising(
+                one.settings,
+                *of_prompts(*self.embeds(one.settings)),
+                self.model_files,
+                self._start(one),
+            )
+            for one in requests
         ]
         latents = DenoisingLoop(self.unet, MAX_ROWS).run_to_end(images)
         for failed in latents:
@@ -101,9 +103,15 @@ class Pipeline:
             return None
         return encoded(*request, self.model_files, self.vae_encoder)
 
-    def text_encoder(self, input_ids: np.ndarray) -> np.ndarray:
-        """Embeddings [prompts, tokens, channels] of int32 tokens [prompts, tokens]."""
-        return self._run("text_encoder", input_ids=input_ids)
+    def embeds(self, settings: Settings) -> tuple[np.ndarray, np.ndarray]:
+        """Embeddings [tokens, channels] of the prompt and of the negative prompt."""
+        tensors, _ = self.tokenizer.encode_settings([settings], self.model_files)
+        names = ("input_ids", "prompt_weights", "clip_skip")
+        prompt, negative = (
+            self._run("text_encoder", **{name: tensors[prefix + name] for name in names})
+            for prefix in ("", "negative_")
+        )
+        return prompt[0], negative[0]
 
     def unet(self, sample: np.ndarray, timestep: np.ndarray, conditioning: dict) -> np.ndarray:
         """The model's output [N, channels, h, w] for the loop's CallArguments."""
@@ -118,4 +126,6 @@ class Pipeline:
         return self._run("vae_decoder", latent_sample=latents)
 
     def _run(self, network: str, **inputs: np.ndarray) -> np.ndarray:
-        return self._networks[network].run(None, inputs)[0]
+        session = self._networks[network]
+        taken = {tensor.name for tensor in session.get_inputs()}
+        return session.run(None, {name: inputs[name] for name in inputs if name in taken})[0]

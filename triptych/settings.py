@@ -15,9 +15,10 @@ from typing import Any
 from triptych import checks, schedulers
 from triptych.errors import InvalidRequest
 from triptych.json_object import json_object
-from triptych.limits import MAX_MASK_BLUR, MAX_PADDING, WIDEST, Limits
+from triptych.limits import MAX_CLIP_SKIP, MAX_MASK_BLUR, MAX_PADDING, WIDEST, Limits
 
 OUTPUT_FORMATS = ("png", "jpeg", "webp")
+PROMPT_SYNTAXES = ("plain", "webui")
 MAX_SEED = 2**64 - 1
 MAX_TIMEOUT = 1e6
 """Seconds that a request may have at the most; none is no limit."""
@@ -44,10 +45,10 @@ class Defaults:
 class Settings:
     """Everything that one image is made from, under diffusers' names; see `parse`.
 
-    `timestep_spacing` is None where the model's own is meant, `eta` where the scheduler's is.
-    `strength` is None for an image that starts from noise alone; `mask_blur` and
-    `padding_mask_crop` are pixels, None where not asked for. The pictures themselves go beside the
-    settings.
+    `timestep_spacing` is None where the model's own is meant, `eta` where the scheduler's is,
+    `prompt_syntax` for `plain`, `clip_skip` and `guidance_rescale` for 0, `strength` for an image
+    that starts from noise alone; `mask_blur` and `padding_mask_crop` are pixels, None where not
+    asked for. The pictures themselves go beside the settings.
     `deadline`: when nobody waits for the image any more, in seconds of this machine's monotonic
     clock, which all stages share and no change of the time of day touches; it leaves no mark on the
     image.
@@ -69,6 +70,9 @@ class Settings:
     strength: float | None = None
     mask_blur: float | None = None
     padding_mask_crop: int | None = None
+    prompt_syntax: str | None = None
+    clip_skip: int | None = None
+    guidance_rescale: float | None = None
 
     @property
     def expired(self) -> bool:
@@ -117,7 +121,10 @@ TEXT_KEYS = tuple(
 )
 """Those of them that are texts."""
 
-OPTIONAL_KEYS = ("timestep_spacing", "eta", "strength", "mask_blur", "padding_mask_crop")
+OPTIONAL_KEYS = (
+    *("timestep_spacing", "eta", "strength", "mask_blur", "padding_mask_crop"),
+    *("prompt_syntax", "clip_skip", "guidance_rescale"),
+)
 """Those of them that a picture may have been made without."""
 
 PICTURES = ("image", "mask_image")
@@ -255,6 +262,9 @@ def _check(
         strength=_strength(values),
         mask_blur=_optional(checks.real, "mask_blur", values, MAX_MASK_BLUR),
         padding_mask_crop=_optional(checks.integer, "padding_mask_crop", values, MAX_PADDING, 0),
+        prompt_syntax=_optional(checks.one_of, "prompt_syntax", values, PROMPT_SYNTAXES),
+        clip_skip=_optional(checks.integer, "clip_skip", values, MAX_CLIP_SKIP, 0),
+        guidance_rescale=_optional(checks.real, "guidance_rescale", values, 1),
     )
 
 

@@ -11,7 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from triptych.errors import ModelFileError, shorten
+from triptych import webui_prompt
+from triptych.chunks import Chunk, chunks_of
+from triptych.errors import InvalidRequest, ModelFileError, shorten
+from triptych.limits import WIDEST, Limits
 from triptych.model_files import ModelFiles
 from triptych.settings import Settings
 
@@ -121,26 +124,120 @@ class Tokenizer:
         return input_ids, cut_off
 
     def encode_settings(
-        self, images: Sequence[Settings]
-    ) -> tuple[np.ndarray, np.ndarray, list[Settings]]:
-        """The tokens of all images' prompts and of their negative prompts, and the settings.
+        self, images: Sequence[Settings], model_files: ModelFiles, limits: Limits = WIDEST
+    ) -> tuple[dict[str, np.ndarray], list[Settings]]:
+        """What the text encoder takes for the images' prompts, and the settings with warnings.
 
-        Tokens are int32 [images, length]. The settings get a warning for each prompt of which a
-        part was cut off.
+        `input_ids` and `negative_input_ids`, int32, and `prompt_weights` and
+        `negative_prompt_weights`, float32, are [images, chunks * length]; `clip_skip` and
+        `negative_clip_skip`, int32, are [images, 1]: as in diffusers, `plain` negative prompts
+        leave no layers out.
+
+        With the syntax `plain` there is one chunk, all weights are 1, and a warning says what was
+        cut off; with `webui` there are as many as the longer of the two prompts needs.
+        InvalidRequest for images of different lengths, for more chunks than `limits` has, and for
+        what this text encoder or this syntax cannot do.
         """
-        input_ids, cut_off = self.encode([image.prompt for image in images])
-        negative_ids, negative_cut_off = self.encode([image.negative_prompt for image in images])
-        warned = []
-        for image, *parts in zip(images, cut_off, negative_cut_off):
-            warnings = [
-                f"{field} is longer than {self.length} tokens; cut off: {shorten(part, 200)}"
-                for field, part in zip(("prompt", "negative_prompt"), parts)
-                if part
-            ]
-            warnings += _unread("prompt", image.prompt)
-            warnings += _unread("negative_prompt", image.negative_prompt)
+        rows, warned = [], []
+        for image in images:
+            pair, warnings = self._read(image)
+            _check(image, pair, model_files.text_encoder_layers, limits.max_prompt_chunks)
+            rows.append(pair)
             warned.append(dataclasses.replace(image, warnings=(*image.warnings, *warnings)))
-        return input_ids, negative_ids, warned
+        counts = {len(chunks) for pair in rows for chunks in pair}
+        if len(counts) > 1:
+            found = f"{sorted(counts)} chunks of tokens"
+            raise InvalidRequest("prompt", found, "prompts of one length a batch")
+        tensors = {}
+        for at, (ids, weights) in enumerate(
+            (("input_ids", "prompt_weights"), ("negative_input_ids", "negative_prompt_weights"))
+        ):
+            chunks = [pair[at] for pair in rows]
+            tensors[ids] = np.array(
+                [[n for c in row for n in c.tokens] for row in chunks], np.int32
+            )
+            tensors[weights] = np.array(
+                [[w for c in row for w in c.weights] for row in chunks], np.float32
+            )
+        skips = [image.clip_skip or 0 for image in images]
+        both = [image.prompt_syntax == "webui" for image in images]
+        tensors["clip_skip"] = np.array(skips, np.int32).reshape(-1, 1)
+        tensors["negative_clip_skip"] = tensors["clip_skip"] * np.array(both).reshape(-1, 1)
+        return tensors, warned
+
+    def _read(self, image: Settings) -> tuple[tuple[list[Chunk], list[Chunk]], list[str]]:
+        """The chunks of an image's prompt and negative prompt, equally many, and warnings."""
+        prompts = {"prompt": image.prompt, "negative_prompt": image.negative_prompt}
+        if image.prompt_syntax == "webui":
+            read = [self._chunks(field, text) for field, text in prompts.items()]
+            most = max(map(len, read))
+            for chunks in read:
+                chunks += self._chunks("prompt", "") * (most - len(chunks))
+            return (read[0], read[1]), []
+        input_ids, cut_off = self.encode(list(prompts.values()))
+        warnings = [
+            f"{field} is longer than {self.length} tokens; cut off: {shorten(part, 200)}"
+            for field, part in zip(prompts, cut_off)
+            if part
+        ]
+        for field, text in prompts.items():
+            warnings += _unread(field, text)
+        first, second = ([Chunk(row.tolist(), [1.0] * self.length)] for row in input_ids)
+        return (first, second), warnings
+
+    def _chunks(self, field: str, prompt: str) -> list[Chunk]:
+        """The chunks of a prompt in the WebUI's syntax."""
+        end = self._tokenizer.eos_token_id
+        parts = [
+            [(self._words(text), weight) for text, weight in part]
+            for part in webui_prompt.parse(field, prompt)
+        ]
+        return chunks_of(
+            parts,
+            self.length,
+            start=self._tokenizer.bos_token_id,
+            end=end,
+            pad=self._tokenizer.convert_tokens_to_ids(self._pad_token()),
+            comma=self._tokenizer.convert_tokens_to_ids(",</w>"),
+        )
+
+    def _words(self, text: str) -> list[list[int]]:
+        """The tokens of a text, those of an added token of several vectors together."""
+        if not self._vectors:
+            ids = self._tokenizer(text, add_special_tokens=False, verbose=False).input_ids
+            return [[number] for number in ids]
+        words = []
+        for token in self._tokenizer.tokenize(text):
+            names = self._vectors.get(token, token).split(" ")
+            words.append(self._tokenizer.convert_tokens_to_ids(names))
+        return words
+
+
+def _check(
+    image: Settings, pair: tuple[list[Chunk], list[Chunk]], layers: int | None, most: int
+) -> None:
+    """InvalidRequest for more chunks than `most`, and for what the text encoder cannot do.
+
+    layers: of the text encoder; None for one that takes tokens and nothing else.
+    """
+    skipped = image.clip_skip or 0
+    for field, chunks in zip(("prompt", "negative_prompt"), pair):
+        if len(chunks) > most:
+            longer = max(("prompt", "negative_prompt"), key=lambda name: len(getattr(image, name)))
+            allowed = f"at most {most} chunks of tokens; together the prompts need {len(chunks)}"
+            raise InvalidRequest(longer, getattr(image, longer), allowed)
+        weighed = any(weight != 1 for chunk in chunks for weight in chunk.weights)
+        if layers is None and (weighed or len(chunks) > 1):
+            allowed = f"words without weights, of one chunk of tokens: {TOKENS_ALONE}"
+            raise InvalidRequest(field, getattr(image, field), allowed)
+    if layers is None and skipped:
+        raise InvalidRequest("clip_skip", skipped, f"0: {TOKENS_ALONE}")
+    if layers is not None and skipped >= layers:
+        allowed = f"an integer from 0 to {layers - 1}: the text encoder has {layers} layers"
+        raise InvalidRequest("clip_skip", skipped, allowed)
+
+
+TOKENS_ALONE = "this model's text encoder, exported through Paddle, takes tokens alone"
 
 
 _UNREAD = re.compile(r"<(?:lora|lyco|hypernet):[^<>]*>|\([^()]*[^()\d\s]\s*:\s*\d*\.?\d+\s*\)")

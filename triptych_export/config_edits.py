@@ -7,6 +7,7 @@ one parameter an input: `parameters { key: "sample" value: "2 4 64 64" }`, batch
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 _PROFILE = re.compile(r'name\s*:\s*"(min|opt|max)_shape"')
@@ -85,6 +86,19 @@ def with_latent_input(config: str, name: str, channels: int | None) -> str:
         rf'\g<0>\g<1>parameters {{ key: "{name}" value: "\g<2> {channels} \g<3>" }}',
         config,
     )
+
+
+def without_inputs(config: str, names: Sequence[str]) -> str:
+    """`config` without these inputs of a network, their TensorRT shapes, or an ensemble's maps."""
+    for name in names:
+        entry = (
+            rf',?\n\s*\{{ name: "{name}" data_type: TYPE_\w+ dims: \[ [-\d]+ \] \}}(?=,|\s*\n\])'
+        )
+        shape = rf'\n\s*parameters \{{ key: "{name}" value: "[\d ]+" \}}'
+        mapped = rf'\n\s*input_map \{{ key: "{name}" value: "\w+" \}}'
+        for pattern in (entry, shape, mapped):
+            config = re.sub(pattern, "", config)
+    return config
 
 
 def with_accelerator(config: str, engine: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from pathlib import Path
 
 import onnxruntime
@@ -141,7 +142,8 @@ def _open(options: argparse.Namespace, scratch: Path):
         from triptych_export.changed_model import changed
 
         folder = changed(folder, options, scratch)
-    return road, open_source(folder)
+        return road, open_source(folder)
+    return road, dataclasses.replace(open_source(folder), text_encoder_layers=None)
 
 
 def _from_single_file(options: argparse.Namespace, scratch: Path) -> Path:

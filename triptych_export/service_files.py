@@ -13,6 +13,7 @@ from triptych_export.config_edits import (
     with_latent_input,
     with_parameter,
     with_row_input,
+    without_inputs,
 )
 from triptych_export.errors import ExportError
 from triptych_export.repository import Replacement
@@ -89,11 +90,17 @@ def fit_configs(
         for name, channels in more.items():
             config = with_latent_input(config, name, channels if source.paints_in else None)
         new.set_config("unet", config)
+    if source.text_encoder_layers is None:
+        for model in ("text_encoder", "sd_ensemble"):
+            config = new.config(model)
+            if config is not None:
+                new.set_config(model, without_inputs(config, ("prompt_weights", "clip_skip")))
     latents = (-source.latent_channels, *source.sample_size)
     picture = (-3, *(source.vae_scale_factor * side for side in source.sample_size))
-    embeds = (-source.text_length, -source.hidden_size)
+    embeds = (source.text_length, -source.hidden_size)
+    tokens = (source.text_length,)
     inputs = {
-        "text_encoder": {"input_ids": (-source.text_length,)},
+        "text_encoder": {"input_ids": tokens, "prompt_weights": tokens},
         "unet": {
             "sample": latents,
             "encoder_hidden_states": embeds,

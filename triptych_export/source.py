@@ -19,6 +19,9 @@ from triptych_export.known_configs import (
 PARTS = ("text_encoder", "unet", "vae", "tokenizer", "scheduler")
 CLIP_LENGTH = 77
 """Tokens of a prompt, padding included, where the configuration has no other number."""
+CLIP_LAYERS = 12
+"""Hidden layers of the text encoder where the configuration does not say: CLIP's, in transformers.
+"""
 OLD_SCALING_FACTOR = 0.18215
 """The VAE's factor where the configuration is older than the key: Stable Diffusion 1.x's."""
 CLASSES = {
@@ -46,6 +49,8 @@ class Source:
     defaults of the pipeline that the model was made for, None where they are the usual ones.
     scheduler_class: what model_index.json names, None where it names none. paints_in: the UNet was
     made to paint in pictures: it takes a mask and the latents of what stays beside its own.
+    text_encoder_layers: how many hidden layers the text encoder has; None where its graph takes
+    tokens and nothing else.
     """
 
     folder: Path
@@ -64,6 +69,7 @@ class Source:
     guidance_scale: float | None = None
     scheduler_class: str | None = None
     paints_in: bool = False
+    text_encoder_layers: int | None = None
 
 
 def open_source(folder: Path) -> Source:
@@ -115,6 +121,7 @@ def open_source(folder: Path) -> Source:
         paddle="_ppdiffusers_version" in index or any(folder.glob("unet/*.pdparams")),
         time_cond_proj_dim=unet.get("time_cond_proj_dim"),
         scheduler_class=class_of(index, "scheduler"),
+        text_encoder_layers=text_encoder.get("num_hidden_layers", CLIP_LAYERS),
         **PIPELINE_DEFAULTS.get(index.get("_class_name"), {}),
     )
 
@@ -220,6 +227,7 @@ def pipeline_numbers(
         "unet_in_channels": 2 * source.latent_channels + 1 if source.paints_in else None,
         "vocab_size": source.vocab_size,
         "max_position_embeddings": source.text_length,
+        "text_encoder_layers": source.text_encoder_layers,
     }
     numbers.update({key: value for key, value in optional.items() if value is not None})
     return numbers

@@ -35,13 +35,11 @@ def stages(source: Source) -> dict[str, Stage]:
         unet_inputs["masked_image_latents"] = latent
     if source.time_cond_proj_dim is not None:
         unet_inputs["timestep_cond"] = ("batch", source.time_cond_proj_dim)
+    texts = {"input_ids": ("batch", "length")}
+    if source.text_encoder_layers is not None:
+        texts = {**texts, "prompt_weights": ("batch", "length"), "clip_skip": ("batch", 1)}
     all_stages = (
-        Stage(
-            "text_encoder",
-            {"input_ids": ("batch", "length")},
-            "last_hidden_state",
-            embeds,
-        ),
+        Stage("text_encoder", texts, "last_hidden_state", embeds),
         Stage(
             "unet",
             unet_inputs,
@@ -54,15 +52,20 @@ def stages(source: Source) -> dict[str, Stage]:
     return {stage.name: stage for stage in all_stages}
 
 
-def example(stage: Stage, source: Source, batch: int, height: int, width: int, seed: int) -> dict:
-    """Inputs for `stage`, drawn by `seed`: latents of height and width, timesteps that differ."""
+def example(
+    stage: Stage, source: Source, batch: int, height: int, width: int, seed: int, chunks: int = 1
+) -> dict:
+    """Inputs for `stage`, drawn by `seed`: latents of height and width, timesteps that differ.
+
+    chunks: of a prompt's tokens, where the text encoder takes several.
+    """
     random = np.random.RandomState(seed)
     scale = source.vae_scale_factor
     sizes = {
         "batch": batch,
         "height": height,
         "width": width,
-        "length": source.text_length,
+        "length": source.text_length * (1 if source.text_encoder_layers is None else chunks),
         "picture_height": height * scale,
         "picture_width": width * scale,
     }
@@ -71,6 +74,10 @@ def example(stage: Stage, source: Source, batch: int, height: int, width: int, s
         shape = [sizes[axis] if isinstance(axis, str) else axis for axis in axes]
         if name == "input_ids":
             inputs[name] = random.randint(0, source.vocab_size, shape, np.int32)
+        elif name == "clip_skip":
+            inputs[name] = random.randint(0, source.text_encoder_layers, shape, np.int32)
+        elif name == "prompt_weights":
+            inputs[name] = random.uniform(0.5, 1.5, shape).astype(np.float32)
         elif name == "timestep":
             inputs[name] = random.uniform(1, 999, shape).astype(np.float32)
         else:
@@ -79,11 +86,11 @@ def example(stage: Stage, source: Source, batch: int, height: int, width: int, s
 
 
 def examples_to_check(stage: Stage, source: Source) -> list[dict]:
-    """Inputs of three calls that differ in batch, height and width.
+    """Inputs of three calls that differ in batch, height and width, and in chunks of tokens.
 
     Two of the sizes cannot be halved evenly as often as the UNet halves them. All are small, so
     that a full-size model is checked in seconds; a graph that is right for all three has no size
     written into it.
     """
     sizes = ((1, 16, 24), (2, 17, 13), (3, 11, 22))
-    return [example(stage, source, *size, seed) for seed, size in enumerate(sizes)]
+    return [example(stage, source, *size, seed, seed + 1) for seed, size in enumerate(sizes)]

@@ -29,13 +29,41 @@ CONSTANT_KEYS = {"text_model.embeddings.position_ids", "embeddings.position_ids"
 """Tables that older releases saved as weights and newer ones compute."""
 
 
-class _TextEncoder(torch.nn.Module):
-    def __init__(self, model):
+class TextEncoder(torch.nn.Module):
+    """CLIP's text encoder for prompts of any number of chunks of tokens.
+
+    `input_ids` int32 and `prompt_weights` float32 are [batch, chunks * length], `clip_skip` int32
+    [batch, 1]; the embeddings are [batch, chunks * length, channels], each chunk encoded by itself.
+    `clip_skip` layers are left out at the end, as in diffusers: the layer norm that ends the
+    encoder follows the last of the others. Where a chunk has another weight than 1, the embeddings
+    are multiplied by the weights, and the whole chunk by what gives it back its mean.
+    """
+
+    def __init__(self, model, length: int):
         super().__init__()
         self.model = model
+        self._length = length
 
-    def forward(self, input_ids):
-        return self.model(input_ids=input_ids, return_dict=True).last_hidden_state
+    def forward(self, input_ids, prompt_weights, clip_skip):
+        ids = input_ids.reshape(-1, self._length)
+        # Each chunk has its row's number: as tensors of one shape, without arithmetic of shapes.
+        skip = (clip_skip + torch.zeros_like(input_ids)).reshape(-1, self._length, 1)
+        output = self.model(input_ids=ids, output_hidden_states=True, return_dict=True)
+        text_model = getattr(self.model, "text_model", self.model)
+        states = output.hidden_states
+        skipped = states[-2]
+        for count in range(2, len(states) - 1):
+            skipped = torch.where(skip == count, states[-1 - count], skipped)
+        skipped = text_model.final_layer_norm(skipped)
+        embeds = torch.where(skip == 0, output.last_hidden_state, skipped)
+        weights = prompt_weights.reshape(-1, self._length, 1)
+        weighed = embeds * weights
+        scale = embeds.mean((1, 2), keepdim=True) / weighed.mean((1, 2), keepdim=True)
+        changed = (weights - 1).abs().amax(1, keepdim=True) > 0
+        embeds = torch.where(changed, weighed * scale, embeds)
+        # A tensor of the result's shape: so the graph has no arithmetic of shapes.
+        whole = prompt_weights.unsqueeze(-1) * torch.ones(embeds.shape[-1])
+        return embeds.reshape_as(whole)
 
 
 class _UNet(torch.nn.Module):
@@ -91,7 +119,7 @@ def load(stage: Stage, source: Source) -> torch.nn.Module:
     """The network of `stage` in single precision, ready to call with the stage's inputs."""
     if stage.name == "text_encoder":
         model = load_part(CLIPTextModel, source.folder, "text_encoder", attn_implementation="eager")
-        return _TextEncoder(model)
+        return TextEncoder(model, source.text_length)
     if stage.name == "unet":
         model = load_part(UNet2DConditionModel, source.folder, "unet")
         model.set_attn_processor(AttnProcessor())

@@ -37,7 +37,7 @@ def graph(exported: Path, name: str) -> Path:
 def test_every_size_gives_what_diffusers_gives(exported, model, name, batch, height, width):
     source = open_source(model)
     stage = stages(source)[name]
-    feeds = [example(stage, source, batch, height, width, seed=7)]
+    feeds = [example(stage, source, batch, height, width, seed=7, chunks=1 + batch // 2)]
     expected = torch_road.run(torch_road.load(stage, source), feeds)
     assert check.difference(check.run_onnx(graph(exported, name), feeds), expected) < 1e-4
 
@@ -55,7 +55,7 @@ def test_tensors_are_those_of_the_served_models(exported, model, name):
     assert shapes == stage.inputs
     types = {value.name: value.type.tensor_type.elem_type for value in proto.graph.input}
     ids = onnx.TensorProto.INT32
-    assert all(types[key] == (ids if key == "input_ids" else 1) for key in types)
+    assert all(types[key] == (ids if key in ("input_ids", "clip_skip") else 1) for key in types)
 
 
 def test_the_service_finds_its_numbers(exported, model):
@@ -74,6 +74,7 @@ def test_the_service_finds_its_numbers(exported, model):
         numbers = json.loads((served / stage / "1" / "pipeline.json").read_text())
         assert numbers.pop("vocab_size") == len(CLIPTokenizer.from_pretrained(model / "tokenizer"))
         assert numbers.pop("max_position_embeddings") == 77
+        assert numbers.pop("text_encoder_layers") == 2
         colours = np.array(numbers.pop("latent_rgb"))
         assert colours.shape == (5, 3) and np.abs(colours).max() > 0.01
         assert numbers == expected

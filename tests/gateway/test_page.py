@@ -106,6 +106,20 @@ def test_a_picture_is_seen_coming_and_then_is_there(page, triton):
     assert not page["cancel"].is_displayed()
 
 
+def test_the_syntax_of_prompts_is_chosen_and_remembered(page, triton):
+    page.draw(prompt="a red circle")
+    page.settled(1)
+    assert "prompt_syntax" not in triton.requests[0]
+    page["prompt_syntax"].send_keys("the WebUI")
+    page["draw"].click()
+    page.settled(2)
+    assert triton.requests[1]["prompt_syntax"] == "webui"
+    page.browser.refresh()
+    wait_for(lambda: page["scheduler"].get_property("value") == "pndm")
+    assert page.values("prompt_syntax") == ["webui"]
+    page.browser.execute_script("localStorage.clear()")
+
+
 def test_the_download_is_the_file_with_its_settings(page, tmp_path):
     page.browser.download_to(tmp_path)
     page.draw(prompt="a ☀ over hills", seed="5")

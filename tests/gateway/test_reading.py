@@ -45,10 +45,13 @@ def test_the_webuis_text_says_all_that_it_can(name, negative):
     changes = {"scheduler": name, "negative_prompt": negative, "eta": eta}
     settings = Settings(**{**vars(SETTINGS), **changes})
     found = read(png(parameters=infotext(settings))).settings
+    assert found.pop("prompt_syntax") == "webui"
     assert found == {key: getattr(settings, key) for key in found}
     unsaid = {"output_format", "timestep_spacing", "warnings", "deadline"}
     if eta is None:
         unsaid.add("eta")
+    unsaid |= {"prompt_syntax", "clip_skip", "guidance_rescale"}
+    unsaid |= {"strength", "mask_blur", "padding_mask_crop"}
     assert set(found) == set(vars(settings)) - unsaid
 
 
@@ -74,7 +77,18 @@ def test_a_text_of_the_webui_with_much_that_is_not_known_here():
         "seed": 1,
         "width": 512,
         "height": 768,
+        "prompt_syntax": "webui",
     }
+
+
+@pytest.mark.parametrize(
+    ("said", "clip_skip"), [("", None), (", Clip skip: 1", None), (", Clip skip: 2", 1)]
+)
+def test_clip_skip_of_the_webui_counts_from_one(said, clip_skip):
+    found = read(png(parameters=f"a fox\nSteps: 25, Seed: 1{said}")).settings
+    assert found.get("clip_skip") == clip_skip
+    settings = Settings(**{**vars(SETTINGS), "clip_skip": clip_skip})
+    assert read(png(parameters=infotext(settings))).settings.get("clip_skip") == clip_skip
 
 
 GRAPH = {

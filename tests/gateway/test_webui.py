@@ -55,9 +55,26 @@ def test_a_prompt_becomes_pictures(client, triton):
         "width": 128,
         "height": 64,
         "scheduler": "euler_ancestral",
+        "prompt_syntax": "webui",
         "seed": None,
         "timeout": 300,
     }
+
+
+@pytest.mark.parametrize(
+    ("asked", "sent"),
+    [
+        ({}, None),
+        ({"clip_skip": 1}, None),
+        ({"clip_skip": 2}, 1),
+        ({"override_settings": {"CLIP_stop_at_last_layers": 2}}, 1),
+        ({"clip_skip": 3, "override_settings": {"CLIP_stop_at_last_layers": 2}}, 1),
+    ],
+)
+def test_clip_skip_is_counted_from_one_there(client, triton, asked, sent):
+    assert client.post("/txt2img", json={"prompt": "x", **asked}).status_code == 200
+    assert triton.requests[0].get("clip_skip") == sent
+    assert triton.requests[0]["prompt_syntax"] == "webui"
 
 
 def test_a_client_of_the_webui_draws(gateway, triton):
@@ -158,7 +175,7 @@ def test_every_scheduler_may_be_the_models_own(client, triton, entry):
         {"script_name": "x/y/z plot"},
         {"alwayson_scripts": {"controlnet": {}}},
         {"subseed_strength": 0.5},
-        {"clip_skip": 2},
+        {"clip_skip": 40},
         {"seed_resize_from_h": 256},
         {"s_churn": 0.5},
         {"s_noise": 1.01},
@@ -189,7 +206,8 @@ def test_what_means_nothing_may_be_said(client):
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("CLIP_stop_at_last_layers", 2),
+        ("CLIP_stop_at_last_layers", 40),
+        ("CLIP_stop_at_last_layers", "2"),
         ("sd_model_checkpoint", "dreamshaper_8"),
         ("sd_vae", "vae-ft-mse-840000"),
         ("eta_noise_seed_delta", 31337),

@@ -73,19 +73,23 @@ class Calls:
 
     def embeddings(self, tokens: dict) -> dict:
         """What the loop takes, made from the tokenizer's outputs by the text encoder."""
-        pairs = (
-            ("input_ids", "prompt_embeds"),
-            ("negative_input_ids", "negative_prompt_embeds"),
-        )
         made = {
-            name: self.infer("text_encoder", {"input_ids": tokens[ids]})["last_hidden_state"]
-            for ids, name in pairs
+            f"{prefix}prompt_embeds": self.infer("text_encoder", words_of(tokens, prefix))[
+                "last_hidden_state"
+            ]
+            for prefix in ("", "negative_")
         }
         return {**made, "settings": tokens["settings"], "pictures": tokens["pictures"]}
 
     def loop_inputs(self, *raw: bytes) -> dict:
         """What the loop takes for a batch of INPUT_0."""
         return self.embeddings(self.tokens(*raw))
+
+
+def words_of(tokens: dict, prefix: str = "") -> dict:
+    """What the text encoder takes of the tokenizer's outputs."""
+    names = ("input_ids", "prompt_weights", "clip_skip")
+    return {name: tokens[prefix + name] for name in names}
 
 
 class Started:

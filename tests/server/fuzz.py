@@ -87,7 +87,11 @@ def requests(seed: int, channels: int) -> Iterator[tuple[str, dict[str, np.ndarr
         pictures = np.array(files, dtype=object)
         ids = numbers.integers(-(2**31), 2**31, (batch, length), dtype=np.int32)
         stages = {
-            "text_encoder": {"input_ids": ids},
+            "text_encoder": {
+                "input_ids": ids,
+                "prompt_weights": floats(batch, length),
+                "clip_skip": numbers.integers(-2, 9, (batch, 1), dtype=np.int32),
+            },
             "unet": {
                 "sample": floats(batch, 4, side, 8),
                 "timestep": floats(batch, 1),

@@ -153,6 +153,16 @@ def test_http_bodies_that_are_no_json(server):
         assert not PRIVATE.search(caught.value.read().decode())
 
 
+def words(input_ids):
+    """What the text encoder takes, without weights."""
+    rows = len(input_ids)
+    return {
+        "input_ids": input_ids,
+        "prompt_weights": np.ones(input_ids.shape, np.float32),
+        "clip_skip": np.zeros((rows, 1), np.int32),
+    }
+
+
 @pytest.fixture(scope="module")
 def stages(server):
     """Good inputs of every stage."""
@@ -162,7 +172,7 @@ def stages(server):
     latents = np.zeros((1, 4, 8, 8), np.float32)
     return {
         "tokenizer": {"INPUT_0": texts(b"x")},
-        "text_encoder": {"input_ids": np.zeros((1, 77), np.int32)},
+        "text_encoder": words(np.zeros((1, 77), np.int32)),
         "unet": {
             "sample": latents,
             "timestep": np.zeros((1, 1), np.float32),
@@ -196,7 +206,7 @@ def wrong_tensors(good):
         if others:
             yield others
             yield {**others, name: np.concatenate([array, array])}
-        if array.ndim > 2 or name == "input_ids":
+        if array.ndim > 2 or name in ("input_ids", "prompt_weights"):
             yield {**others, name: array[..., :0]}
 
 
@@ -228,8 +238,8 @@ def test_a_good_request_is_not_harmed_by_bad_ones_in_its_batch(calls, stages):
     """Bad tokens among good ones: Triton's batcher joins what waits while the stage is at work."""
     good = stages["text_encoder"]
     (expected,) = calls.infer("text_encoder", good).values()
-    bad = {"input_ids": np.full((1, 77), 2**31 - 1, np.int32)}
-    fresh = [{"input_ids": np.full((1, 77), 1 + n, np.int32)} for n in range(12)]
+    bad = words(np.full((1, 77), 2**31 - 1, np.int32))
+    fresh = [words(np.full((1, 77), 1 + n, np.int32)) for n in range(12)]
     started = [
         (inputs, calls.start("text_encoder", inputs))
         for pair in zip(fresh, itertools.repeat(bad))

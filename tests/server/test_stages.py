@@ -4,7 +4,7 @@ import base64
 
 import numpy as np
 
-from tests.server.calls import SMALL, pixels, request, texts
+from tests.server.calls import SMALL, pixels, request, texts, words_of
 from triptych.picture.metadata import read_settings
 from triptych.settings import Settings
 
@@ -21,10 +21,11 @@ def test_tokenizer(calls):
 
 
 def test_text_encoder(calls):
-    input_ids = calls.tokens(b"a red circle", b"a blue star")["input_ids"]
-    together = calls.infer("text_encoder", {"input_ids": input_ids})["last_hidden_state"]
+    words = words_of(calls.tokens(b"a red circle", b"a blue star"))
+    together = calls.infer("text_encoder", words)["last_hidden_state"]
     assert together.dtype == np.float32 and together.shape[:2] == (2, 77)
-    alone = calls.infer("text_encoder", {"input_ids": input_ids[1:]})["last_hidden_state"]
+    second = {name: array[1:] for name, array in words.items()}
+    alone = calls.infer("text_encoder", second)["last_hidden_state"]
     np.testing.assert_allclose(together[1:], alone, atol=1e-5)
 
 

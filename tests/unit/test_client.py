@@ -278,6 +278,9 @@ def test_the_command_has_a_flag_for_every_setting(fake, command, tmp_path):
         "scheduler": "DDIMScheduler",
         "timestep_spacing": "trailing",
         "eta": 0.5,
+        "prompt_syntax": "webui",
+        "clip_skip": 1,
+        "guidance_rescale": 0.5,
         "output_format": "webp",
     }
     arguments = ["x", "--url", fake.url, "-o", str(tmp_path / "a.webp")]

@@ -70,6 +70,22 @@ def test_the_spacing_of_the_timesteps_may_be_the_requests():
     assert image(scheduler="ddim", num_inference_steps=4).timestep == 751
 
 
+def test_rescaled_guidance_has_the_deviation_of_the_prompts_own_output():
+    """Equations 15 and 16 of the paper, in float64."""
+    rows = np.random.RandomState(3).standard_normal((2, 4, 8, 12)).astype(np.float32)
+    seen = []
+    for part in (None, 0.7, 1.0):
+        one = image(guidance_scale=7.5, guidance_rescale=part)
+        one.watcher = lambda _, guided: seen.append(guided.copy())
+        one.advance(rows.copy())
+    negative, prompt = rows.astype(np.float64)
+    guided = negative + 7.5 * (prompt - negative)
+    rescaled = guided * prompt.std(ddof=1) / guided.std(ddof=1)
+    for found, part in zip(seen, (0, 0.7, 1)):
+        np.testing.assert_allclose(found, part * rescaled + (1 - part) * guided, atol=1e-5)
+    assert abs(seen[2].std() - rows[1].std()) < 1e-5 < abs(seen[0].std() - rows[1].std())
+
+
 def test_a_watcher_sees_every_call_with_guidance_done_and_changes_nothing():
     watched, seen = image(scheduler="pndm"), []
 

@@ -15,6 +15,7 @@ from triptych_export.config_edits import (
     with_latent_input,
     with_parameter,
     with_row_input,
+    without_inputs,
 )
 
 REPOSITORY = Path(__file__).resolve().parents[2] / "model_repository"
@@ -91,7 +92,7 @@ def test_the_engine_gets_a_file_once():
     assert moved == once.replace("/models/unet/tensorrt", "/elsewhere/tensorrt")
 
 
-@pytest.mark.parametrize(("model", "count"), [("text_encoder", 3), ("unet", 9), ("vae_decoder", 3)])
+@pytest.mark.parametrize(("model", "count"), [("text_encoder", 9), ("unet", 9), ("vae_decoder", 3)])
 def test_the_committed_configurations_are_understood(model, count):
     """Every shape in them is found: sizes that none of them has appear everywhere."""
     config = (REPOSITORY / model / "config.pbtxt").read_text(encoding="utf-8")
@@ -105,6 +106,21 @@ def test_the_committed_configurations_are_understood(model, count):
         changed = f'key: "{name}" value: "{" ".join([batch, *["999"] * len(rest)])}"'
         assert changed in new
     assert "cache_file" in with_cache_file(config, "/engine")
+
+
+def test_a_text_encoder_of_tokens_alone_loses_its_other_inputs():
+    """In its configuration and in the ensemble's; the rest is as it was."""
+    for model, more in (("text_encoder", 8), ("sd_ensemble", 4)):
+        config = (REPOSITORY / model / "config.pbtxt").read_text(encoding="utf-8")
+        less = without_inputs(config, ("prompt_weights", "clip_skip"))
+        told = text_format.Parse(less, model_config_pb2.ModelConfig())
+        assert len(config.splitlines()) - len(less.splitlines()) == more
+        if model == "text_encoder":
+            assert [one.name for one in told.input] == ["input_ids"]
+            assert "clip_skip" not in less.partition("input [")[2]
+        else:
+            assert less.count("input_map") == config.count("input_map") - 4
+        assert without_inputs(less, ("prompt_weights", "clip_skip")) == less
 
 
 def test_a_parameter_is_added_where_there_is_none():

@@ -41,6 +41,7 @@ def test_the_numbers_of_stable_diffusion_1_5(tmp_path):
         "scaling_factor": 0.18215,
         "vocab_size": 49408,
         "max_position_embeddings": 77,
+        "text_encoder_layers": 12,
     }
 
 
@@ -73,6 +74,7 @@ def test_the_numbers_follow_the_source(tmp_path):
         "guidance_scale": 5.0,
         "vocab_size": 49408,
         "max_position_embeddings": 77,
+        "text_encoder_layers": 12,
     }
     assert source.hidden_size == 1024
 

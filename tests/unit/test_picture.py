@@ -115,6 +115,9 @@ def test_a_png_tells_its_settings_in_text_chunks_that_any_program_shows():
     output_format=st.sampled_from(OUTPUT_FORMATS),
     timestep_spacing=st.sampled_from([None, "trailing"]),
     eta=st.none() | st.floats(0, 1),
+    prompt_syntax=st.sampled_from([None, "webui"]),
+    clip_skip=st.sampled_from([None, 2]),
+    guidance_rescale=st.sampled_from([None, 0.7]),
     warnings=st.lists(st.text(max_size=30).filter(lambda text: "\0" not in text), max_size=2),
 )
 def test_settings_come_back_out_of_the_file(**changes):

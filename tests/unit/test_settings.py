@@ -77,6 +77,9 @@ def test_a_json_object_sets_everything():
         "strength": 0.5,
         "mask_blur": 3,
         "padding_mask_crop": 0,
+        "prompt_syntax": "webui",
+        "clip_skip": 2,
+        "guidance_rescale": 0.7,
     }
     settings = ask(json.dumps(asked))
     not_asked = {"warnings": (), "deadline": None}
@@ -295,6 +298,13 @@ def test_the_longest_prompt_may_be_escaped_in_full():
         ("timestep_spacing", "null", "one of leading, linspace, trailing"),
         ("eta", "1.5", "a number from 0 to 1"),
         ("eta", "null", "a number from 0 to 1"),
+        ("prompt_syntax", '"compel"', "one of plain, webui"),
+        ("prompt_syntax", "null", "one of plain, webui"),
+        ("clip_skip", "-1", "an integer from 0 to 31"),
+        ("clip_skip", "32", "an integer from 0 to 31"),
+        ("clip_skip", "1.0", "an integer from 0 to 31"),
+        ("guidance_rescale", "1.1", "a number from 0 to 1"),
+        ("guidance_rescale", "-0.1", "a number from 0 to 1"),
         ("output_format", '"gif"', "one of png, jpeg, webp"),
         ("output_format", '"PNG"', "one of png, jpeg, webp"),
         ("output_format", "null", "one of png, jpeg, webp"),
@@ -436,6 +446,9 @@ SETTINGS = st.builds(
     output_format=st.sampled_from(OUTPUT_FORMATS),
     timestep_spacing=st.none() | st.sampled_from(schedulers.SPACINGS),
     eta=st.none() | st.floats(0, 1),
+    prompt_syntax=st.sampled_from([None, "webui"]),
+    clip_skip=st.none() | st.integers(1, 31),
+    guidance_rescale=st.none() | st.floats(0.01, 1),
     warnings=st.lists(st.text(max_size=20), max_size=2).map(tuple),
     deadline=st.none() | st.floats(0, 1e9),
 )
@@ -491,12 +504,13 @@ def test_an_operator_can_change_the_limits():
         "max_pixels": "4096",
         "min_side": "32",
         "max_prompt_bytes": "3",
+        "max_prompt_chunks": "7",
         "max_height": "128",
         "max_width": "64",
         "EXECUTION_ENV_PATH": "$$TRITON_MODEL_DIRECTORY/env.tar.gz",
     }
     limits = Limits.from_parameters(changed)
-    assert limits == Limits(5, 2.5, 4096, 32, 3, 128, 64)
+    assert limits == Limits(5, 2.5, 4096, 32, 3, 128, 64, max_prompt_chunks=7)
     small = {"prompt": "abc", "height": 64, "width": 64}
     small.update(num_inference_steps=5, guidance_scale=1)
     assert ask(json.dumps(small), limits).height == 64

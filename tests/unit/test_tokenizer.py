@@ -1,3 +1,4 @@
+import dataclasses
 import warnings
 
 import clip_tokenizer
@@ -6,11 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from triptych.errors import ModelFileError
+from triptych.errors import InvalidRequest, ModelFileError
+from triptych.limits import Limits
 from triptych.model_files import ModelFiles
 from triptych.settings import Settings
 from triptych.tokenizer import Tokenizer
 
+FLAGS = ("lstrip", "normalized", "rstrip", "single_word", "special")
 VOCABULARY = clip_tokenizer.vocabulary()
 START, END = VOCABULARY[clip_tokenizer.START], VOCABULARY[clip_tokenizer.END]
 
@@ -109,11 +112,13 @@ def test_the_settings_get_a_warning_for_each_prompt_that_was_cut(tokenizer):
         settings("red " * 76 + "circle", "circle " * 76),
         settings("red " * 1000),
     ]
-    input_ids, negative_ids, warned = tokenizer.encode_settings(images)
-    assert np.array_equal(input_ids, tokenizer.encode([image.prompt for image in images])[0])
-    assert np.array_equal(
-        negative_ids, tokenizer.encode([image.negative_prompt for image in images])[0]
-    )
+    tensors, warned = tokenizer.encode_settings(images, model_files())
+    for name in ("prompt", "negative_prompt"):
+        ids = tensors["input_ids" if name == "prompt" else "negative_input_ids"]
+        expected, _ = tokenizer.encode([getattr(image, name) for image in images])
+        assert ids.dtype == np.int32 and np.array_equal(ids, expected)
+        assert (tensors[f"{name}_weights"] == np.ones((3, 77), np.float32)).all()
+    assert tensors["clip_skip"].tolist() == [[0]] * 3
     assert warned[0] == images[0]
     assert warned[1].warnings == (
         "kept",
@@ -123,6 +128,93 @@ def test_the_settings_get_a_warning_for_each_prompt_that_was_cut(tokenizer):
     assert warned[1].prompt == images[1].prompt
     assert warned[2].warnings[1].endswith("... (3699 characters)")
     assert len(warned[2].warnings[1]) < 300
+
+
+def webui(prompt, negative_prompt="", clip_skip=None):
+    return dataclasses.replace(
+        settings(prompt, negative_prompt), prompt_syntax="webui", clip_skip=clip_skip
+    )
+
+
+LAYERS = ModelFiles(64, 64, {}, text_encoder_layers=12)
+
+
+def test_short_words_without_weights_are_the_same_in_both_syntaxes(tokenizer):
+    images = [settings("a red, circle and"), webui("a red, circle and")]
+    (plain, _), (other, _) = (tokenizer.encode_settings([one], LAYERS) for one in images)
+    assert all(np.array_equal(plain[name], other[name]) for name in plain)
+
+
+def test_weights_and_chunks_of_the_webui(tokenizer):
+    """75 words to a chunk; the negative prompt is filled up with a chunk of nothing."""
+    red = VOCABULARY["red</w>"]
+    image = webui("(red:1.5) " + "red " * 75, "circle", clip_skip=2)
+    tensors, (warned,) = tokenizer.encode_settings([image], LAYERS)
+    assert warned == image
+    (ids,), (weights,) = tensors["input_ids"], tensors["prompt_weights"]
+    assert ids.tolist() == [START] + [red] * 75 + [END] + [START, red] + [END] * 75
+    assert weights.tolist() == [1, 1.5] + [1] * 152
+    (negative,) = tensors["negative_input_ids"]
+    circle = VOCABULARY["circle</w>"]
+    assert negative.tolist() == [START, circle] + [END] * 75 + [START] + [END] * 76
+    assert tensors["clip_skip"].tolist() == tensors["negative_clip_skip"].tolist() == [[2]]
+
+
+def test_the_negative_prompt_of_plain_words_has_all_layers_as_in_diffusers(tokenizer):
+    image = dataclasses.replace(settings("red"), clip_skip=2)
+    tensors, _ = tokenizer.encode_settings([image, webui("red", clip_skip=1)], LAYERS)
+    assert tensors["clip_skip"].tolist() == [[2], [1]]
+    assert tensors["negative_clip_skip"].tolist() == [[0], [1]]
+    assert tensors["negative_clip_skip"].dtype == np.int32
+
+
+def test_the_tokens_of_a_weighed_word_are_its_own(tokenizer):
+    tensors, _ = tokenizer.encode_settings([webui("red(circle:2)")], LAYERS)
+    red, circle = VOCABULARY["red</w>"], VOCABULARY["circle</w>"]
+    assert tensors["input_ids"][0, :4].tolist() == [START, red, circle, END]
+    assert tensors["prompt_weights"][0, :4].tolist() == [1, 1, 2, 1]
+
+
+@pytest.mark.parametrize(
+    ("images", "model", "said"),
+    [
+        (
+            [webui("red", clip_skip=12)],
+            LAYERS,
+            "clip_skip: got 12; allowed: an integer from 0 to 11",
+        ),
+        ([webui("red " * 76), webui("red")], LAYERS, r"prompt: got '\[1, 2\] chunks.*one length"),
+        ([webui("red", "red " * 400)], LAYERS, "negative_prompt: .*at most 5 chunks.*need 6"),
+        ([webui("(red)")], None, "prompt: got '.red.'; allowed: words without weights"),
+        (
+            [webui("red", "a BREAK b")],
+            None,
+            "prompt: .*allowed: words without weights, of one chunk",
+        ),
+        ([webui("red", clip_skip=1)], None, "clip_skip: got 1; allowed: 0"),
+    ],
+)
+def test_what_the_text_encoder_cannot_do_is_refused(tokenizer, images, model, said):
+    with pytest.raises(InvalidRequest, match=said):
+        tokenizer.encode_settings(images, model or model_files(), Limits())
+
+
+def test_a_text_encoder_of_tokens_alone_takes_plain_words_in_either_syntax(tokenizer):
+    tensors, _ = tokenizer.encode_settings([webui("red circle")], model_files())
+    assert tensors["input_ids"].shape == (1, 77)
+
+
+def test_vectors_of_one_token_are_one_word_of_the_webui(tmp_path):
+    tokens = {
+        str(len(VOCABULARY) + at): {"content": f"<toy>{end}", **dict.fromkeys(FLAGS, False)}
+        for at, end in enumerate(("", "_1"))
+    }
+    folder = clip_tokenizer.write(tmp_path, model_max_length=77, added_tokens_decoder=tokens)
+    first = len(VOCABULARY)
+    tensors, _ = Tokenizer(folder).encode_settings([webui("red " * 74 + "(<toy>:2)")], LAYERS)
+    ids, weights = tensors["input_ids"][0], tensors["prompt_weights"][0]
+    assert ids[74:80].tolist() == [VOCABULARY["red</w>"], END, END, START, first, first + 1]
+    assert weights[78:81].tolist() == [2, 2, 1]
 
 
 def test_the_padding_and_the_length_are_the_tokenizers_own(tmp_path):

@@ -44,6 +44,9 @@ def add_settings(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
         metavar="PIXELS",
         help="draw the masked part alone, with so much around it, at the full size",
     )
+    add("--prompt-syntax", metavar="NAME", help="plain or webui: (words:1.2), BREAK, any length")
+    add("--clip-skip", type=int, metavar="N", help="last layers of the text encoder left out")
+    add("--guidance-rescale", type=float, metavar="X", help="0 to 1: keeps guidance from glare")
     return group
 
 

@@ -97,14 +97,13 @@ class _Tour:
         """Through all stages, then the same by the ensemble; writes the picture's file."""
         asked = np.array([[request]], dtype=object)
         tokens = self._ask("tokenizer", INPUT_0=asked)
-        embeds = self._ask("text_encoder", input_ids=tokens["input_ids"])["last_hidden_state"]
-        negative = self._ask("text_encoder", input_ids=tokens["negative_input_ids"])
+        embeds, negative = (self._encode(tokens, prefix) for prefix in ("", "negative_"))
         # With the seed that the tokenizer chose, if the request has none.
         settings, pictures = tokens["settings"], tokens["pictures"]
         latents = self._ask(
             "unet_loop",
             prompt_embeds=embeds,
-            negative_prompt_embeds=negative["last_hidden_state"],
+            negative_prompt_embeds=negative,
             settings=settings,
             pictures=pictures,
         )["latents"]
@@ -129,6 +128,12 @@ class _Tour:
             return 0
         print(f"triptych stages: {MODEL} gives another file than its stages", file=sys.stderr)
         return 1
+
+    def _encode(self, tokens: dict[str, np.ndarray], prefix: str) -> np.ndarray:
+        """The embeddings of the prompt, or with the prefix `negative_` of the other one."""
+        names = ("input_ids", "prompt_weights", "clip_skip")
+        answer = self._ask("text_encoder", **{name: tokens[prefix + name] for name in names})
+        return answer["last_hidden_state"]
 
     def _ask(self, model: str, **tensors: np.ndarray) -> dict[str, np.ndarray]:
         print(model, flush=True)

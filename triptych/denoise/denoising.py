@@ -150,6 +150,8 @@ class Denoising:
                 guided = prompt - negative
                 guided *= self._guidance_scale
                 guided += negative
+                if self._settings.guidance_rescale:
+                    rescale(guided, prompt, self._settings.guidance_rescale)
             else:
                 guided = model_output[0]
             if self.watcher is not None:
@@ -168,6 +170,16 @@ class Denoising:
         if not np.isfinite(self.latents).all():
             raise NotFinite("latents are not finite: the UNet or its precision overflowed")
         return self.latents / self._scaling_factor + self._shift_factor
+
+
+def rescale(guided: np.ndarray, prompt: np.ndarray, part: float) -> None:
+    """Bring the deviation of `guided` to that of the prompt's own output, as far as `part` says.
+
+    Lin et al. 2023, "Common diffusion noise schedules and sample steps are flawed", equations 15
+    and 16 (diffusers' rescale_noise_cfg). Changes `guided`, float32 [channels, h, w].
+    """
+    whole = np.std(prompt, ddof=1) / np.std(guided, ddof=1)
+    guided *= np.float32(part) * whole + np.float32(1 - part)
 
 
 def guidance_embedding(guidance_scale: float, width: int) -> np.ndarray:

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from triptych import schedulers
 from triptych.errors import InvalidRequest, shorten
+from triptych.limits import MAX_CLIP_SKIP
 from triptych.settings import MAX_SEED, PICTURE_KEYS, WIDEST, Settings
 
 
@@ -77,6 +78,15 @@ Eta = Annotated[
 Scheduler = Annotated[str, AfterValidator(_scheduler), Field(description=schedulers.ALLOWED)]
 Spacing = Annotated[
     Literal["leading", "linspace", "trailing"], Field(description="How timesteps are spread")
+]
+Syntax = Annotated[
+    Literal["plain", "webui"],
+    Field(description="plain, or the WebUI's: (words:1.2), [words], BREAK, prompts of any length"),
+]
+ClipSkip = whole(0, MAX_CLIP_SKIP, "Last layers of the text encoder left out, as in diffusers")
+Rescale = Annotated[
+    float,
+    Field(strict=True, ge=0, le=1, allow_inf_nan=False, description="Keeps guidance from glare"),
 ]
 Side = whole(8, 4096, "Pixels")
 Seed = whole(0, MAX_SEED)

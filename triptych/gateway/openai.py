@@ -21,14 +21,17 @@ from triptych.errors import shorten
 from triptych.gateway.access import require_key
 from triptych.gateway.errors import Problem, problem, responses
 from triptych.gateway.fields import (
+    ClipSkip,
     Eta,
     Guidance,
     Negative,
     Prompt,
+    Rescale,
     Scheduler,
     Seed,
     Spacing,
     Steps,
+    Syntax,
     matching,
     only,
     size_of,
@@ -85,6 +88,9 @@ class Generation(BaseModel):
     scheduler: Scheduler | None = None
     timestep_spacing: Spacing | None = None
     eta: Eta | None = None
+    prompt_syntax: Syntax | None = None
+    clip_skip: ClipSkip | None = None
+    guidance_rescale: Rescale | None = None
     seed: Seed | None = Field(None, description="The first picture's; the next ones have the next")
 
 
@@ -207,6 +213,7 @@ def _requests(asked: Generation) -> list[dict[str, Any]]:
     names = (
         *("prompt", "negative_prompt", "num_inference_steps"),
         *("guidance_scale", "scheduler", "timestep_spacing", "eta", "output_format"),
+        *("prompt_syntax", "clip_skip", "guidance_rescale"),
     )
     common = {name: getattr(asked, name) for name in names}
     common.update(size_of(asked.size))

@@ -18,15 +18,18 @@ from triptych.client import ClientError, Picture
 from triptych.gateway.access import require_key
 from triptych.gateway.errors import Problem, problem, responses
 from triptych.gateway.fields import (
+    ClipSkip,
     Eta,
     Guidance,
     Negative,
     Prompt,
+    Rescale,
     Scheduler,
     Seed,
     Side,
     Spacing,
     Steps,
+    Syntax,
     told,
 )
 from triptych.gateway.gone import unless_gone
@@ -65,6 +68,9 @@ class Asked(BaseModel):
     scheduler: Scheduler | None = None
     timestep_spacing: Spacing | None = None
     eta: Eta | None = None
+    prompt_syntax: Syntax | None = None
+    clip_skip: ClipSkip | None = None
+    guidance_rescale: Rescale | None = None
     seed: Seed | Annotated[str, Field(pattern="^[0-9]{1,20}$")] | None = None
     output_format: Literal["png", "jpeg", "webp"] = "png"
 

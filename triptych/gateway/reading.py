@@ -16,6 +16,7 @@ from triptych.errors import InvalidRequest
 from triptych.gateway.errors import Problem
 from triptych.gateway.fields import told
 from triptych.gateway.samplers import scheduler_of
+from triptych.limits import MAX_CLIP_SKIP
 from triptych.picture.infotext import infotext
 from triptych.picture.metadata import read_settings
 
@@ -78,12 +79,17 @@ def _of_webui(text: str) -> dict[str, Any]:
     prompt, _, negative = f"\n{above}".partition("\nNegative prompt:")
     width, _, height = values.get("Size", "").partition("x")
     found = _scheduler(values.get("Sampler"), values.get("Schedule type"))
+    last_layer = values.get("Clip skip", "")
+    words = {"prompt_syntax": "webui"}
+    if last_layer.isdecimal() and 1 < int(last_layer) <= MAX_CLIP_SKIP + 1:
+        words["clip_skip"] = int(last_layer) - 1
     return {
         "prompt": prompt.strip(),
         "negative_prompt": negative.strip(),
         **_numbers(values["Steps"], values.get("CFG scale"), values.get("Seed"), width, height),
         **found,
         **(_real("eta", values.get("Eta DDIM")) if found.get("scheduler") == "ddim" else {}),
+        **words,
     }
 
 

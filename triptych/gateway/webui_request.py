@@ -16,6 +16,7 @@ from triptych.errors import shorten
 from triptych.gateway.errors import Problem
 from triptych.gateway.fields import Guidance, Negative, Prompt, Side, Steps, only, whole
 from triptych.gateway.samplers import LABELS, SCHEDULES, scheduler_of
+from triptych.limits import MAX_CLIP_SKIP
 from triptych.schedulers import entry, resolve
 from triptych.settings import MAX_SEED
 
@@ -27,7 +28,6 @@ _ETA_1 = ("Euler a", "DPM2 a", "DPM++ 2M SDE")
 _NEUTRAL_OVERRIDES = {
     "sd_model_checkpoint": (MODEL,),
     "sd_vae": ("Automatic", "None"),
-    "CLIP_stop_at_last_layers": (0, 1),
     "eta_noise_seed_delta": (0,),
     "s_noise": (1,),
     "randn_source": ("CPU",),
@@ -66,7 +66,9 @@ class TextToImage(BaseModel):
         None, description="samples_format: png, jpg or webp; others must be neutral"
     )
     eta: float | None = Field(None, description="0 to 1 with DDIM, 1 with Euler a")
-    clip_skip: only(None, 0, 1) = None
+    clip_skip: whole(0, MAX_CLIP_SKIP + 1) | None = Field(
+        None, description="The WebUI's count: 1 is the text encoder's last layer, 2 the one before"
+    )
     enable_hr: only(None, False) = None
     restore_faces: only(None, False) = None
     tiling: only(None, False) = None
@@ -103,6 +105,7 @@ def requests_of(asked: TextToImage) -> tuple[list[dict[str, Any]], list[str]]:
         raise Problem(400, f"eta: got {asked.eta:g}; allowed: {allowed}", "eta")
     if asked.eta is not None and scheduler is None:
         warnings.append("eta: not used without sampler_name")
+    last_layer = overrides.get("CLIP_stop_at_last_layers", asked.clip_skip) or 1
     settings = {
         "prompt": asked.prompt,
         "negative_prompt": asked.negative_prompt,
@@ -113,6 +116,8 @@ def requests_of(asked: TextToImage) -> tuple[list[dict[str, Any]], list[str]]:
         "scheduler": scheduler,
         "eta": asked.eta if reads_eta == "DDIM" else None,
         "output_format": overrides.get("samples_format"),
+        "prompt_syntax": "webui",
+        "clip_skip": last_layer - 1 or None,
     }
     settings = {name: value for name, value in settings.items() if value is not None}
     seed = secrets.randbits(32) if asked.seed in (None, -1) else asked.seed
@@ -127,6 +132,9 @@ def _overrides(given: dict[str, Any]) -> dict[str, Any]:
         if name == "samples_format" and value not in EMPTY:
             allowed = tuple(FORMATS)
             done[name] = FORMATS.get(value) if isinstance(value, str) else None
+        if name == "CLIP_stop_at_last_layers":
+            allowed = tuple(range(MAX_CLIP_SKIP + 2))
+            done[name] = value if type(value) is int else None
         if value in (*EMPTY, *allowed) or (not allowed and name.startswith(_ABOUT_FILES)):
             continue
         field = f"override_settings.{name}"

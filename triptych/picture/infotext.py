@@ -28,6 +28,8 @@ def infotext(settings: Settings) -> str:
         values["Denoising strength"] = f"{settings.strength:g}"
     if settings.mask_blur is not None:
         values["Mask blur"] = f"{settings.mask_blur:g}"
+    if settings.clip_skip:  # the WebUI counts from 1
+        values["Clip skip"] = settings.clip_skip + 1
     lines = [settings.prompt]
     if settings.negative_prompt:
         lines.append(f"Negative prompt: {settings.negative_prompt}")

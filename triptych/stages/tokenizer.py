@@ -29,6 +29,7 @@ class TokenizerStage:
         self._takes_pictures = bool(model.config_beside("vae_encoder"))
         self._tokenizer = Tokenizer(model.folder)
         self._tokenizer.check_fits(model_files)
+        self._model_files = model_files
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """Triton's responses."""
@@ -41,13 +42,12 @@ class TokenizerStage:
         texts = inputs["INPUT_0"][:, 0]
         images = [self._read(texts, row, parameters) for row in range(len(texts))]
         self._admission.check(len(images))
-        input_ids, negative_input_ids, settings = self._tokenizer.encode_settings(
-            [one.settings for one in images]
+        tensors, settings = self._tokenizer.encode_settings(
+            [one.settings for one in images], self._model_files, self._limits
         )
         self._model.activity.images(went=len(images))
         return {
-            "input_ids": input_ids,
-            "negative_input_ids": negative_input_ids,
+            **tensors,
             "settings": triton.strings([one.to_json() for one in settings]),
             "pictures": np.array([[one.image, one.mask_image] for one in images], dtype=object),
         }

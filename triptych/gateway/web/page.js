@@ -1,7 +1,7 @@
 "use strict";
 
 const NUMBERS = ["num_inference_steps", "guidance_scale", "width", "height"];
-const TEXTS = ["prompt", "negative_prompt", "scheduler", "seed"];
+const TEXTS = ["prompt", "negative_prompt", "scheduler", "prompt_syntax", "seed"];
 const LABELS = {
   prompt: "Prompt",
   negative_prompt: "Negative prompt",
@@ -13,9 +13,12 @@ const LABELS = {
   scheduler: "Scheduler",
   timestep_spacing: "Timestep spacing",
   eta: "Eta",
+  prompt_syntax: "Prompts are read as",
+  clip_skip: "Clip skip",
+  guidance_rescale: "Guidance rescale",
   warnings: "Warning",
 };
-const OTHERS = ["timestep_spacing", "eta"]; // without a field in the form
+const OTHERS = ["timestep_spacing", "eta", "clip_skip", "guidance_rescale"]; // without a field in the form
 let others = {}; // those of them that a picture brought
 const schedulers = {}; // each by its name for people
 const TRIES = 10; // while the server has too much to do
@@ -259,7 +262,7 @@ function drawn({ file, settings, seconds }) {
   download.setAttribute("aria-label", `Download: ${settings.prompt}`);
   const again = card.querySelector("[data-does=use]");
   again.setAttribute("aria-label", `Use these settings: ${settings.prompt}`);
-  again.addEventListener("click", () => use(settings));
+  again.addEventListener("click", () => use({ ...settings, ...syntaxOf(settings) }));
   frame.addEventListener("click", () => enlarge(image));
   return card;
 }
@@ -270,6 +273,11 @@ function describe(list, label, text) {
   name.textContent = label;
   value.textContent = text;
   list.append(name, value);
+}
+
+/** What the form shows for a picture's syntax: plain words have no name there. */
+function syntaxOf({ prompt_syntax }) {
+  return { prompt_syntax: prompt_syntax === "webui" ? "webui" : "" };
 }
 
 function use(values) {
@@ -292,7 +300,8 @@ async function readFile(file) {
   try {
     const type = { "Content-Type": file.type || "application/octet-stream" };
     const answer = await ask("api/settings", { method: "POST", body: file, headers: type });
-    use({ negative_prompt: "", ...(await answer.json()) });
+    const told = await answer.json();
+    use({ negative_prompt: "", ...told, ...syntaxOf(told) });
   } catch (error) {
     showError(`${file.name}: ${error.message.replace(/^image: /, "")}`);
   }
@@ -308,6 +317,10 @@ $("cancel").addEventListener("click", cancel);
 $("others-drop").addEventListener("click", () => {
   keepOthers({});
   $("prompt").focus();
+});
+$("prompt_syntax").value = localStorage.getItem("prompt_syntax") ?? "";
+$("prompt_syntax").addEventListener("change", () => {
+  localStorage.setItem("prompt_syntax", $("prompt_syntax").value);
 });
 $("dice").addEventListener("click", rollSeed);
 $("file").addEventListener("change", () => {

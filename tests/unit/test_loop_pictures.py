@@ -166,3 +166,23 @@ def test_a_request_given_up_is_not_read(stage):
     for one in busy:
         answer(one)
     assert THREADS.count("called") == 8
+
+
+def test_at_its_end_it_reads_no_more_and_answers_all(stage):
+    may_go = threading.Event()
+
+    def encoder(sample):
+        THREADS.append("called")
+        assert may_go.wait(10)
+        return MOMENTS
+
+    loop = stage(encoder=encoder)
+    loop._max_queue = 100
+    sent = [bringing((PNG, b"")) for _ in range(12)]
+    loop.execute(sent)
+    threading.Timer(0.3, may_go.set).start()
+    loop.close()
+    assert all("the denoising loop" in error(answer(one)) for one in sent[8:])
+    assert THREADS.count("called") <= 8
+    for one in sent:
+        answer(one)

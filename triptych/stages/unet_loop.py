@@ -20,7 +20,7 @@ from triptych.denoise.loop import DenoisingLoop
 from triptych.denoise.observer import Observer
 from triptych.denoise.preview import Preview
 from triptych.denoise.start import Start, encoded
-from triptych.errors import Cancelled, Expired, InvalidRequest
+from triptych.errors import Cancelled, Expired, InvalidRequest, LoopClosed
 from triptych.ipc import progress
 from triptych.model_files import ModelFiles
 from triptych.settings import Settings
@@ -65,6 +65,7 @@ class LoopStage:
         self._cancellations = Cancellations(model)
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="pictures")
         self._reading = 0
+        self._closed = False
         self._lock = threading.Lock()
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
@@ -81,6 +82,7 @@ class LoopStage:
 
     def close(self) -> None:
         """Answer what is still in flight with an error, and end the threads."""
+        self._closed = True
         self._readers.shutdown()
         self._loop.close()
         self._cancellations.close()
@@ -116,6 +118,8 @@ class LoopStage:
 
     def _submit(self, tensors: dict, deadline: float | None, token: str, awaited: _Awaited) -> None:
         try:
+            if self._closed:
+                raise LoopClosed("the denoising loop is closed")
             if awaited.not_awaited():
                 raise Cancelled("cancelled before the image was finished")
             images = self._images(tensors, deadline)

@@ -6,7 +6,7 @@ from importlib.resources import files
 
 import grpc
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 from selenium.webdriver import ActionChains, Keys
 from selenium.webdriver.common.by import By
 
@@ -245,6 +245,15 @@ def test_a_pictures_settings_without_a_field_are_kept_and_shown(page, triton):
     page.draw()
     page.settled(2)
     assert not {"timestep_spacing", "eta"} & triton.requests[-1].keys()
+
+
+def test_what_is_not_taken_from_a_picture_is_said(page):
+    chunks, file = PngImagePlugin.PngInfo(), io.BytesIO()
+    chunks.add_text("parameters", "a fox\nSteps: 5, Sampler: DPM++ SDE, Seed: 1, Size: 64x64")
+    Image.new("RGB", (4, 4)).save(file, "PNG", pnginfo=chunks)
+    drop(page, file.getvalue())
+    wait_for(lambda: page.values("prompt") == ["a fox"])
+    assert "sampler is not one of those here" in page["alert"].text
 
 
 def test_files_that_say_nothing(page):

@@ -47,12 +47,8 @@ def test_the_webuis_text_says_all_that_it_can(name, negative):
     found = read(png(parameters=infotext(settings))).settings
     assert found.pop("prompt_syntax") == "webui"
     assert found == {key: getattr(settings, key) for key in found}
-    unsaid = {"output_format", "timestep_spacing", "warnings", "deadline"}
-    if eta is None:
-        unsaid.add("eta")
-    unsaid |= {"prompt_syntax", "clip_skip", "guidance_rescale"}
-    unsaid |= {"strength", "mask_blur", "padding_mask_crop"}
-    assert set(found) == set(vars(settings)) - unsaid
+    said = {key for key, value in vars(settings).items() if value is not None}
+    assert set(found) == said - {"output_format", "warnings", "prompt_syntax"}
 
 
 def test_a_jpeg_of_the_webui():
@@ -67,7 +63,7 @@ def test_a_jpeg_of_the_webui():
 def test_a_text_of_the_webui_with_much_that_is_not_known_here():
     text = (
         "masterpiece\nSteps: 25, Sampler: DPM++ SDE Exotic, CFG scale: 7, Seed: 1, Size: 512x768,"
-        ' Model hash: 6ce0161689, Lora hashes: "a: 1, Steps: 9", Version: v1.9.4'
+        ' Model hash: 6ce0161689, Lora hashes: "a: 1, Steps: 9", Hires upscale: 2, Version: v1.9.4'
     )
     assert read(png(parameters=text)).settings == {
         "prompt": "masterpiece",
@@ -78,7 +74,19 @@ def test_a_text_of_the_webui_with_much_that_is_not_known_here():
         "width": 512,
         "height": 768,
         "prompt_syntax": "webui",
+        "warnings": [
+            "scheduler: the picture's sampler is not one of those here",
+            "not taken from the picture: Hires upscale 2",
+        ],
     }
+
+
+def test_a_picture_that_began_from_another_says_that_this_is_not_in_it():
+    (warning,) = read(own(strength=0.5)).settings["warnings"]
+    assert warning == "strength: this picture began from another one, which its file does not hold"
+    settings = Settings(**{**vars(SETTINGS), "strength": 0.5})
+    (warning,) = read(png(parameters=infotext(settings))).settings["warnings"]
+    assert warning == "not taken from the picture: Denoising strength 0.5"
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,11 @@ def read(file: bytes) -> Found:
     """
     try:
         settings = read_settings(file)
-        return Found(told(settings), infotext(settings))
+        found = told(settings)
+        if settings.strength is not None:
+            began = "this picture began from another one, which its file does not hold"
+            found["warnings"] = [*found["warnings"], f"strength: {began}"]
+        return Found(found, infotext(settings))
     except InvalidRequest:
         texts = _texts(file)
     text = texts.get("parameters", "")
@@ -48,7 +52,8 @@ def read(file: bytes) -> Found:
     settings = next((one for one in found if one), None)
     if settings is None:
         raise Problem(400, "image: the file does not say how the picture was made", "image")
-    return Found(settings, text)
+    warnings = _not_taken(settings, text if settings is found[0] else "")
+    return Found({**settings, "warnings": warnings} if warnings else settings, text)
 
 
 def _texts(file: bytes) -> dict[str, str]:
@@ -91,6 +96,27 @@ def _of_webui(text: str) -> dict[str, Any]:
         **(_real("eta", values.get("Eta DDIM")) if found.get("scheduler") == "ddim" else {}),
         **words,
     }
+
+
+_TAKEN = ("Steps", "Sampler", "Schedule type", "CFG scale", "Seed", "Size", "Clip skip", "Eta DDIM")
+_NOT_OF_A_REQUEST = ("Model", "VAE", "Version", "Lora hashes", "TI hashes", "RNG")
+"""How the names begin that the WebUI's text has for what no request says."""
+
+
+def _not_taken(settings: Mapping[str, Any], text: str) -> list[str]:
+    """What made the picture and is not in `settings`, for people; `text` is the WebUI's, if any."""
+    warnings = []
+    if "scheduler" not in settings:
+        warnings.append("scheduler: the picture's sampler is not one of those here")
+    values = dict(_VALUE.findall(text.strip().rpartition("\n")[2]))
+    more = [
+        f"{name} {value}"
+        for name, value in values.items()
+        if name not in _TAKEN and not name.startswith(_NOT_OF_A_REQUEST)
+    ]
+    if more:
+        warnings.append(f"not taken from the picture: {', '.join(more)}")
+    return warnings
 
 
 def _of_invokeai(texts: Mapping[str, str]) -> dict[str, Any]:

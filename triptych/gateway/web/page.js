@@ -302,6 +302,7 @@ async function readFile(file) {
     const answer = await ask("api/settings", { method: "POST", body: file, headers: type });
     const told = await answer.json();
     use({ negative_prompt: "", ...told, ...syntaxOf(told) });
+    $("alert").textContent = (told.warnings ?? []).join("; ");
   } catch (error) {
     showError(`${file.name}: ${error.message.replace(/^image: /, "")}`);
   }

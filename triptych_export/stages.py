@@ -77,7 +77,8 @@ def example(
         elif name == "clip_skip":
             inputs[name] = random.randint(0, source.text_encoder_layers, shape, np.int32)
         elif name == "prompt_weights":
-            inputs[name] = random.uniform(0.5, 1.5, shape).astype(np.float32)
+            # A network that was never trained has embeddings of mean 0, which no weight restores.
+            inputs[name] = np.ones(shape, np.float32)
         elif name == "timestep":
             inputs[name] = random.uniform(1, 999, shape).astype(np.float32)
         else:

@@ -79,6 +79,9 @@ def write_full_size(folder: Path) -> Path:
 
 
 def _save(folder, tokenizer, text_encoder, unet, vae, prediction: str) -> Path:
+    # As it begins, a chunk's embeddings have the mean 0, which weights of words are divided by.
+    norm = getattr(text_encoder, "text_model", text_encoder).final_layer_norm
+    norm.bias.data.uniform_(0, 1)
     noise = PNDMScheduler(
         beta_start=0.00085,
         beta_end=0.012,

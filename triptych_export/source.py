@@ -30,6 +30,20 @@ CLASSES = {
     "unet": ("UNet2DConditionModel",),
     "vae": ("AutoencoderKL",),
 }
+PIPELINES = (
+    "StableDiffusionPipeline",
+    "StableDiffusionImg2ImgPipeline",
+    "StableDiffusionInpaintPipeline",
+    "StableDiffusionInpaintPipelineLegacy",
+    "LatentConsistencyModelPipeline",
+    "LatentConsistencyModelImg2ImgPipeline",
+    "FastDeployStableDiffusionPipeline",
+    "FastDeployStableDiffusionImg2ImgPipeline",
+    "FastDeployStableDiffusionInpaintPipeline",
+    "FastDeployStableDiffusionMegaPipeline",
+    "OnnxStableDiffusionPipeline",
+)
+"""Pipelines of diffusers and ppdiffusers that draw what the served stages draw."""
 PIPELINE_DEFAULTS = {
     "LatentConsistencyModelPipeline": {"num_inference_steps": 4, "guidance_scale": 8.5}
 }
@@ -158,6 +172,11 @@ def refuse_other_families(index: dict) -> None:
         raise ExportError(
             f"{name or 'this model'} is not a Stable Diffusion 1.x or 2.x model: model_index.json "
             "names no unet beside the text encoder and the VAE"
+        )
+    if name and name not in PIPELINES:
+        raise ExportError(
+            f"model_index.json: the pipeline {name} is not known and may draw something else; "
+            f"known are {', '.join(PIPELINES)}; if it draws as one of them, write that name there"
         )
 
 

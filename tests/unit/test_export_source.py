@@ -113,6 +113,7 @@ def test_what_turns_nothing_on_is_no_reason_to_refuse(tmp_path):
     ("index", "unet", "why"),
     [
         ({"_class_name": "StableDiffusionXLPipeline"}, {}, "SDXL"),
+        ({"_class_name": "MyPipeline"}, {}, "the pipeline MyPipeline is not known"),
         ({"text_encoder_2": ["transformers", "CLIPTextModelWithProjection"]}, {}, "SDXL"),
         ({}, {"addition_embed_type": "text_time"}, "SDXL"),
         ({"transformer": ["diffusers", "SD3Transformer2DModel"]}, {}, "not a Stable Diffusion"),

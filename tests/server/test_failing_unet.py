@@ -57,6 +57,7 @@ def image(steps, height=64, fails=1.0):
         "prompt_embeds": embeds,
         "negative_prompt_embeds": np.zeros_like(embeds),
         "settings": texts(settings.to_json()),
+        "pictures": np.array([[b"", b""]], dtype=object),
     }
 
 

@@ -36,6 +36,8 @@ def run(work: Callable[[], int], code: int = INTERRUPTED) -> int:
     def interrupt(*_: object) -> None:
         nonlocal interrupts
         interrupts += 1
+        # Where Python cannot raise it, in a destructor for example, it would print a traceback.
+        sys.unraisablehook = lambda _: None
         if interrupts == 2:
             end_at_once(code=code)
         raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""A folder in diffusers' layout with another VAE, with tokens of textual inversion, or with LoRAs.
+"""A folder in diffusers' layout with another VAE, tokens of textual inversion, or scheduler.
 
 What changes is written to a folder of its own, which links to all that stays.
 """

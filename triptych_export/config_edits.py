@@ -50,55 +50,44 @@ def follow_model(config: str, sizes: dict[str, tuple[int, ...]]) -> str:
     return _PARAMETER.sub(replace, config)
 
 
-def with_row_input(config: str, name: str, width: int | None) -> str:
-    """`config` with one more input, float32 [width] for each row, or without it where it is None.
+def with_input(
+    config: str, name: str, like: str, dims: Sequence[int] | None, kind: str = "TYPE_FP32"
+) -> str:
+    """`config` with one more input, `dims` for each row, or without it where that is None.
 
-    Its TensorRT shapes have the batches that those of `timestep` have.
+    It stands after the input `like`, whose TensorRT shapes it gets where `dims` has -1, and whose
+    batches.
     """
-    entry = rf'\n\s*\{{ name: "{name}" data_type: TYPE_FP32 dims: \[ \d+ \] \}},'
-    shape = rf'\n\s*parameters \{{ key: "{name}" value: "\d+ \d+" \}}'
-    config = re.sub(shape, "", re.sub(entry, "", config))
-    if width is None:
+    entry = rf'\{{ name: "{name}" [^{{}}]*\}}'
+    shape = rf'\s*parameters \{{ key: "{name}" value: "[\d ]+" \}}'
+    for pattern in (rf",\s*{entry}", rf"(?<=\[)\s*{entry},", shape):
+        config = re.sub(pattern, "", config)
+    if dims is None:
         return config
-    entry = f'\n  {{ name: "{name}" data_type: TYPE_FP32 dims: [ {width} ] }},'
-    config = re.sub(r"^input \[", lambda match: match.group(0) + entry, config, count=1, flags=re.M)
-    return re.sub(
-        r'(\n\s*)parameters \{ key: "timestep" value: "(\d+)" \}',
-        rf'\g<0>\g<1>parameters {{ key: "{name}" value: "\g<2> {width}" }}',
-        config,
-    )
+
+    def shape_after(match: re.Match) -> str:
+        batch, *sizes = match.group(2).split()
+        new = [size if one < 0 else str(one) for one, size in zip(dims, [*sizes, *dims])]
+        value = " ".join((batch, *new))
+        return f'{match.group(0)}{match.group(1)}parameters {{ key: "{name}" value: "{value}" }}'
+
+    added = f',\n  {{ name: "{name}" data_type: {kind} dims: [ {", ".join(map(str, dims))} ] }}'
+    config = re.sub(rf'\{{ name: "{like}" [^{{}}]*(\{{[^{{}}]*\}} )?\}}', rf"\g<0>{added}", config)
+    return re.sub(rf'(\s*)parameters \{{ key: "{like}" value: "([\d ]+)" \}}', shape_after, config)
 
 
-def with_latent_input(config: str, name: str, channels: int | None) -> str:
-    """`config` with one more input of the size of `sample`, or without it where it is None.
+def with_map(config: str, name: str, like: str, wanted: bool) -> str:
+    """An ensemble's `config` with one more input of a model, or without it where not `wanted`.
 
-    Its TensorRT shapes are those of `sample` but for the channels.
+    Wherever the model's input `like` is mapped, the new one gets the tensor whose name has its own
+    in the place of `like`.
     """
-    entry = rf'\n\s*\{{ name: "{name}" data_type: TYPE_FP32 dims: \[ \d+, -1, -1 \] \}},'
-    shape = rf'\n\s*parameters \{{ key: "{name}" value: "[\d ]+" \}}'
-    config = re.sub(shape, "", re.sub(entry, "", config))
-    if channels is None:
+    config = re.sub(rf'\s*input_map \{{ key: "{name}" value: "\w+" \}}', "", config)
+    if not wanted:
         return config
-    entry = f'\n  {{ name: "{name}" data_type: TYPE_FP32 dims: [ {channels}, -1, -1 ] }},'
-    config = re.sub(r"^input \[", lambda match: match.group(0) + entry, config, count=1, flags=re.M)
-    return re.sub(
-        r'(\n\s*)parameters \{ key: "sample" value: "(\d+) \d+ (\d+ \d+)" \}',
-        rf'\g<0>\g<1>parameters {{ key: "{name}" value: "\g<2> {channels} \g<3>" }}',
-        config,
-    )
-
-
-def without_inputs(config: str, names: Sequence[str]) -> str:
-    """`config` without these inputs of a network, their TensorRT shapes, or an ensemble's maps."""
-    for name in names:
-        entry = (
-            rf',?\n\s*\{{ name: "{name}" data_type: TYPE_\w+ dims: \[ [-\d]+ \] \}}(?=,|\s*\n\])'
-        )
-        shape = rf'\n\s*parameters \{{ key: "{name}" value: "[\d ]+" \}}'
-        mapped = rf'\n\s*input_map \{{ key: "{name}" value: "\w+" \}}'
-        for pattern in (entry, shape, mapped):
-            config = re.sub(pattern, "", config)
-    return config
+    mapped = rf'(\s*)input_map \{{ key: "{like}" value: "(\w*){like}" \}}'
+    added = rf'\g<0>\g<1>input_map {{ key: "{name}" value: "\g<2>{name}" }}'
+    return re.sub(mapped, added, config)
 
 
 def with_accelerator(config: str, engine: str) -> str:

@@ -69,6 +69,9 @@ def export(options: argparse.Namespace, template: Path, scratch: Path) -> None:
         folders = {name: new.version_folder(name) for name in names}
         if not no_encoder and new.config("vae_encoder") is None:
             new.set_config("vae_encoder", VAE_ENCODER.read_text(encoding="utf-8"))
+        if options.accelerator:
+            set_accelerators(new, options.accelerator)
+        fit_configs(source, new, tensorrt, channel=wanted.cuda)
         for name, folder in folders.items():
             road.export_stage(stages(source)[name], source, folder, wanted, progress)
             progress.stage_done()
@@ -78,9 +81,6 @@ def export(options: argparse.Namespace, template: Path, scratch: Path) -> None:
             decoder = folders["vae_decoder"] / "model.onnx"
             numbers["latent_rgb"] = fit_network(decoder, pipeline, size)
         write_numbers(numbers, new)
-        if options.accelerator:
-            set_accelerators(new, options.accelerator)
-        fit_configs(source, new, tensorrt, channel=wanted.cuda)
         compare = getattr(road, "compare_pictures", None)
         if compare:
             with progress.step("a picture by the whole pipelines"):

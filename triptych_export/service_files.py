@@ -10,10 +10,9 @@ from triptych_export.config_edits import (
     follow_model,
     with_accelerator,
     with_cache_file,
-    with_latent_input,
+    with_input,
+    with_map,
     with_parameter,
-    with_row_input,
-    without_inputs,
 )
 from triptych_export.errors import ExportError
 from triptych_export.repository import Replacement
@@ -75,6 +74,32 @@ def set_accelerators(new: Replacement, engine: str) -> None:
         new.set_config(model, with_accelerator(config, engine))
 
 
+def _fit_words(new: Replacement, beside_tokens: bool) -> None:
+    """Let the text encoder take weights and clip_skip beside tokens, or tokens alone.
+
+    ExportError if they are wanted and the tokenizer's configuration is from before they were there.
+    """
+    tokenizer = new.config("tokenizer")
+    if beside_tokens and tokenizer is not None and '"prompt_weights"' not in tokenizer:
+        raise ExportError(
+            f"{new.output / 'tokenizer' / 'config.pbtxt'} is of an earlier version, without "
+            "prompt_weights and clip_skip: remove the folders tokenizer and sd_ensemble there, the "
+            "export writes them anew"
+        )
+    inputs = (
+        ("prompt_weights", "input_ids", "TYPE_FP32", [-1]),
+        ("clip_skip", "prompt_weights", "TYPE_INT32", [1]),
+    )
+    for name, like, kind, dims in inputs:
+        config = new.config("text_encoder")
+        if config is not None:
+            wanted = dims if beside_tokens else None
+            new.set_config("text_encoder", with_input(config, name, like, wanted, kind))
+        config = new.config("sd_ensemble")
+        if config is not None:
+            new.set_config("sd_ensemble", with_map(config, name, like, beside_tokens))
+
+
 def fit_configs(
     source: Source, new: Replacement, with_engine: bool = False, channel: bool = False
 ) -> None:
@@ -85,16 +110,14 @@ def fit_configs(
     """
     config = new.config("unet")
     if config is not None:
-        config = with_row_input(config, "timestep_cond", source.time_cond_proj_dim)
+        width = source.time_cond_proj_dim
+        config = with_input(config, "timestep_cond", "timestep", None if width is None else [width])
         more = {"mask": 1, "masked_image_latents": source.latent_channels}
         for name, channels in more.items():
-            config = with_latent_input(config, name, channels if source.paints_in else None)
+            dims = [channels, -1, -1] if source.paints_in else None
+            config = with_input(config, name, "sample", dims)
         new.set_config("unet", config)
-    if source.text_encoder_layers is None:
-        for model in ("text_encoder", "sd_ensemble"):
-            config = new.config(model)
-            if config is not None:
-                new.set_config(model, without_inputs(config, ("prompt_weights", "clip_skip")))
+    _fit_words(new, source.text_encoder_layers is not None)
     latents = (-source.latent_channels, *source.sample_size)
     picture = (-3, *(source.vae_scale_factor * side for side in source.sample_size))
     embeds = (source.text_length, -source.hidden_size)

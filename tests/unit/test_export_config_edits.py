@@ -12,10 +12,9 @@ from triptych_export.config_edits import (
     follow_model,
     with_accelerator,
     with_cache_file,
-    with_latent_input,
+    with_input,
+    with_map,
     with_parameter,
-    with_row_input,
-    without_inputs,
 )
 
 REPOSITORY = Path(__file__).resolve().parents[2] / "model_repository"
@@ -108,11 +107,22 @@ def test_the_committed_configurations_are_understood(model, count):
     assert "cache_file" in with_cache_file(config, "/engine")
 
 
+def words(model, config, wanted):
+    """`config` with what the text encoder takes beside tokens, or without."""
+    inputs = (("prompt_weights", "input_ids", [-1]), ("clip_skip", "prompt_weights", [1]))
+    for (name, like, dims), kind in zip(inputs, ("TYPE_FP32", "TYPE_INT32")):
+        if model == "sd_ensemble":
+            config = with_map(config, name, like, wanted)
+        else:
+            config = with_input(config, name, like, dims if wanted else None, kind)
+    return config
+
+
 def test_a_text_encoder_of_tokens_alone_loses_its_other_inputs():
     """In its configuration and in the ensemble's; the rest is as it was."""
     for model, more in (("text_encoder", 8), ("sd_ensemble", 4)):
         config = (REPOSITORY / model / "config.pbtxt").read_text(encoding="utf-8")
-        less = without_inputs(config, ("prompt_weights", "clip_skip"))
+        less = words(model, config, False)
         told = text_format.Parse(less, model_config_pb2.ModelConfig())
         assert len(config.splitlines()) - len(less.splitlines()) == more
         if model == "text_encoder":
@@ -120,7 +130,8 @@ def test_a_text_encoder_of_tokens_alone_loses_its_other_inputs():
             assert "clip_skip" not in less.partition("input [")[2]
         else:
             assert less.count("input_map") == config.count("input_map") - 4
-        assert without_inputs(less, ("prompt_weights", "clip_skip")) == less
+        assert words(model, less, False) == less
+        assert words(model, less, True) == words(model, config, True) == config
 
 
 def test_a_parameter_is_added_where_there_is_none():
@@ -195,24 +206,24 @@ def test_a_folder_without_networks_is_no_repository(tmp_path, capsys):
 
 def test_an_input_for_each_row_comes_with_its_shapes_and_goes():
     config = (REPOSITORY / "unet" / "config.pbtxt").read_text()
-    wide = with_row_input(config, "timestep_cond", 256)
+    wide = with_input(config, "timestep_cond", "timestep", [256])
     message = text_format.Parse(wide, model_config_pb2.ModelConfig())
     assert {one.name: list(one.dims) for one in message.input}["timestep_cond"] == [256]
     shapes = parse(json_format.MessageToDict(message, preserving_proto_field_name=True)).shapes
     for profile, batch in (("min_shape", 1), ("opt_shape", 2), ("max_shape", 32)):
         assert shapes[profile]["timestep_cond"] == (batch, 256)
-    assert with_row_input(wide, "timestep_cond", 512) == wide.replace("256 ]", "512 ]").replace(
-        ' 256"', ' 512"'
-    )
-    assert with_row_input(wide, "timestep_cond", None) == config
-    assert with_row_input(config, "timestep_cond", None) == config
+    assert with_input(wide, "timestep_cond", "timestep", [512]) == wide.replace(
+        "256 ]", "512 ]"
+    ).replace(' 256"', ' 512"')
+    assert with_input(wide, "timestep_cond", "timestep", None) == config
+    assert with_input(config, "timestep_cond", "timestep", None) == config
 
 
 def test_an_input_of_the_latents_size_comes_with_its_shapes_and_goes():
     config = (REPOSITORY / "unet" / "config.pbtxt").read_text()
     wide = config
     for name, channels in (("mask", 1), ("masked_image_latents", 4)):
-        wide = with_latent_input(wide, name, channels)
+        wide = with_input(wide, name, "sample", [channels, -1, -1])
     message = text_format.Parse(wide, model_config_pb2.ModelConfig())
     dims = {one.name: list(one.dims) for one in message.input}
     assert (dims["mask"], dims["masked_image_latents"]) == ([1, -1, -1], [4, -1, -1])
@@ -222,8 +233,8 @@ def test_an_input_of_the_latents_size_comes_with_its_shapes_and_goes():
         assert shapes[profile]["mask"] == (batch, 1, *size)
         assert shapes[profile]["masked_image_latents"] == (batch, 4, *size)
     for name in ("mask", "masked_image_latents"):
-        wide = with_latent_input(wide, name, None)
-    assert wide == config == with_latent_input(config, "mask", None)
+        wide = with_input(wide, name, "sample", None)
+    assert wide == config == with_input(config, "mask", "sample", None)
 
 
 def test_a_folder_in_the_way_is_one_line_and_nothing_changes(tmp_path, capsys):

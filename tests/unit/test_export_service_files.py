@@ -1,6 +1,7 @@
 """What the stages read beside the networks, written before any network is exported."""
 
 import json
+import shutil
 
 import clip_tokenizer
 import pytest
@@ -70,6 +71,15 @@ def test_what_no_server_could_serve_is_refused_and_nothing_is_left(write, tmp_pa
     with pytest.raises(ExportError, match=why):
         write(**arguments)
     assert not (tmp_path / "served").exists()
+
+
+def test_a_repository_of_an_earlier_version_is_refused_before_anything_is_traced(write, tmp_path):
+    served = write()
+    config = served / "tokenizer" / "config.pbtxt"
+    config.write_text(config.read_text().replace('"prompt_weights"', '"other"'))
+    shutil.rmtree(tmp_path / "source")
+    with pytest.raises(ExportError, match="remove the folders tokenizer and sd_ensemble"):
+        write()
 
 
 def test_guidance_as_an_embedding_is_an_input_of_unet_as_long_as_the_model_has_it(write):

@@ -211,13 +211,12 @@ class Client:
         """The settings of a request that gives nothing but a prompt, as the server has them."""
         return Settings.from_json(self.ask("tokenizer", 30, INPUT_0=_text(b"x"))["settings"].item())
 
-    def parameters(self, model: str) -> dict[str, str]:
-        """The parameters in the config.pbtxt of one of the server's models, or a ClientError."""
+    def config(self, model: str) -> Any:
+        """The config.pbtxt of a model as protobuf, or a ClientError."""
         try:
-            config = self._server.get_model_config(model, client_timeout=5).config
+            return self._server.get_model_config(model, client_timeout=5).config
         except InferenceServerException as error:
             raise self._explained(error, 5, model) from error
-        return {name: value.string_value for name, value in config.parameters.items()}
 
     def ask(
         self, model: str, timeout: float | None = None, **tensors: np.ndarray

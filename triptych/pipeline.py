@@ -106,7 +106,7 @@ class Pipeline:
     def embeds(self, settings: Settings) -> tuple[np.ndarray, np.ndarray]:
         """Embeddings [tokens, channels] of the prompt and of the negative prompt."""
         tensors, _ = self.tokenizer.encode_settings([settings], self.model_files)
-        names = ("input_ids", "prompt_weights", "clip_skip")
+        names = [tensor.name for tensor in self._networks["text_encoder"].get_inputs()]
         prompt, negative = (
             self._run("text_encoder", **{name: tensors[prefix + name] for name in names})
             for prefix in ("", "negative_")
@@ -126,6 +126,4 @@ class Pipeline:
         return self._run("vae_decoder", latent_sample=latents)
 
     def _run(self, network: str, **inputs: np.ndarray) -> np.ndarray:
-        session = self._networks[network]
-        taken = {tensor.name for tensor in session.get_inputs()}
-        return session.run(None, {name: inputs[name] for name in inputs if name in taken})[0]
+        return self._networks[network].run(None, inputs)[0]

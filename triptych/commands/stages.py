@@ -131,8 +131,8 @@ class _Tour:
 
     def _encode(self, tokens: dict[str, np.ndarray], prefix: str) -> np.ndarray:
         """The embeddings of the prompt, or with the prefix `negative_` of the other one."""
-        names = ("input_ids", "prompt_weights", "clip_skip")
-        answer = self._ask("text_encoder", **{name: tokens[prefix + name] for name in names})
+        inputs = [tensor.name for tensor in self._client.config("text_encoder").input]
+        answer = self._ask("text_encoder", **{name: tokens[prefix + name] for name in inputs})
         return answer["last_hidden_state"]
 
     def _ask(self, model: str, **tensors: np.ndarray) -> dict[str, np.ndarray]:

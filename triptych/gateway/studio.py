@@ -86,7 +86,7 @@ class Studio:
     def _check_server(self, pictures: int) -> None:
         """Raise TooMany for more pictures than the server ever has in work."""
         for model, name in (("unet_loop", "max_queue"), (STREAM_MODEL, "max_streams")):
-            most = self.client.parameters(model).get(name, "")
+            most = self.client.config(model).parameters[name].string_value
             if most.isdecimal() and pictures > int(most):
                 raise TooMany(pictures, f"at most {most}, the {name} of the server's {model}")
 

@@ -113,17 +113,12 @@ def _vae(name: str, blocks: int) -> str:
         if part == "attentions":
             return f"{half}.mid.attn_1.{_renamed(inner, VAE_ATTENTION)}"
         return f"{half}.mid.block_{int(number) + 1}.{inner}"
-    if kind == "down_blocks":
+    if kind in ("down_blocks", "up_blocks"):
+        way = kind.partition("_")[0]
         block, part, number, inner = inner.split(".", 3)
-        place = f"{half}.down.{block}"
-        if part == "downsamplers":
-            return f"{place}.downsample.{inner}"
-        return f"{place}.block.{number}.{inner}"
-    if kind == "up_blocks":
-        block, part, number, inner = inner.split(".", 3)
-        place = f"{half}.up.{blocks - 1 - int(block)}"
-        if part == "upsamplers":
-            return f"{place}.upsample.{inner}"
+        place = f"{half}.{way}.{block if way == 'down' else blocks - 1 - int(block)}"
+        if part == f"{way}samplers":
+            return f"{place}.{way}sample.{inner}"
         return f"{place}.block.{number}.{inner}"
     return f"{half}.{rest}"
 

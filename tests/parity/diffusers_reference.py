@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import sys
 import types
@@ -37,21 +38,33 @@ def made(name, config):
         return kind.from_config(dict(config), **entry.options)
 
 
-def trajectory(name, config, steps, shape, seed, eta=None):
-    """What `scheduler_run.run` gives, by diffusers; start and noise are of one torch generator."""
+@contextlib.contextmanager
+def quietly_made(name, config, steps):
+    """`made`, with its timesteps, and without diffusers' warnings inside of the context."""
     diffusers.logging.set_verbosity_error()
     torch.set_num_threads(1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         scheduler = made(name, config)
         scheduler.set_timesteps(steps)
+        yield scheduler
+
+
+def drawing_by(generator, scheduler):
+    """What the scheduler's step takes to draw noise by the generator, if it draws any."""
+    takes = inspect.signature(scheduler.step).parameters
+    return {"generator": generator} if "generator" in takes else {}
+
+
+def trajectory(name, config, steps, shape, seed, eta=None):
+    """What `scheduler_run.run` gives, by diffusers; start and noise are of one torch generator."""
+    with quietly_made(name, config, steps) as scheduler:
         if hasattr(scheduler, "set_begin_index"):
             # Else it fails where Karras sigmas round the first two timesteps to the same one.
             scheduler.set_begin_index(0)
         generator = torch.Generator("cpu").manual_seed(seed)
         sample = torch.randn(shape, generator=generator)[None] * scheduler.init_noise_sigma
-        takes = inspect.signature(scheduler.step).parameters
-        drawing = {"generator": generator} if "generator" in takes else {}
+        drawing = drawing_by(generator, scheduler)
         if eta is not None:
             drawing["eta"] = eta
         inputs, latents = [], [sample[0].numpy()]
@@ -66,20 +79,14 @@ def trajectory(name, config, steps, shape, seed, eta=None):
 
 def trajectory_from_picture(name, config, steps, strength, clean, seed):
     """What `scheduler_run.run_from_picture` gives, by diffusers' schedulers and get_timesteps."""
-    diffusers.logging.set_verbosity_error()
-    torch.set_num_threads(1)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        scheduler = made(name, config)
-        scheduler.set_timesteps(steps)
+    with quietly_made(name, config, steps) as scheduler:
         pipeline = types.SimpleNamespace(scheduler=scheduler)
         timesteps, _ = StableDiffusionImg2ImgPipeline.get_timesteps(pipeline, steps, strength, None)
         generator = torch.Generator("cpu").manual_seed(seed)
         noise = torch.randn(clean.shape, generator=generator)[None]
         picture, half = torch.from_numpy(clean)[None], torch.from_numpy(HALF)[None]
         sample = scheduler.add_noise(picture, noise, timesteps[:1])
-        takes = inspect.signature(scheduler.step).parameters
-        drawing = {"generator": generator} if "generator" in takes else {}
+        drawing = drawing_by(generator, scheduler)
         inputs, latents = [], [sample[0].numpy()]
         outputs = model_outputs(len(timesteps), clean.shape)
         for i, (timestep, output) in enumerate(zip(timesteps, outputs)):

@@ -23,6 +23,17 @@ def encode(sample):
     return MOMENTS + sample.mean()
 
 
+def held(may_go):
+    """A vae_encoder that answers once the event is set."""
+
+    def encoder(sample):
+        THREADS.append("called")
+        assert may_go.wait(10)
+        return MOMENTS
+
+    return encoder
+
+
 @pytest.fixture
 def stage(tmp_path, monkeypatch):
     """`stage(release)`: unet_loop beside a vae_encoder; what answers for that can be given."""
@@ -121,12 +132,7 @@ def test_what_fails_in_the_encoder_fails_that_request_alone(stage):
 
 def test_images_whose_pictures_are_read_count_and_hold_nobody_up(stage):
     may_go = threading.Event()
-
-    def encoder(sample):
-        assert may_go.wait(10)
-        return MOMENTS
-
-    loop = stage(encoder=encoder)
+    loop = stage(encoder=held(may_go))
     slow = [bringing((PNG, b"")), bringing((PNG, b""))]
     quick, over = request({}), request({}, {})
     loop.execute([*slow, quick])
@@ -148,13 +154,7 @@ def test_images_whose_pictures_are_read_count_and_hold_nobody_up(stage):
 
 def test_a_request_given_up_is_not_read(stage):
     may_go = threading.Event()
-
-    def encoder(sample):
-        THREADS.append("called")
-        assert may_go.wait(10)
-        return MOMENTS
-
-    loop = stage(encoder=encoder)
+    loop = stage(encoder=held(may_go))
     loop._max_queue = 100
     busy = [bringing((PNG, b"")) for _ in range(8)]
     waiting = bringing((PNG, b""))
@@ -170,13 +170,7 @@ def test_a_request_given_up_is_not_read(stage):
 
 def test_at_its_end_it_reads_no_more_and_answers_all(stage):
     may_go = threading.Event()
-
-    def encoder(sample):
-        THREADS.append("called")
-        assert may_go.wait(10)
-        return MOMENTS
-
-    loop = stage(encoder=encoder)
+    loop = stage(encoder=held(may_go))
     loop._max_queue = 100
     sent = [bringing((PNG, b"")) for _ in range(12)]
     loop.execute(sent)

@@ -9,8 +9,6 @@ from PIL import Image, ImageOps
 
 from triptych.errors import InvalidRequest
 
-_LANCZOS = Image.LANCZOS
-
 Box = Tuple[int, int, int, int]
 """Left, top, right and bottom, in pixels."""
 
@@ -56,7 +54,7 @@ def fill(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
         width if narrow else picture.width * height // picture.height,
         picture.height * width // picture.width if narrow else height,
     )
-    scaled = picture.resize(inner, _LANCZOS)
+    scaled = picture.resize(inner, Image.LANCZOS)
     filled = Image.new("RGB", size)
     x, y = width // 2 - inner[0] // 2, height // 2 - inner[1] // 2
     filled.paste(scaled, (x, y))
@@ -94,5 +92,5 @@ def _cover(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
     )
     covered = Image.new("RGB", size)
     at = width // 2 - outer[0] // 2, height // 2 - outer[1] // 2
-    covered.paste(picture.resize(outer, _LANCZOS), at)
+    covered.paste(picture.resize(outer, Image.LANCZOS), at)
     return covered

@@ -11,8 +11,6 @@ from triptych.picture import crop
 from triptych.picture.reading import decode
 from triptych.settings import Settings
 
-_LANCZOS = Image.LANCZOS
-
 
 class Prepared(NamedTuple):
     """What an image starts from, in the size of the settings.
@@ -36,10 +34,10 @@ def prepare(settings: Settings, image: bytes, mask_image: bytes, factor: int) ->
     picture = decode("image", image)
     size = settings.width, settings.height
     if not mask_image:
-        return Prepared(_sample(picture.resize(size, _LANCZOS)))
+        return Prepared(_sample(picture.resize(size, Image.LANCZOS)))
     mask = _whole_mask(settings, mask_image, picture.size)
     if settings.padding_mask_crop is None:
-        picture, mask = picture.resize(size, _LANCZOS), mask.resize(size, _LANCZOS)
+        picture, mask = picture.resize(size, Image.LANCZOS), mask.resize(size, Image.LANCZOS)
     else:
         box = crop.region(mask, size, settings.padding_mask_crop)
         picture, mask = (crop.fill(one.crop(box), size) for one in (picture, mask))
@@ -67,7 +65,7 @@ def _whole_mask(settings: Settings, mask_image: bytes, size: tuple[int, int]) ->
     """
     mask = decode("mask_image", mask_image)
     if settings.padding_mask_crop is not None and mask.size != size:
-        mask = mask.resize(size, _LANCZOS)
+        mask = mask.resize(size, Image.LANCZOS)
     return mask.filter(ImageFilter.GaussianBlur(settings.mask_blur)) if settings.mask_blur else mask
 
 

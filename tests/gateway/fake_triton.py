@@ -16,7 +16,8 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from triptych.errors import InvalidRequest
 from triptych.picture.encode import encode
-from triptych.settings import Defaults, Limits, parse
+from triptych.picture.request import read_request
+from triptych.settings import Defaults, Limits
 
 _file = io.BytesIO()
 Image.new("RGB", (8, 8), "teal").save(_file, "PNG")
@@ -29,7 +30,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
 
     `abort`, `abort_after`: (code, text) to say before the first step, or after the last one.
     `left`: how many streams were given up by whoever asked. `scheduler`: the model's own.
-    `parameters`: those of config.pbtxt, by model.
+    `parameters`: those of config.pbtxt, by model. `takes_pictures`: whether it has a vae_encoder.
     """
 
     def __init__(self) -> None:
@@ -47,10 +48,12 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         self.left = 0
         self.warnings: tuple[str, ...] = ()
         self.scheduler = "pndm"
+        self.takes_pictures = True
         self.parameters: dict[str, dict[str, str]] = {}
 
     def __enter__(self) -> FakeTriton:
-        self._server = grpc.server(ThreadPoolExecutor(40))
+        any_length = [("grpc.max_receive_message_length", -1)]
+        self._server = grpc.server(ThreadPoolExecutor(40), options=any_length)
         service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(self, self._server)
         self.url = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
         self._server.start()
@@ -101,7 +104,10 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
     def _settings(self, request, context):
         try:
             raw = request.raw_input_contents[0][4:]
-            return parse(raw, Defaults(64, 64, 20, 5.0, self.scheduler), Limits())
+            defaults = Defaults(64, 64, 20, 5.0, self.scheduler)
+            return read_request(
+                raw, defaults, Limits(), takes_pictures=self.takes_pictures
+            ).settings
         except InvalidRequest as error:
             text = f"sd_ensemble_stream: in ensemble 'sd_ensemble', tokenizer: {error}"
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, text)

@@ -6,9 +6,12 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import openai
 import pytest
 from PIL import Image
 
+from tests.gateway.pictures import grain
+from tests.gateway.running import Gateway
 from tests.server import repositories
 from tests.server.calls import Calls, metrics, metrics_when, pixels, request
 from triptych.client import Client, GivenUp, Picture, Refused, Step, TimedOut
@@ -168,16 +171,26 @@ def test_what_cannot_be_served_is_refused_by_name(client, values, message):
 
 
 def test_a_picture_of_ten_megabytes_arrives(client):
-    """Grain, which no PNG makes smaller; the server scales it."""
-    grain = np.random.RandomState(0).randint(0, 256, (1700, 2000, 3), np.uint8)
-    file = io.BytesIO()
-    Image.fromarray(grain).save(file, "PNG", compress_level=0)
-    assert 9.9e6 < len(file.getvalue()) < 10 * 2**20
     size = {"height": 64, "width": 64}
-    assert client.generate(PROMPT, 60, image=file.getvalue(), **size, **USUAL).image.size == (
-        64,
-        64,
-    )
+    assert client.generate(PROMPT, 60, image=grain(10), **size, **USUAL).image.size == (64, 64)
+
+
+@pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning")
+def test_edits_through_the_gateway_are_the_servers_pictures(client, own):
+    """A picture of ten megabytes comes through too."""
+    cut_out = Image.new("RGBA", (96, 64))
+    cut_out.paste("red", (48, 0, 96, 64))
+    cut_out.paste("red", (0, 32, 96, 64))
+    mask = io.BytesIO()
+    cut_out.save(mask, "PNG")
+    with Gateway(own.grpc) as gateway:
+        web = openai.OpenAI(base_url=f"{gateway.url}/v1", api_key="none", max_retries=0)
+        edit = web.images.edit(image=IMAGE, mask=mask.getvalue(), prompt=PROMPT, extra_body=USUAL)
+        drawn = client.generate(PROMPT, 60, image=IMAGE, mask_image=MASK, **USUAL)
+        assert base64.b64decode(edit.data[0].b64_json) == drawn.file
+        large = {"image": grain(10), "size": "64x64", "extra_body": USUAL}
+        (item,) = web.images.create_variation(**large).data
+        assert item.settings["strength"] == 0.6 and item.settings["width"] == 64
 
 
 def test_a_repository_without_an_encoder_refuses_pictures_and_draws_all_else(server, repository):

@@ -8,6 +8,7 @@ import re
 import secrets
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
@@ -19,8 +20,14 @@ MAX_BODY = 1024 * 1024
 """Bytes of a request's body."""
 
 MAX_FILE_BODY = 32 * 1024 * 1024
-FILES = ("/sdapi/v1/png-info", "/api/settings")
-"""The paths at which a body is a picture's file, and may be larger."""
+"""Bytes of a body that holds pictures: base64 of two of the largest that a server takes by itself,
+and more."""
+
+FILES = (
+    *("/sdapi/v1/png-info", "/api/settings"),
+    *(f"{prefix}/images/{kind}" for prefix in ("/v1", "") for kind in ("edits", "variations")),
+)
+"""The paths at which a body holds pictures."""
 
 _bearer = HTTPBearer(auto_error=False, description="The gateway's key, if it has one")
 
@@ -47,6 +54,19 @@ def _password(text: str) -> str:
         return base64.b64decode(text, validate=True).decode().partition(":")[2]
     except (binascii.Error, UnicodeDecodeError):
         return ""
+
+
+def check_origin(request: Request) -> None:
+    """Problem 400 for a request that a browser sends for a page elsewhere.
+
+    For bodies that browsers send without leave to read the answer: forms. The origins that
+    `--cors-origin` names may send them.
+    """
+    origin = request.headers.get("origin")
+    own = (request.headers.get("host"), *request.app.state.origins)
+    if origin is not None and origin not in own and urlsplit(origin).netloc not in own:
+        allowed = "a page of this server; others by --cors-origin"
+        raise Problem(400, f"Origin: got {shorten(origin)}; allowed: {allowed}", "Origin")
 
 
 class KnownHosts:

@@ -13,10 +13,11 @@ from fastapi.responses import HTMLResponse, JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import ClientDisconnect
 
 import triptych
 from triptych.client import MODEL, Client, ClientError
-from triptych.gateway import openai, page, webui
+from triptych.gateway import openai, openai_edits, page, webui
 from triptych.gateway.access import BoundedBody, KnownHosts
 from triptych.gateway.docs import describe
 from triptych.gateway.errors import Problem, body_problem, invalid, problem
@@ -68,10 +69,13 @@ def create_app(
         redoc_url=None,
     )
     app.state.api_key = api_key
+    app.state.origins = tuple(origins)
     app.state.model_names = (MODEL, *model_aliases)
     for router in (
         openai.router,
         openai.short,
+        openai_edits.router,
+        openai_edits.short,
         openai.files,
         webui.router,
         page.router,
@@ -124,6 +128,10 @@ def create_app(
         if untyped is None and request.url.path.startswith(webui.PREFIX):
             return webui.invalid_response(error.errors())
         return respond(request, untyped or invalid(error.errors()))
+
+    @app.exception_handler(ClientDisconnect)
+    async def gone(request: Request, error: ClientDisconnect) -> JSONResponse:
+        return respond(request, Problem(499, "the client has left"))
 
     @app.exception_handler(Exception)
     async def failure(request: Request, error: Exception) -> JSONResponse:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
@@ -44,6 +46,15 @@ def problem(error: ClientError) -> Problem:
     status = next((_STATUS[kind] for kind in type(error).mro() if kind in _STATUS), 500)
     invalid = invalid_of(str(error))
     return Problem(status, str(error), invalid[0] if invalid and status == 400 else None)
+
+
+def renamed(problem: Problem, names: Mapping[str, str]) -> Problem:
+    """The problem said of an API's own field, which `names` has by the server's name of it."""
+    name = names.get(problem.field or "")
+    if name is None:
+        return problem
+    text = f"{name}{str(problem.detail).removeprefix(str(problem.field))}"
+    return Problem(problem.status_code, text, name)
 
 
 def body_problem(errors: list[dict], content_type: str) -> Problem | None:

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from triptych import schedulers
 from triptych.errors import InvalidRequest, shorten
-from triptych.limits import MAX_CLIP_SKIP
+from triptych.limits import MAX_CLIP_SKIP, MAX_MASK_BLUR, MAX_PADDING
 from triptych.settings import MAX_SEED, PICTURE_KEYS, WIDEST, Settings
 
 
@@ -88,6 +88,29 @@ Rescale = Annotated[
     float,
     Field(strict=True, ge=0, le=1, allow_inf_nan=False, description="Keeps guidance from glare"),
 ]
+Strength = Annotated[
+    float,
+    Field(
+        strict=True,
+        ge=0,
+        le=1,
+        allow_inf_nan=False,
+        description="The part of the steps that is made from the picture; 1 keeps nothing of it",
+    ),
+]
+MaskBlur = Annotated[
+    float,
+    Field(
+        strict=True,
+        ge=0,
+        le=MAX_MASK_BLUR,
+        allow_inf_nan=False,
+        description="Pixels by which the mask is blurred",
+    ),
+]
+PaddingMaskCrop = whole(
+    0, MAX_PADDING, "Draw the masked part alone at the full size, with so many pixels around it"
+)
 Side = whole(8, 4096, "Pixels")
 Seed = whole(0, MAX_SEED)
 

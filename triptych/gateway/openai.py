@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import secrets
 import time
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -19,7 +20,7 @@ from starlette.exceptions import HTTPException
 from triptych.client import MODEL, Picture, Refused
 from triptych.errors import shorten
 from triptych.gateway.access import require_key
-from triptych.gateway.errors import Problem, problem, responses
+from triptych.gateway.errors import Problem, problem, renamed, responses
 from triptych.gateway.fields import (
     ClipSkip,
     Eta,
@@ -61,12 +62,14 @@ class Error(BaseModel):
     error: Fault
 
 
-class Generation(BaseModel):
-    """A request for pictures."""
+Words = Annotated[Prompt, *matching(r"\S", "a text that is not blank")]
+
+
+class Asked(BaseModel):
+    """What every request for pictures may say."""
 
     model_config = ConfigDict(extra="forbid")
 
-    prompt: Annotated[Prompt, *matching(r"\S", "a text that is not blank")]
     model: str | None = Field(None, description=f"{MODEL}, an alias of it, or nothing")
     n: whole(1, 10) | None = 1
     size: Annotated[str, *matching(SIZE, "WIDTHxHEIGHT in pixels, or auto")] | None = "auto"
@@ -94,6 +97,12 @@ class Generation(BaseModel):
     seed: Seed | None = Field(None, description="The first picture's; the next ones have the next")
 
 
+class Generation(Asked):
+    """A request for pictures of a prompt."""
+
+    prompt: Words
+
+
 class Image(BaseModel):
     """One picture, as base64 or by its address, and what it was made with."""
 
@@ -103,7 +112,7 @@ class Image(BaseModel):
 
 
 class Images(BaseModel):
-    """The answer to a Generation."""
+    """The answer to a request for pictures."""
 
     created: int
     data: list[Image]
@@ -138,21 +147,7 @@ files = APIRouter(tags=["OpenAI"], responses={404: RESPONSES[404]})
 @router.post("/images/generations", response_model_exclude_none=True)
 async def create_images(asked: Generation, request: Request) -> Images:
     """Draw `n` pictures of a prompt."""
-    state = request.app.state
-    _check_model(asked.model, request)
-    try:
-        pictures = await unless_gone(request, state.studio.draw(_requests(asked)))
-    except TooMany as error:
-        raise Problem(400, f"n: got {asked.n}; allowed: {error.allowed}", "n") from error
-    except Refused as error:
-        raise _of_size(problem(error), asked.size) from error
-    usual = "url" if (asked.model or "").startswith("dall-e") else "b64_json"
-    by_url = (asked.response_format or usual) == "url"
-    return Images(
-        created=int(time.time()),
-        data=[_image(picture, request if by_url else None) for picture in pictures],
-        output_format=pictures[0].settings.output_format,
-    )
+    return await answer(asked, request, {"prompt": asked.prompt})
 
 
 @router.get("/models")
@@ -193,6 +188,35 @@ def error_response(problem: HTTPException) -> JSONResponse:
     return JSONResponse(Error(error=fault).model_dump(), status, problem.headers)
 
 
+async def answer(
+    asked: Asked, request: Request, more: Mapping[str, Any], names: Mapping[str, str] = {}
+) -> Images:
+    """Draw what was asked, with `more` settings of every picture.
+
+    names: the API's names of fields by the server's, for its errors. Raises a Problem.
+    """
+    _check_model(asked.model, request)
+    try:
+        drawing = request.app.state.studio.draw(_requests(asked, more))
+        pictures = await unless_gone(request, drawing)
+    except TooMany as error:
+        raise Problem(400, f"n: got {asked.n}; allowed: {error.allowed}", "n") from error
+    except Refused as error:
+        raise renamed(_of_size(problem(error), asked.size), names) from error
+    usual = "url" if is_dall_e(asked) else "b64_json"
+    by_url = (asked.response_format or usual) == "url"
+    return Images(
+        created=int(time.time()),
+        data=[_image(picture, request if by_url else None) for picture in pictures],
+        output_format=pictures[0].settings.output_format,
+    )
+
+
+def is_dall_e(asked: Asked) -> bool:
+    """Whether the request is for a model of dall-e's name, which has customs of its own."""
+    return (asked.model or "").startswith("dall-e")
+
+
 def _check_model(name: str | None, request: Request) -> None:
     names = request.app.state.model_names
     if name not in (None, *names):
@@ -208,15 +232,15 @@ def _of_size(refused: Problem, size: str | None) -> Problem:
     return Problem(400, f"size: got {size!r}; allowed: WIDTHxHEIGHT, each {allowed}", "size")
 
 
-def _requests(asked: Generation) -> list[dict[str, Any]]:
+def _requests(asked: Asked, more: Mapping[str, Any]) -> list[dict[str, Any]]:
     """What the client is to be asked for each picture."""
     names = (
-        *("prompt", "negative_prompt", "num_inference_steps"),
+        *("negative_prompt", "num_inference_steps"),
         *("guidance_scale", "scheduler", "timestep_spacing", "eta", "output_format"),
         *("prompt_syntax", "clip_skip", "guidance_rescale"),
     )
     common = {name: getattr(asked, name) for name in names}
-    common.update(size_of(asked.size))
+    common.update(size_of(asked.size), **more)
     common = {name: value for name, value in common.items() if value is not None}
     count = asked.n or 1
     if asked.seed is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -43,24 +44,20 @@ class Studio:
         now, TooMany for more pictures than are ever drawn at a time.
         """
         with self._room(len(asked)):
-            streams: list[PictureStream] = []
+            started = _Started()
             try:
-                for request in asked:
-                    streams.append(
-                        self.client.stream(
-                            **request, timeout=self._timeout, preview_every=preview_every
-                        )
-                    )
                 return await asyncio.gather(
-                    *(self._follow(i, stream, watch) for i, stream in enumerate(streams))
+                    *(
+                        self._follow(i, request, started, watch, preview_every)
+                        for i, request in enumerate(asked)
+                    )
                 )
             except Overloaded:
                 if len(asked) > 1:
                     await self.ask(self._check_server, len(asked))
                 raise
             finally:
-                for stream in streams:
-                    stream.cancel()
+                started.cancel()
 
     async def ask(self, question: Callable[..., Any], *arguments: Any) -> Any:
         """The result of `question(*arguments)`, a short blocking call, made in a thread."""
@@ -90,13 +87,49 @@ class Studio:
             if most.isdecimal() and pictures > int(most):
                 raise TooMany(pictures, f"at most {most}, the {name} of the server's {model}")
 
-    async def _follow(self, number: int, stream: PictureStream, watch: Watch | None) -> Picture:
+    async def _follow(
+        self,
+        number: int,
+        request: dict[str, Any],
+        started: _Started,
+        watch: Watch | None,
+        preview_every: int,
+    ) -> Picture:
+        """A picture of `draw`; a thread also makes the request, which may hold pictures."""
         events = asyncio.get_running_loop()
 
         def follow() -> Picture:
+            stream = self.client.stream(
+                **request, timeout=self._timeout, preview_every=preview_every
+            )
+            started.add(stream)
             for told in stream:
                 if watch is not None and isinstance(told, Step):
                     events.call_soon_threadsafe(watch, number, told)
             return told
 
         return await events.run_in_executor(self._threads, follow)
+
+
+class _Started:
+    """The streams of one `Studio.draw`, which are given up together."""
+
+    def __init__(self) -> None:
+        self._streams: list[PictureStream] = []
+        self._cancelled = False
+        self._lock = threading.Lock()
+
+    def add(self, stream: PictureStream) -> None:
+        """Have `cancel` end this stream too, at once if it was called before."""
+        with self._lock:
+            self._streams.append(stream)
+            cancelled = self._cancelled
+        if cancelled:
+            stream.cancel()
+
+    def cancel(self) -> None:
+        """End the streams that are there and those that are still to come."""
+        with self._lock:
+            self._cancelled = True
+        for stream in self._streams:
+            stream.cancel()

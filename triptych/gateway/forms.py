@@ -1,0 +1,93 @@
+"""Requests as forms, `multipart/form-data`: fields in texts, and files beside them."""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from fastapi import Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ValidationError
+from starlette.datastructures import UploadFile
+
+from triptych.errors import shorten
+from triptych.gateway.access import check_origin
+from triptych.gateway.errors import Problem
+
+MEDIA_TYPE = "multipart/form-data"
+_NO_TEXT = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?|true|false|null")
+
+
+class Form(NamedTuple):
+    """`fields`: of the model that was asked for. `files`: their bytes by name."""
+
+    fields: Any
+    files: dict[str, bytes]
+
+
+async def read_form(request: Request, model: type[BaseModel], files: Sequence[str]) -> Form:
+    """The request's form, its fields checked as `model`; `files` are the names that files may have.
+
+    A name may end with `[]`, as clients write lists. Numbers and true, false and null are read as
+    JSON has them where the field is no text. Raises Problem 400 for what is not allowed,
+    RequestValidationError for fields that the model refuses.
+    """
+    check_origin(request)
+    got = request.headers.get("content-type", "")
+    if not got.lower().startswith(MEDIA_TYPE):
+        told = f"Content-Type: got {shorten(got) if got else 'none'}; allowed: {MEDIA_TYPE}"
+        raise Problem(400, told, "Content-Type")
+    texts: dict[str, Any] = {}
+    found: dict[str, bytes] = {}
+    async with request.form() as form:
+        for key, value in form.multi_items():
+            name = key.removesuffix("[]")
+            if name in texts or name in found:
+                count = sum(one.removesuffix("[]") == name for one, _ in form.multi_items())
+                raise _refused(name, f"{count} of them", "one")
+            is_file = isinstance(value, UploadFile)
+            if is_file != (name in files):
+                raise _refused(name, *(("a file", "a text") if is_file else (value, "a file")))
+            if is_file:
+                found[name] = await value.read()
+            else:
+                texts[name] = _value(model, name, value)
+    try:
+        return Form(model.model_validate(texts), found)
+    except ValidationError as error:
+        errors = [{**one, "loc": ("body", *one["loc"])} for one in error.errors()]
+        raise RequestValidationError(errors) from error
+
+
+def described(model: type[BaseModel], files: Sequence[str], required: Sequence[str]) -> dict:
+    """The `requestBody` of an OpenAPI operation that takes such a form."""
+    schema = model.model_json_schema()
+    schema["required"] = [*schema.get("required", ()), *required]
+    for name in files:
+        schema["properties"][name] = {"type": "string", "format": "binary"}
+    return {"requestBody": {"required": True, "content": {MEDIA_TYPE: {"schema": schema}}}}
+
+
+def _refused(name: str, got: str, allowed: str) -> Problem:
+    name = name if name.isidentifier() else shorten(name)
+    return Problem(400, f"{name}: got {shorten(got)}; allowed: {allowed}", name)
+
+
+def _value(model: type[BaseModel], name: str, text: str) -> Any:
+    if name in _texts(model) or not _NO_TEXT.fullmatch(text):
+        return text
+    return json.loads(text)
+
+
+@functools.cache
+def _texts(model: type[BaseModel]) -> frozenset[str]:
+    """The names of the fields that may be texts."""
+    fields = model.model_json_schema()["properties"].items()
+    return frozenset(
+        name
+        for name, field in fields
+        if any(one.get("type") == "string" for one in (field, *field.get("anyOf", ())))
+    )

@@ -21,6 +21,7 @@ try:
 
     from triptych.client import Client, ClientError, NotReady, Picture
     from triptych.commands.settings import add_settings, given
+    from triptych.names import MODEL
     from triptych.settings import OUTPUT_FORMATS
 except ModuleNotFoundError as error:
     sys.exit(
@@ -65,7 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
                 own = dict(settings)
                 if "seed" in own:
                     own["seed"] += number
-                return bar.watch(client, prompt, options.timeout, own)
+                return bar.watch(client, prompt, options.timeout, {**own, "model": options.model})
 
             for path, result in zip(paths, pool.map(picture, range(count))):
                 result.save(path)
@@ -88,6 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     add("prompt", nargs="?", default=PROMPT, help=f"what to draw (default: {PROMPT!r})")
     add("-o", "--output", metavar="FILE", help="the file to write (default: out.png)")
     add("--url", default="localhost:8001", help="the server's gRPC (default: %(default)s)")
+    add("--model", default=MODEL, metavar="NAME", help="which of its models (%(default)s)")
     add("--count", type=_count, default=1, metavar="N", help="pictures, FILE-1 to FILE-N")
     add("--timeout", type=_seconds, default=300, metavar="SECONDS", help="(default: %(default)s)")
     add = add_settings(parser).add_argument
@@ -142,7 +144,7 @@ class _Bar:
                     self._tqdm.total = told.total * self._pictures
                     self._tqdm.update(told.step - before)
                 before = told.step
-        except NotReady:  # a server with sd_ensemble alone
+        except NotReady:  # a server with the ensemble alone
             return client.generate(prompt, timeout, **settings)
 
 

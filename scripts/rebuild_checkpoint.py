@@ -13,6 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from triptych.names import MODEL
 from triptych_export.errors import ExportError
 
 
@@ -23,11 +24,12 @@ def main() -> int:
     )
     parser.add_argument("repository", type=Path)
     parser.add_argument("output", type=Path)
+    parser.add_argument("--name", default=MODEL, help="of the model (default: %(default)s)")
     options = parser.parse_args()
     from triptych_export.rebuild import rebuild
 
     try:
-        rebuild(options.repository, options.output)
+        rebuild(options.repository, options.output, options.name)
     except ExportError as error:
         print(f"rebuild_checkpoint: {error}", file=sys.stderr)
         return 1

@@ -20,57 +20,23 @@ from tritonclient import grpc as triton
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from triptych import streaming
+from triptych.client_errors import (
+    ClientError,
+    GivenUp,
+    NotReady,
+    NotThere,
+    Overloaded,
+    Refused,
+    TimedOut,
+)
 from triptych.errors import Expired, kind_of, plain
+from triptych.names import MODEL, Names, models
 from triptych.picture.metadata import read_settings
 from triptych.settings import PICTURES, WIDEST, Settings
 from triptych.streaming import Step, Stream, Streams
 
-MODEL = "sd_ensemble"
-
 _ADDRESS = r"(unix|dns|ipv4|ipv6):\S+|[^/\s]+:\d+"
 """host:port, or one of gRPC's other names for an address."""
-
-
-class ClientError(Exception):
-    """A request failed; `exit_code` is the exit code of client.py for this kind of error."""
-
-    exit_code = 1
-
-
-class Refused(ClientError):
-    """The server refused the request; the text names the setting, its value and what is allowed."""
-
-    exit_code = 2
-
-
-class NotThere(ClientError):
-    """No server answers at the address."""
-
-    exit_code = 3
-
-
-class NotReady(ClientError):
-    """The server is there, but has not loaded the model."""
-
-    exit_code = 4
-
-
-class Overloaded(ClientError):
-    """The server is there and takes no more requests now."""
-
-    exit_code = 5
-
-
-class TimedOut(ClientError):
-    """The picture did not come within the timeout."""
-
-    exit_code = 6
-
-
-class GivenUp(ClientError):
-    """The picture was given up by `PictureStream.cancel`."""
-
-    exit_code = 130
 
 
 def check_url(url: str) -> None:
@@ -129,8 +95,10 @@ class Client:
         self._server.close()
         self._streams.close()
 
-    def generate(self, prompt: str, timeout: float | None = None, **settings: Any) -> Picture:
-        """The picture of a prompt.
+    def generate(
+        self, prompt: str, timeout: float | None = None, model: str = MODEL, **settings: Any
+    ) -> Picture:
+        """The picture of a prompt, drawn by one of the server's `models`.
 
         `settings`: any of `triptych.settings.PICTURE_KEYS` by name; the server's defaults for
         those not given; `image` and `mask_image` too, a file's bytes or its base64. `timeout` in
@@ -139,7 +107,7 @@ class Client:
         """
         started = time.monotonic()
         asked = _request(prompt, timeout, settings)
-        answer = self.ask(MODEL, timeout, INPUT_0=_text(asked))
+        answer = self.ask(model, timeout, INPUT_0=_text(asked))
         try:
             return self._picture(answer["OUTPUT_0"].item(), started)
         except (AttributeError, KeyError, ValueError) as error:
@@ -150,6 +118,7 @@ class Client:
         prompt: str,
         timeout: float | None = None,
         preview_every: int | None = None,
+        model: str = MODEL,
         **settings: Any,
     ) -> PictureStream:
         """The picture of a prompt while it is made, with the arguments of `generate`.
@@ -158,8 +127,10 @@ class Client:
         end. A Step has a preview every `preview_every` calls; never with 0, as often as the server
         is set to with None.
         """
-        stream = self._streams.start(_request(prompt, timeout, settings), preview_every, timeout)
-        return PictureStream(self, stream, timeout)
+        asked = _request(prompt, timeout, settings)
+        served = Names(model).stream
+        stream = self._streams.start(served, asked, preview_every, timeout)
+        return PictureStream(self, stream, timeout, served)
 
     def _picture(self, output: bytes, started: float) -> Picture:
         try:
@@ -205,11 +176,27 @@ class Client:
         except InferenceServerException:
             ready = False
         if not ready:
-            raise NotReady(f"{self._url} is not ready: {model} is not loaded")
+            told = f"{self._url} is not ready: {model} is not loaded"
+            with contextlib.suppress(InferenceServerException):
+                there = self._models()
+                told += f"; there is {', '.join(there)}" if there else ""
+            raise NotReady(told)
 
-    def defaults(self) -> Settings:
+    def models(self) -> list[str]:
+        """The models that the server draws with now, `sd_ensemble` first; raises a ClientError."""
+        try:
+            return self._models()
+        except InferenceServerException as error:
+            raise self._explained(error, 5) from error
+
+    def _models(self) -> list[str]:
+        told = self._server.get_inference_statistics(client_timeout=5)
+        return models(one.name for one in told.model_stats)
+
+    def defaults(self, model: str = MODEL) -> Settings:
         """The settings of a request that gives nothing but a prompt, as the server has them."""
-        return Settings.from_json(self.ask("tokenizer", 30, INPUT_0=_text(b"x"))["settings"].item())
+        tokenizer = Names(model).stage("tokenizer")
+        return Settings.from_json(self.ask(tokenizer, 30, INPUT_0=_text(b"x"))["settings"].item())
 
     def config(self, model: str) -> Any:
         """The config.pbtxt of a model as protobuf, or a ClientError."""
@@ -252,10 +239,11 @@ class Client:
 class PictureStream:
     """A picture that is being made; see `Client.stream`."""
 
-    def __init__(self, client: Client, stream: Stream, timeout: float | None) -> None:
+    def __init__(self, client: Client, stream: Stream, timeout: float | None, model: str) -> None:
         self._client = client
         self._stream = stream
         self._timeout = timeout
+        self._model = model
         self._started = time.monotonic()
 
     def __iter__(self) -> Iterator[Step | Picture]:
@@ -266,7 +254,7 @@ class PictureStream:
                 is_step = isinstance(told, Step)
                 yield told if is_step else self._client._picture(told, self._started)
         except InferenceServerException as error:
-            raise self._client._explained(error, self._timeout, streaming.STREAM_MODEL) from error
+            raise self._client._explained(error, self._timeout, self._model) from error
         if not isinstance(told, bytes):
             raise self._client._no_picture(EOFError("the stream ended"))
 

@@ -103,7 +103,7 @@ def invalid_of(text: str) -> tuple[str, str] | None:
     return (found["field"], found["text"]) if found else None
 
 
-_PASSED_ON = re.compile(r"^(sd_ensemble_stream: )?(in ensemble '\w+', )?")
+_PASSED_ON = re.compile(r"^([\w.-]+_stream: )?(in ensemble '[\w.-]+', )?")
 
 
 def plain(text: str) -> str:

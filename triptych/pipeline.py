@@ -22,6 +22,7 @@ from triptych.denoise.denoising import Denoising
 from triptych.denoise.loop import DenoisingLoop
 from triptych.denoise.start import Start, encoded
 from triptych.model_files import ModelFiles
+from triptych.names import MODEL, Names
 from triptych.picture.encode import encode
 from triptych.picture.pixels import to_pixels
 from triptych.picture.request import Request, read_request
@@ -47,16 +48,20 @@ class Pipeline:
         version: str = "1",
         file: str = "model.onnx",
         provider: str = "CPUExecutionProvider",
+        model: str = MODEL,
     ) -> None:
         """Load the networks' `file` of each stage's `version` under ONNX Runtime's `provider`.
+
+        `model`: which one of the repository's.
 
         Raises ModelFileError, naming the file, for numbers or a tokenizer that make no sense, and
         ONNX Runtime's errors for networks that cannot be loaded.
         """
-        folder = Path(repository)
-        self.model_files = ModelFiles.load(folder / "tokenizer" / version)
-        self.tokenizer = Tokenizer(folder / "tokenizer" / version)
-        paths = {name: folder / name / version / file for name in NETWORKS}
+        folder, names = Path(repository), Names(model)
+        tokenizer = folder / names.stage("tokenizer") / version
+        self.model_files = ModelFiles.load(tokenizer)
+        self.tokenizer = Tokenizer(tokenizer)
+        paths = {name: folder / names.stage(name) / version / file for name in NETWORKS}
         self._networks = {
             name: onnxruntime.InferenceSession(str(path), providers=[provider])
             for name, path in paths.items()

@@ -13,8 +13,6 @@ from tritonclient.utils import InferenceServerException, deserialize_bytes_tenso
 
 from triptych.errors import kind_of
 
-STREAM_MODEL = "sd_ensemble_stream"
-
 _ANY_LENGTH = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
 
 
@@ -43,9 +41,11 @@ class Streams:
         self._channel = grpc.insecure_channel(url, options=_ANY_LENGTH)
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
 
-    def start(self, request: bytes, preview_every: int | None, timeout: float | None) -> Stream:
-        """Ask for the picture of `request`, an INPUT_0."""
-        asked = service_pb2.ModelInferRequest(model_name=STREAM_MODEL)
+    def start(
+        self, model: str, request: bytes, preview_every: int | None, timeout: float | None
+    ) -> Stream:
+        """Ask `model`, one that streams, for the picture of `request`, an INPUT_0."""
+        asked = service_pb2.ModelInferRequest(model_name=model)
         asked.inputs.add(name="INPUT_0", datatype="BYTES", shape=[1, 1])
         asked.raw_input_contents.append(len(request).to_bytes(4, "little") + request)
         if preview_every is not None:

@@ -9,6 +9,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from triptych.errors import InvalidRequest
+from triptych.names import MODEL, Names, check_name
 from triptych_export import paddle_env
 from triptych_export.errors import ExportError
 from triptych_export.repository import replacement
@@ -38,6 +40,10 @@ def main(arguments: list[str] | None = None) -> int:
         if options.accelerator == "onnxruntime":
             parser.error("--optimize tensorrt builds nothing for --accelerator onnxruntime")
         options.accelerator = "tensorrt"
+    try:
+        check_name(options.name)
+    except InvalidRequest as error:
+        parser.error(f"--{error}")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         if options.model is None:
@@ -73,7 +79,8 @@ def main(arguments: list[str] | None = None) -> int:
 def _set_accelerator(options: argparse.Namespace) -> int:
     if not options.output.is_dir():
         raise ExportError(f"{options.output} is no model repository")
-    with replacement(options.output, options.output) as new:
+    names = Names(options.name)
+    with replacement(options.output, options.output, names=names) as new:
         set_accelerators(new, options.accelerator)
         new.commit()
     print(f"{options.output}: {options.accelerator} runs its networks on a GPU")
@@ -99,6 +106,12 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         default=CHECKOUT / "model_repository",
         help="model repository to fill (default: the checkout's)",
+    )
+    parser.add_argument(
+        "--name",
+        default=MODEL,
+        help="another model beside those in the repository, served under this name, its stages as "
+        "NAME.unet and so on (default: %(default)s, whose stages have plain names)",
     )
     parser.add_argument(
         "--framework",

@@ -10,6 +10,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from triptych.names import Names
+
 _PROFILE = re.compile(r'name\s*:\s*"(min|opt|max)_shape"')
 _PARAMETER = re.compile(r'(key\s*:\s*"(?P<key>[^"]*)"\s*,?\s*value\s*:\s*")(?P<value>[\d\s]+)(")')
 _PRECISION = re.compile(
@@ -88,6 +90,18 @@ def with_map(config: str, name: str, like: str, wanted: bool) -> str:
     mapped = rf'(\s*)input_map \{{ key: "{like}" value: "(\w*){like}" \}}'
     added = rf'\g<0>\g<1>input_map {{ key: "{name}" value: "\g<2>{name}" }}'
     return re.sub(mapped, added, config)
+
+
+def with_names(config: str, names: Names) -> str:
+    """A config.pbtxt of the default model for the model of `names`: its own name, and its steps'.
+
+    Without those of inputs and accelerators, which are never at a line's beginning.
+    """
+
+    def named(match: re.Match) -> str:
+        return f"{match.group(1)}{names.own(match.group(2))}{match.group(3)}"
+
+    return re.sub(r'^(name: "|\s+model_name: ")(\w+)(")', named, config, flags=re.MULTILINE)
 
 
 def with_accelerator(config: str, engine: str) -> str:

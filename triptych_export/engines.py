@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ def require_tensorrt() -> None:
         )
 
 
-def build(repository: Path, models: tuple[str, ...], progress: Progress) -> None:
+def build(repository: Path, models: Sequence[str], progress: Progress) -> None:
     """Load each of `models` as the server does, and run it once: its engine is kept from then on.
 
     The configurations in `repository` say where (`with_cache_file`) and for which shapes.

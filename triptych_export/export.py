@@ -10,8 +10,10 @@ import onnxruntime
 
 from triptych.denoise.preview import fit_network
 from triptych.model_files import ModelFiles
+from triptych.names import Names
 from triptych_export import check, engines, fuse_cuda, onnx_files
 from triptych_export.check import Wanted
+from triptych_export.config_edits import with_names
 from triptych_export.errors import ExportError
 from triptych_export.picture import psnr
 from triptych_export.progress import Progress
@@ -53,14 +55,16 @@ def export(options: argparse.Namespace, template: Path, scratch: Path) -> None:
     road, source = _open(options, scratch)
     source = with_size(source, options.height, options.width)
     no_encoder = road.no_encoder(source)
+    served = Names(options.name)
     names = NETWORKS if no_encoder else (*NETWORKS, "vae_encoder")
     progress = Progress(len(names))
     if no_encoder:
-        _leave_out_encoder(options.output, no_encoder, progress)
+        encoder = options.output / served.stage("vae_encoder")
+        _leave_out_encoder(encoder, no_encoder, progress)
     if class_of(read_json(source.folder / "model_index.json"), "safety_checker") is not None:
         progress.say("the model's safety_checker is left out: pictures are served as they are")
     without = ("vae_encoder",) if no_encoder else ()
-    with replacement(options.output, template, without) as new:
+    with replacement(options.output, template, without, served) as new:
         numbers = pipeline_numbers(source, options.num_inference_steps, options.guidance_scale)
         write_service_files(source, numbers, new)
         compare = getattr(road, "compare_tokens", None)
@@ -68,7 +72,8 @@ def export(options: argparse.Namespace, template: Path, scratch: Path) -> None:
             compare(source, new.version_folder("tokenizer"))
         folders = {name: new.version_folder(name) for name in names}
         if not no_encoder and new.config("vae_encoder") is None:
-            new.set_config("vae_encoder", VAE_ENCODER.read_text(encoding="utf-8"))
+            config = VAE_ENCODER.read_text(encoding="utf-8")
+            new.set_config("vae_encoder", with_names(config, served))
         if options.accelerator:
             set_accelerators(new, options.accelerator)
         fit_configs(source, new, tensorrt, channel=wanted.cuda)
@@ -91,18 +96,18 @@ def export(options: argparse.Namespace, template: Path, scratch: Path) -> None:
         sizes = {name: onnx_files.size_on_disk(folder) for name, folder in folders.items()}
         new.commit()
     if tensorrt:
-        engines.build(options.output, names, progress)
+        engines.build(options.output, [served.stage(name) for name in names], progress)
     seconds = progress.close()
     for name, size in sizes.items():
-        print(f"{name}: {size / 1e6:.1f} MB")
+        print(f"{served.stage(name)}: {size / 1e6:.1f} MB")
     print(f"{options.output}: {sum(sizes.values()) / 1e6:.1f} MB in {seconds:.0f} s")
 
 
-def _leave_out_encoder(output: Path, why: str, progress: Progress) -> None:
-    """Say so; ExportError if `output` has the encoder of the model that was there before."""
-    if (output / "vae_encoder").exists():
+def _leave_out_encoder(encoder: Path, why: str, progress: Progress) -> None:
+    """Say so; ExportError if `encoder` is there, that of the model that was there before."""
+    if encoder.exists():
         raise ExportError(
-            f"{output / 'vae_encoder'} is another model's, and this one's cannot be made ({why}): "
+            f"{encoder} is another model's, and this one's cannot be made ({why}): "
             "remove that folder first"
         )
     progress.say(f"vae_encoder is left out, requests that bring pictures are refused: {why}")
@@ -117,7 +122,7 @@ def _compare_fused(new: Replacement, progress: Progress) -> None:
     version = new.version_folder("tokenizer").name
     with progress.step("a picture by the plain and the fused networks"):
         plain, fused = (
-            Pipeline(new.output, version, name, check.CUDA).pixels(PICTURE)
+            Pipeline(new.output, version, name, check.CUDA, new.names.model).pixels(PICTURE)
             for name in ("model.onnx", fuse_cuda.NAME)
         )
     progress.say(f"the pictures agree to {psnr(fused, plain):.1f} dB")

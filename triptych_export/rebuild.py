@@ -11,6 +11,7 @@ import transformers
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from triptych.names import MODEL, STAGES, Names
 from triptych_export.errors import ExportError
 from triptych_export.source import read_json
 from triptych_export.weight_names import read_weights
@@ -22,23 +23,24 @@ DECODER = ("decoder.", "post_quant_conv.")
 """How the names of the VAE's weights begin, of its two stages."""
 
 
-def rebuild(repository: Path, output: Path) -> None:
-    """Write the model that `repository` serves to `output`, weights in single precision.
+def rebuild(repository: Path, output: Path, model: str = MODEL) -> None:
+    """Write one of the models that `repository` serves to `output`, weights in single precision.
 
     Of a repository without vae_encoder the encoder's weights are zeros, so no picture can be
     encoded with it. ExportError if a stage is missing, keeps no names of weights or lacks one.
     """
-    pipeline(repository).save_pretrained(output)
+    pipeline(repository, model).save_pretrained(output)
 
 
-def pipeline(repository: Path) -> StableDiffusionPipeline:
+def pipeline(repository: Path, model: str = MODEL) -> StableDiffusionPipeline:
     """diffusers' pipeline with the weights that `repository` serves; see `rebuild`."""
-    scheduler = read_json(repository / "unet_loop" / "1" / "scheduler_config.json")
+    folders = {stage: repository / Names(model).stage(stage) for stage in STAGES}
+    scheduler = read_json(folders["unet_loop"] / "1" / "scheduler_config.json")
     return StableDiffusionPipeline(
-        vae=_vae(repository),
-        text_encoder=_network(repository, "text_encoder", _text_encoder),
-        tokenizer=CLIPTokenizer.from_pretrained(repository / "tokenizer" / "1"),
-        unet=_network(repository, "unet", UNet2DConditionModel.from_config),
+        vae=_vae(folders["vae_decoder"], folders["vae_encoder"]),
+        text_encoder=_network(folders["text_encoder"], _text_encoder),
+        tokenizer=CLIPTokenizer.from_pretrained(folders["tokenizer"] / "1"),
+        unet=_network(folders["unet"], UNet2DConditionModel.from_config),
         scheduler=getattr(diffusers, scheduler["_class_name"]).from_config(scheduler),
         safety_checker=None,
         feature_extractor=None,
@@ -46,10 +48,10 @@ def pipeline(repository: Path) -> StableDiffusionPipeline:
     )
 
 
-def _vae(repository: Path) -> AutoencoderKL:
-    vae = _network(repository, "vae_decoder", AutoencoderKL.from_config, ENCODER)
-    if (repository / "vae_encoder").is_dir():
-        other = _network(repository, "vae_encoder", AutoencoderKL.from_config, DECODER)
+def _vae(decoder: Path, encoder: Path) -> AutoencoderKL:
+    vae = _network(decoder, AutoencoderKL.from_config, ENCODER)
+    if encoder.is_dir():
+        other = _network(encoder, AutoencoderKL.from_config, DECODER)
         vae.encoder, vae.quant_conv = other.encoder, other.quant_conv
     return vae
 
@@ -58,11 +60,11 @@ def _text_encoder(config: dict) -> CLIPTextModel:
     return CLIPTextModel(CLIPTextConfig(**config))
 
 
-def _network(repository: Path, stage: str, create, zeros: tuple[str, ...] = ()) -> torch.nn.Module:
-    """The network of `stage`, made by create(config); weights whose names begin so are zeros."""
-    path = repository / stage / "1" / "model.onnx"
+def _network(stage: Path, create, zeros: tuple[str, ...] = ()) -> torch.nn.Module:
+    """A stage's network, made by create(config); weights whose names begin with `zeros` are 0."""
+    path = stage / "1" / "model.onnx"
     if not path.is_file():
-        raise ExportError(f"{path} is missing: {repository} holds no exported model")
+        raise ExportError(f"{path} is missing: {stage.parent} holds no such exported model")
     weights, config = read_weights(onnx.load(str(path)))
     network = create(config)
     with torch.no_grad():

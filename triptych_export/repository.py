@@ -12,19 +12,23 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from triptych.names import Names
+from triptych_export.config_edits import with_names
+
 VERSION = "1"
 
 
 @contextmanager
 def replacement(
-    output: Path, template: Path, without: Collection[str] = ()
+    output: Path, template: Path, without: Collection[str] = (), names: Names | None = None
 ) -> Iterator[Replacement]:
     """A Replacement in the repository `output`; left without its commit, nothing has changed.
 
     Models that `output` lacks are taken from `template`, a repository with the configurations
-    and the Python models, but for those in `without`.
+    and the Python models, but for those in `without`. `names` are what they are called in `output`,
+    without it as in `template`.
     """
-    new = Replacement(output)
+    new = Replacement(output, names or Names())
     try:
         new.prepare(template, without)
         yield new
@@ -33,10 +37,14 @@ def replacement(
 
 
 class Replacement:
-    """New contents of some models' version folders in the repository `output`."""
+    """New contents of some models' version folders in the repository `output`.
 
-    def __init__(self, output: Path):
+    Its methods take the names that the default model has; `names` says what they are in `output`.
+    """
+
+    def __init__(self, output: Path, names: Names):
         self.output = output
+        self.names = names
         self._models: list[str] = []
         self._configs: dict[str, str] = {}
         self._made: list[Path] = []
@@ -47,29 +55,31 @@ class Replacement:
         _recover(self.output)
         if template.is_dir():
             for model in sorted(path.name for path in template.iterdir() if path.is_dir()):
-                if model not in without and not (self.output / model).exists():
+                wanted = model in Names().all and model not in without
+                if wanted and not self.path(model).exists():
                     self._copy_model(template / model)
+
+    def path(self, model: str) -> Path:
+        """The model's folder."""
+        return self.output / self.names.own(model)
 
     def discard(self) -> None:
         """Take away everything that was not committed."""
         for model in self._models:
-            shutil.rmtree(self.output / model / ".new", ignore_errors=True)
+            shutil.rmtree(self.path(model) / ".new", ignore_errors=True)
         for path in reversed(self._made):
             shutil.rmtree(path, ignore_errors=True)
 
     def version_folder(self, model: str) -> Path:
-        """A folder that becomes the model's version folder, with its Python files and no others.
-
-        model: a name in the repository, or an absolute path of a model kept outside of it.
-        """
+        """A folder that becomes the model's version folder, with its Python files and no others."""
+        new = self.path(model) / ".new"
         if model in self._models:
-            return self.output / model / ".new"
-        self._make_folder(self.output / model)
+            return new
+        self._make_folder(self.path(model))
         self._models.append(model)
-        new = self.output / model / ".new"
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir()
-        for path in sorted((self.output / model / VERSION).glob("*.py")):
+        for path in sorted((self.path(model) / VERSION).glob("*.py")):
             shutil.copy2(path, new / path.name)
         return new
 
@@ -90,31 +100,36 @@ class Replacement:
             try:
                 for model in self._models:
                     swapped.append(model)
-                    _swap(self.output / model)
+                    _swap(self.path(model))
                 for model, text in self._configs.items():
-                    _write_whole(self.output / model / "config.pbtxt", text)
+                    _write_whole(self.path(model) / "config.pbtxt", text)
             except BaseException:
                 for model, text in old_configs.items():
                     if text is not None:
-                        _write_whole(self.output / model / "config.pbtxt", text)
+                        _write_whole(self.path(model) / "config.pbtxt", text)
                 for model in reversed(swapped):
-                    _swap_back(self.output / model)
+                    _swap_back(self.path(model))
                 raise
             for model in self._models:
-                shutil.rmtree(self.output / model / ".old", ignore_errors=True)
+                shutil.rmtree(self.path(model) / ".old", ignore_errors=True)
             self._models.clear()
             self._made.clear()
 
     def _saved_config(self, model: str) -> str | None:
-        path = self.output / model / "config.pbtxt"
+        path = self.path(model) / "config.pbtxt"
         return path.read_text(encoding="utf-8") if path.is_file() else None
 
     def _copy_model(self, source: Path) -> None:
-        target = self.output / source.name
+        target = self.path(source.name)
         self._make_folder(target / VERSION)
         for path in (source / "config.pbtxt", *source.glob("*.py"), *source.glob("1/*.py")):
             if path.is_file():
                 shutil.copy2(path, target / path.relative_to(source))
+        config = self._saved_config(source.name)
+        if config is not None:
+            renamed = with_names(config, self.names)
+            if renamed != config:
+                (target / "config.pbtxt").write_text(renamed, encoding="utf-8")
 
     def _make_folder(self, path: Path) -> None:
         missing = [p for p in (path, *path.parents) if not p.exists()]

@@ -70,7 +70,7 @@ def set_accelerators(new: Replacement, engine: str) -> None:
         if config is None and model == "vae_encoder":
             continue
         if config is None:
-            raise ExportError(f"{new.output / model / 'config.pbtxt'} is missing")
+            raise ExportError(f"{new.path(model) / 'config.pbtxt'} is missing")
         new.set_config(model, with_accelerator(config, engine))
 
 
@@ -82,9 +82,9 @@ def _fit_words(new: Replacement, beside_tokens: bool) -> None:
     tokenizer = new.config("tokenizer")
     if beside_tokens and tokenizer is not None and '"prompt_weights"' not in tokenizer:
         raise ExportError(
-            f"{new.output / 'tokenizer' / 'config.pbtxt'} is of an earlier version, without "
-            "prompt_weights and clip_skip: remove the folders tokenizer and sd_ensemble there, the "
-            "export writes them anew"
+            f"{new.path('tokenizer') / 'config.pbtxt'} is of an earlier version, without "
+            f"prompt_weights and clip_skip: remove the folders {new.path('tokenizer').name} and "
+            f"{new.path('sd_ensemble').name} there, the export writes them anew"
         )
     inputs = (
         ("prompt_weights", "input_ids", "TYPE_FP32", [-1]),
@@ -139,7 +139,7 @@ def fit_configs(
             continue
         config = follow_model(old, sizes)
         if with_engine:
-            config = with_cache_file(config, (new.output / model / ENGINE).resolve())
+            config = with_cache_file(config, (new.path(model) / ENGINE).resolve())
         if model == "unet" and channel:
             config = with_parameter(config, "channel", "true")
         if config != old:

@@ -77,7 +77,7 @@ def compare_pictures(source: Source, new: Replacement) -> float:
     asked = read_request(text.encode(), model_files.defaults(), LIMITS)
     expected = _by_diffusers(source, new, asked.settings, brought)
     gc.collect()
-    error = psnr(Pipeline(new.output, version).pixels(text), expected)
+    error = psnr(Pipeline(new.output, version, model=new.names.model).pixels(text), expected)
     if not error >= LEAST:
         raise ExportError(
             f"the picture is {error:.1f} dB from that of diffusers' pipeline, {LEAST:.0f} are "

@@ -6,6 +6,7 @@ import pytest
 
 from triptych.errors import InvalidRequest, Unavailable
 from triptych.ipc.activity import VARIABLE, Activity, Instances, Seen, Stages
+from triptych.names import Names
 from triptych.stages import admission
 from triptych.stages.admission import Admission, Between
 
@@ -62,8 +63,15 @@ def stages(tmp_path, monkeypatch):
     return made
 
 
+def test_another_models_images_do_not_count(stages, clock):
+    gate = Admission(stages["tokenizer"], Names())
+    for other in ("ink.unet_loop", "unet_loop-2.tokenizer"):
+        Activity(other).images(came=100)
+    gate.check(10)
+
+
 def test_images_of_all_stages_count(stages, clock):
-    gate = Admission(stages["tokenizer"])
+    gate = Admission(stages["tokenizer"], Names())
     stages["tokenizer"].images(went=8)
     gate.check(2)
     stages["unet_loop"].images(came=6)
@@ -79,7 +87,7 @@ def test_images_of_all_stages_count(stages, clock):
 
 
 def test_a_batch_that_never_fits_is_refused_for_good(stages, clock):
-    gate = Admission(stages["tokenizer"])
+    gate = Admission(stages["tokenizer"], Names())
     gate.check(10)
     told = r"^INPUT_0: got \[11, 1\]; allowed: a batch of at most 10, the max_queue of unet_loop$"
     for went in (0, 8):
@@ -90,9 +98,9 @@ def test_a_batch_that_never_fits_is_refused_for_good(stages, clock):
 
 def test_it_is_open_without_a_launcher_or_a_loop(tmp_path, monkeypatch):
     monkeypatch.delenv(VARIABLE, raising=False)
-    Admission(Activity("tokenizer")).check(10**6)
+    Admission(Activity("tokenizer"), Names()).check(10**6)
     monkeypatch.setenv(VARIABLE, str(tmp_path))
-    Admission(Activity("tokenizer")).check(10**6)
+    Admission(Activity("tokenizer"), Names()).check(10**6)
 
 
 def process(monkeypatch, name, pid):
@@ -105,7 +113,7 @@ def process(monkeypatch, name, pid):
 def test_all_instances_of_a_stage_count(stages, clock, monkeypatch):
     tokenizers = [stages["tokenizer"], process(monkeypatch, "tokenizer", 1)]
     ends = [stages["image_encoder"], process(monkeypatch, "image_encoder", 2)]
-    gates = [Admission(one) for one in tokenizers]
+    gates = [Admission(one, Names()) for one in tokenizers]
     for _ in range(20):
         for at in range(2):
             gates[at].check(6)
@@ -122,7 +130,7 @@ def test_all_instances_of_a_stage_count(stages, clock, monkeypatch):
 
 
 def test_a_stage_that_was_loaded_again_goes_on_counting(stages, clock, monkeypatch):
-    gate = Admission(stages["tokenizer"])
+    gate = Admission(stages["tokenizer"], Names())
     stages["tokenizer"].images(went=8)
     stages["unet_loop"].images(came=8, went=5, failed=3)
     stages["image_encoder"].images(came=5)

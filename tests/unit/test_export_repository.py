@@ -1,7 +1,9 @@
+import re
 from pathlib import Path
 
 import pytest
 
+from triptych.names import Names
 from triptych_export import repository
 from triptych_export.repository import replacement
 
@@ -25,15 +27,15 @@ def served(tmp_path):
     write(folder / "unet" / "config.pbtxt", "unet config")
     write(folder / "unet" / "1" / "model.onnx", "old unet")
     write(folder / "unet" / "1" / "model.onnx.data", "old data")
-    write(folder / "loop" / "config.pbtxt", "loop config")
-    write(folder / "loop" / "1" / "model.py", "loop code")
-    write(folder / "loop" / "1" / "pipeline.json", "old numbers")
+    write(folder / "unet_loop" / "config.pbtxt", "loop config")
+    write(folder / "unet_loop" / "1" / "model.py", "loop code")
+    write(folder / "unet_loop" / "1" / "pipeline.json", "old numbers")
     return folder
 
 
 def fill(new) -> None:
     write(new.version_folder("unet") / "model.onnx", "new unet")
-    write(new.version_folder("loop") / "pipeline.json", "new numbers")
+    write(new.version_folder("unet_loop") / "pipeline.json", "new numbers")
     new.set_config("unet", "new config")
 
 
@@ -42,11 +44,11 @@ def test_a_commit_replaces_the_weights_and_keeps_the_code(served, tmp_path):
         fill(new)
         new.commit()
     assert contents(served) == {
-        "loop": None,
-        "loop/1": None,
-        "loop/1/model.py": "loop code",
-        "loop/1/pipeline.json": "new numbers",
-        "loop/config.pbtxt": "loop config",
+        "unet_loop": None,
+        "unet_loop/1": None,
+        "unet_loop/1/model.py": "loop code",
+        "unet_loop/1/pipeline.json": "new numbers",
+        "unet_loop/config.pbtxt": "loop config",
         "unet": None,
         "unet/1": None,
         "unet/1/model.onnx": "new unet",
@@ -63,7 +65,7 @@ def test_without_a_commit_nothing_changes(served, tmp_path, error):
     assert contents(served) == before
 
 
-@pytest.mark.parametrize("failing", ["unet", "loop", "config.pbtxt"])
+@pytest.mark.parametrize("failing", ["unet", "unet_loop", "config.pbtxt"])
 def test_a_failure_during_the_commit_puts_everything_back(served, tmp_path, monkeypatch, failing):
     before = contents(served)
     rename, replace = Path.rename, Path.replace
@@ -87,15 +89,15 @@ def test_a_failure_during_the_commit_puts_everything_back(served, tmp_path, monk
 
 
 def test_a_new_repository_gets_configurations_and_code_of_the_template(served, tmp_path):
-    write(served / "loop" / "1" / "__pycache__" / "model.pyc", "compiled")
+    write(served / "unet_loop" / "1" / "__pycache__" / "model.pyc", "compiled")
     output = tmp_path / "deep" / "new"
     with replacement(output, served) as new:
         fill(new)
         new.commit()
     assert {name: text for name, text in contents(output).items() if text is not None} == {
-        "loop/1/model.py": "loop code",
-        "loop/1/pipeline.json": "new numbers",
-        "loop/config.pbtxt": "loop config",
+        "unet_loop/1/model.py": "loop code",
+        "unet_loop/1/pipeline.json": "new numbers",
+        "unet_loop/config.pbtxt": "loop config",
         "unet/1/model.onnx": "new unet",
         "unet/config.pbtxt": "new config",
     }
@@ -111,25 +113,45 @@ def test_a_failed_export_leaves_no_new_repository(served, tmp_path):
 @pytest.mark.parametrize("killed_before", ["first", "second", "last"])
 def test_what_a_killed_commit_left_is_mended(served, tmp_path, killed_before):
     before = contents(served)
-    new = repository.Replacement(served)
+    new = repository.Replacement(served, Names())
     fill(new)
     if killed_before != "first":
         repository._swap(served / "unet")
     if killed_before == "last":
-        repository._swap(served / "loop")
+        repository._swap(served / "unet_loop")
     with replacement(served, tmp_path / "none"):
         pass
     after = contents(served)
     if killed_before == "last":
         assert after["unet/1/model.onnx"] == "new unet"
-        assert after["loop/1/pipeline.json"] == "new numbers"
+        assert after["unet_loop/1/pipeline.json"] == "new numbers"
         assert not any(name.endswith((".new", ".old")) for name in after)
     else:
         assert after == before
 
 
-def test_a_model_outside_of_the_repository_is_replaced_too(served, tmp_path):
-    with replacement(served, tmp_path / "none") as new:
-        write(new.version_folder(str(tmp_path / "encoder")) / "model.onnx", "encoder")
+def test_a_model_of_another_name_stands_beside_the_others(served, tmp_path):
+    before = contents(served)
+    template = Path(__file__).resolve().parents[2] / "model_repository"
+    with replacement(served, template, ("vae_encoder",), Names("ink")) as new:
+        write(new.version_folder("unet") / "model.onnx", "ink")
+        assert 'name: "ink.unet"\n' in new.config("unet")
         new.commit()
-    assert contents(tmp_path / "encoder") == {"1": None, "1/model.onnx": "encoder"}
+    after = contents(served)
+    assert {name: after[name] for name in before} == before
+    assert after["ink.unet/1/model.onnx"] == "ink"
+    ensemble = after["ink/config.pbtxt"]
+    plain = (template / "sd_ensemble" / "config.pbtxt").read_text()
+    assert re.findall(r'model_name: "(.*)"', ensemble) == [
+        f"ink.{stage}" for stage in re.findall(r'model_name: "(.*)"', plain)
+    ]
+    assert 'name: "ink_stream"\n' in after["ink_stream/config.pbtxt"]
+    inputs = (template / "tokenizer" / "config.pbtxt").read_text().partition("input")[2]
+    assert after["ink.tokenizer/config.pbtxt"].partition("input")[2] == inputs
+
+
+def test_of_a_template_the_default_model_alone_is_taken(served, tmp_path):
+    write(served / "ink.unet" / "config.pbtxt", "another model's")
+    with replacement(tmp_path / "output", served) as new:
+        new.commit()
+    assert sorted(path.name for path in (tmp_path / "output").iterdir()) == ["unet", "unet_loop"]

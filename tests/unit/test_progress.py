@@ -10,6 +10,8 @@ from triptych.errors import NotFinite
 from triptych.ipc import progress
 from triptych.ipc.progress import Record, writer
 
+STREAM = "sd_ensemble_stream"
+
 
 @pytest.fixture(autouse=True)
 def prefix(monkeypatch):
@@ -47,14 +49,14 @@ class Draws:
 
 @pytest.fixture
 def record():
-    made = Record(preview_every=5)
+    made = Record(STREAM, preview_every=5)
     yield made
     made.close()
 
 
 @pytest.fixture
 def loop(record):
-    made = writer(record.token, Draws())
+    made = writer(STREAM, record.token, Draws())
     yield made
     made.close()
 
@@ -111,8 +113,8 @@ def test_numbers_that_make_no_picture_do_no_harm(record, loop):
 
 @pytest.mark.parametrize("draws", [None, Draws()])
 def test_no_preview_where_none_is_asked_or_none_can_be(draws):
-    record = Record(preview_every=0 if draws else 5)
-    loop = writer(record.token, draws)
+    record = Record(STREAM, preview_every=0 if draws else 5)
+    loop = writer(STREAM, record.token, draws)
     image = Image()
     for image.call in range(6):
         loop(image, picture(8, 8))
@@ -128,8 +130,8 @@ def test_stopping_reaches_the_loop(record, loop):
 
 
 def test_the_loop_may_outlast_the_one_who_asked():
-    record = Record(preview_every=1)
-    loop = writer(record.token, Draws())
+    record = Record(STREAM, preview_every=1)
+    loop = writer(STREAM, record.token, Draws())
     record.close()
     loop(Image(), picture(8, 8))
     assert not loop.stopped()
@@ -138,20 +140,20 @@ def test_the_loop_may_outlast_the_one_who_asked():
 
 @pytest.mark.parametrize("request_id", ["", "7", "../../etc/passwd", "0" * 32, "G" * 32])
 def test_a_request_that_nobody_watches_has_no_writer(request_id):
-    assert writer(request_id, None) is None
+    assert writer(STREAM, request_id, None) is None
 
 
 def test_it_takes_no_links(tmp_path):
     token = "0123456789abcdef" * 2
     (tmp_path / "file").write_bytes(b"\0" * 100)
-    link = progress._path(token)
+    link = progress._path(STREAM, token)
     link.symlink_to(tmp_path / "file")
-    assert writer(token, None) is None
+    assert writer(STREAM, token, None) is None
     link.unlink()
 
 
 def test_others_may_not_read_it(record):
-    assert os.stat(progress._path(record.token)).st_mode & 0o777 == 0o600
+    assert os.stat(progress._path(STREAM, record.token)).st_mode & 0o777 == 0o600
 
 
 def test_full_shared_memory_is_said_and_leaves_nothing(monkeypatch):
@@ -160,11 +162,18 @@ def test_full_shared_memory_is_said_and_leaves_nothing(monkeypatch):
 
     monkeypatch.setattr(os, "posix_fallocate", full)
     with pytest.raises(OSError, match="No space left"):
-        Record(preview_every=5)
+        Record(STREAM, preview_every=5)
 
 
 def test_what_a_killed_process_left_is_cleared():
-    left = Record(preview_every=5)
+    left = Record(STREAM, preview_every=5)
     os.close(left._file)
-    progress.clear()
+    progress.clear(STREAM)
     assert files() == []
+
+
+def test_another_models_stream_that_is_loaded_leaves_these_records(record):
+    progress.clear("ink_stream")
+    progress.clear("sd")
+    assert len(files()) == 1
+    assert writer("ink_stream", record.token, None) is None

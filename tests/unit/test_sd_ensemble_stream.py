@@ -42,7 +42,7 @@ class Ensemble:
         if inputs["INPUT_0"][0, 0] == b"bad":
             words = "in ensemble 'sd_ensemble', tokenizer: prompt: got 'bad'; allowed: others"
             raise RuntimeError(words)
-        watcher = progress.writer(request_id, self)
+        watcher = progress.writer("sd_ensemble_stream", request_id, self)
         for call in range(self.calls):
             self.call = call
             self.begun.set()
@@ -251,7 +251,7 @@ def test_progress_that_cannot_be_told_ends_neither_its_image_nor_the_others(
     assert answer(second).tensors == {"OUTPUT_0": ANSWER}
     assert steps(second) == [(step, 6) for step in range(1, 7)]
     assert answer(third) is not None
-    assert list(progress.FOLDER.glob(progress._prefix() + "*")) == []
+    assert list(progress.FOLDER.glob(progress._prefix("sd_ensemble_stream") + "*")) == []
 
 
 def test_the_end_is_told_even_if_progress_is_not(stage, ensemble, monkeypatch):
@@ -264,7 +264,7 @@ def test_the_end_is_told_even_if_progress_is_not(stage, ensemble, monkeypatch):
     one.execute([sent])
     assert answer(sent).tensors == {"OUTPUT_0": ANSWER}
     assert sent.sender.parts == []
-    assert list(progress.FOLDER.glob(progress._prefix() + "*")) == []
+    assert list(progress.FOLDER.glob(progress._prefix("sd_ensemble_stream") + "*")) == []
 
 
 def test_an_answer_that_triton_does_not_take_is_replaced_by_the_error(stage, ensemble, monkeypatch):

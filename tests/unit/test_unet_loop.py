@@ -287,7 +287,7 @@ def test_metrics(stage):
 
 @pytest.fixture
 def record():
-    made = Record(preview_every=2)
+    made = Record("sd_ensemble_stream", preview_every=2)
     yield made
     made.close()
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from triptych.commands.settings import add_settings, given
 from triptych.errors import InvalidRequest, ModelFileError
+from triptych.names import MODEL
 
 EXAMPLES = """\
 example:
@@ -28,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model-repository", type=Path, default=Path("model_repository"), metavar="FOLDER"
     )
+    parser.add_argument("--model", default=MODEL, metavar="NAME", help="(default: %(default)s)")
     add_settings(parser)
 
 
@@ -36,7 +38,8 @@ def run(options: argparse.Namespace) -> int:
     from triptych.pipeline import Pipeline  # needs ONNX Runtime
 
     try:
-        (file,) = Pipeline(options.model_repository).draw(json.dumps(given(options)))
+        pipeline = Pipeline(options.model_repository, model=options.model)
+        (file,) = pipeline.draw(json.dumps(given(options)))
         options.output.write_bytes(file)
     except (InvalidRequest, ModelFileError, OSError) as error:
         print(f"triptych draw: {error}", file=sys.stderr)

@@ -17,9 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
-from triptych.client import MODEL, Client, ClientError
+from triptych.client import Client, ClientError
 from triptych.commands import trace
 from triptych.commands.settings import add_settings, given
+from triptych.names import MODEL, Names
 from triptych.server import Unfit
 from triptych.server.running import RunningServer
 
@@ -42,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("prompt", nargs="?", default="a red circle on a blue background", help="what to draw")
     add("-o", "--output", type=Path, default=Path("stages.png"), metavar="FILE", help="a PNG")
     add("--url", default="localhost:8001", help="the server's gRPC (default: %(default)s)")
+    add("--model", default=MODEL, metavar="NAME", help="(default: %(default)s)")
     add("--timeout", type=float, default=300, metavar="SECONDS", help="for a stage (%(default)s)")
     add("--trace", type=Path, metavar="FILE", help="write a Chrome trace; starts a server")
     add("--model-repository", type=Path, default=REPOSITORY, metavar="FOLDER", help="for --trace")
@@ -59,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
         if options.trace:
             return _traced(options, request)
         with Client(options.url) as client:
-            return _Tour(client, options.timeout).walk(request, options.output)
+            return _Tour(client, options.model, options.timeout).walk(request, options.output)
     except ClientError as error:
         print(f"triptych stages: {error}", file=sys.stderr)
         return error.exit_code
@@ -78,62 +80,69 @@ def _traced(options: argparse.Namespace, request: bytes) -> int:
             *(f"--trace-config={flag}" for flag in flags),
         )
         with server, Client(server.grpc) as client:
-            code = _Tour(client, options.timeout).walk(request, options.output)
+            tour = _Tour(client, options.model, options.timeout)
+            code = tour.walk(request, options.output)
         # Triton writes what it has kept when it ends.
-        found = trace.chrome(json.loads(written.read_text()), MODEL)
+        found = trace.chrome(json.loads(written.read_text()), options.model)
     options.trace.write_text(json.dumps(found))
-    print(f"{options.trace}: the last request of {MODEL}")
+    print(f"{options.trace}: the last request of {options.model}")
     return code
 
 
 class _Tour:
     """The stages, called in their order and shown."""
 
-    def __init__(self, client: Client, timeout: float) -> None:
+    def __init__(self, client: Client, model: str, timeout: float) -> None:
         self._client = client
+        self._names = Names(model)
         self._timeout = timeout
 
     def walk(self, request: bytes, output: Path) -> int:
         """Through all stages, then the same by the ensemble; writes the picture's file."""
         asked = np.array([[request]], dtype=object)
-        tokens = self._ask("tokenizer", INPUT_0=asked)
+        tokens = self._stage("tokenizer", INPUT_0=asked)
         embeds, negative = (self._encode(tokens, prefix) for prefix in ("", "negative_"))
         # With the seed that the tokenizer chose, if the request has none.
         settings, pictures = tokens["settings"], tokens["pictures"]
-        latents = self._ask(
+        latents = self._stage(
             "unet_loop",
             prompt_embeds=embeds,
             negative_prompt_embeds=negative,
             settings=settings,
             pictures=pictures,
         )["latents"]
-        self._ask(
+        self._stage(
             "unet",
             sample=np.random.RandomState(0).standard_normal(latents.shape).astype(np.float32),
             timestep=np.array([[999]], np.float32),
             encoder_hidden_states=embeds,
         )
-        sample = self._ask("vae_decoder", latent_sample=latents)["sample"]
-        answer = self._ask("image_encoder", sample=sample, settings=settings, pictures=pictures)
+        sample = self._stage("vae_decoder", latent_sample=latents)["sample"]
+        answer = self._stage("image_encoder", sample=sample, settings=settings, pictures=pictures)
         image = answer["OUTPUT_0"].item()
         output.write_bytes(base64.b64decode(image))
         chosen = json.loads(settings.item())
         same = json.loads(request)
         same["seed"] = chosen["seed"]
         asked = np.array([[json.dumps(same).encode()]], dtype=object)
-        whole = self._ask(MODEL, INPUT_0=asked)["OUTPUT_0"].item()
+        model = self._names.model
+        whole = self._ask(model, INPUT_0=asked)["OUTPUT_0"].item()
         print(f"{output}: {chosen['width']}x{chosen['height']}, seed {chosen['seed']}")
         if whole == image:
-            print(f"{MODEL} gives the very same file")
+            print(f"{model} gives the very same file")
             return 0
-        print(f"triptych stages: {MODEL} gives another file than its stages", file=sys.stderr)
+        print(f"triptych stages: {model} gives another file than its stages", file=sys.stderr)
         return 1
 
     def _encode(self, tokens: dict[str, np.ndarray], prefix: str) -> np.ndarray:
         """The embeddings of the prompt, or with the prefix `negative_` of the other one."""
-        inputs = [tensor.name for tensor in self._client.config("text_encoder").input]
-        answer = self._ask("text_encoder", **{name: tokens[prefix + name] for name in inputs})
+        config = self._client.config(self._names.stage("text_encoder"))
+        inputs = [tensor.name for tensor in config.input]
+        answer = self._stage("text_encoder", **{name: tokens[prefix + name] for name in inputs})
         return answer["last_hidden_state"]
+
+    def _stage(self, stage: str, **tensors: np.ndarray) -> dict[str, np.ndarray]:
+        return self._ask(self._names.stage(stage), **tensors)
 
     def _ask(self, model: str, **tensors: np.ndarray) -> dict[str, np.ndarray]:
         print(model, flush=True)

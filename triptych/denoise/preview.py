@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from triptych.model_files import ModelFiles
+from triptych.names import MODEL, Names
 from triptych.picture.pixels import to_pixels
 from triptych.schedulers import tables
 from triptych.schedulers.config import NOISE_LEVELS, flag, one_of, read
@@ -99,15 +100,17 @@ def fit_network(
     return fit(decode, model_files, size)
 
 
-def main(repository: Path) -> None:
-    """Write `latent_rgb` into the pipeline.json of the repository's unet_loop."""
-    folder = repository / "unet_loop" / "1"
-    model_files = ModelFiles.load(folder)
-    found = fit_network(repository / "vae_decoder" / "1" / "model.onnx", model_files)
-    path = folder / "pipeline.json"
+def main(repository: Path, model: str = MODEL) -> None:
+    """Write `latent_rgb` into the pipeline.json of the unet_loop of one of the models."""
+    loop, decoder = (
+        repository / Names(model).stage(stage) / "1" for stage in ("unet_loop", "vae_decoder")
+    )
+    model_files = ModelFiles.load(loop)
+    found = fit_network(decoder / "model.onnx", model_files)
+    path = loop / "pipeline.json"
     numbers = {**json.loads(path.read_text(encoding="utf-8")), "latent_rgb": found}
     path.write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), *sys.argv[2:])

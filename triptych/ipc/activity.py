@@ -182,7 +182,9 @@ class Instances:
 
     def _look(self, folder: Path) -> None:
         for path in folder.glob(f"{self._name}-*"):
-            if path not in self._maps:
+            # A model's name may go on after a stage's name and "-".
+            of_model = path.name[len(self._name) + 1 :].isdecimal()
+            if of_model and path not in self._maps:
                 with path.open("rb") as file:
                     access = mmap.ACCESS_READ
                     self._maps[path] = mmap.mmap(file.fileno(), _FIELDS.size, access=access)

@@ -59,7 +59,7 @@ def connect(model: str, number: int = 0) -> Channel | None:
     """
     folder = os.environ.get(VARIABLE)
     channels = []
-    for path in sorted(Path(folder).glob(f"{model}.*{_SUFFIX}")) if folder else ():
+    for path in sorted(Path(folder).glob(f"{model}.[0-9]*{_SUFFIX}")) if folder else ():
         try:
             channels.append(Channel(path))
         except OSError:  # its process was killed, or has just ended

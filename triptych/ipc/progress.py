@@ -1,4 +1,4 @@
-"""How far an image is, from the process of unet_loop to that of sd_ensemble_stream.
+"""How far an image is, from the process of unet_loop to that of its model's stream.
 
 A call of Triton every step would cost more than the step's own bookkeeping. So the process that
 streams makes a small file in shared memory and passes its name as the request's id; the loop writes
@@ -46,13 +46,15 @@ class Record:
     `token` is the id for the image's request.
     """
 
-    def __init__(self, preview_every: int) -> None:
+    def __init__(self, stream: str, preview_every: int) -> None:
         """`preview_every`: steps from one preview to the next, 0 for none.
+
+        `stream`: the model that streams, `sd_ensemble_stream` for instance.
 
         Raises OSError if shared memory has no room.
         """
         self.token = secrets.token_hex(16)
-        self._path = _path(self.token)
+        self._path = _path(stream, self.token)
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         self._file = os.open(self._path, flags, 0o600)
         try:
@@ -97,12 +99,12 @@ class Record:
 class Writer:
     """The loop's side of an image's file; called after each call of the UNet."""
 
-    def __init__(self, token: str, preview: Preview | None) -> None:
-        """Open the file of `token`; OSError if there is none.
+    def __init__(self, stream: str, token: str, preview: Preview | None) -> None:
+        """Open the file of `token`, made by the model `stream`; OSError if there is none.
 
         `preview` draws previews; None for a model that has no colours for them.
         """
-        self._file = os.open(_path(token), os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        self._file = os.open(_path(stream, token), os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
         _, self._every = _OWNER.unpack(os.pread(self._file, _OWNER.size, 0))
         self._preview = preview
 
@@ -132,25 +134,30 @@ class Writer:
         os.close(self._file)
 
 
-def writer(request_id: str, preview: Preview | None) -> Writer | None:
-    """The writer for the request of that id; None if nobody streams it."""
+def writer(stream: str, request_id: str, preview: Preview | None) -> Writer | None:
+    """The writer for the request of that id; None if the model `stream` does not stream it."""
     if not re.fullmatch("[0-9a-f]{32}", request_id):
         return None
     try:
-        return Writer(request_id, preview)
+        return Writer(stream, request_id, preview)
     except OSError:
         return None
 
 
-def clear() -> None:
-    """Delete the files of a streaming process that was killed."""
-    remove(_prefix())
+def clear(stream: str) -> None:
+    """Delete the files of a process of the model `stream` that was killed."""
+    remove(_prefix(stream))
 
 
-def _path(token: str) -> Path:
-    return FOLDER / (_prefix() + token)
+def _path(stream: str, token: str) -> Path:
+    return FOLDER / (_prefix(stream) + token)
 
 
-def _prefix() -> str:
-    """The same in all processes of one server: the launcher's, or by their parent's id."""
-    return os.environ.get(PREFIX_VARIABLE, f"triptych_{os.getppid()}_") + "progress_"
+def _prefix(stream: str) -> str:
+    """The same in all processes of one server: the launcher's, or by their parent's id.
+
+    A model's is never the beginning of another's: no model's name ends in `_stream`, so that the
+    sign after it tells them apart.
+    """
+    server = os.environ.get(PREFIX_VARIABLE, f"triptych_{os.getppid()}_")
+    return f"{server}progress_{stream}="

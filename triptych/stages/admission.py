@@ -11,6 +11,7 @@ from collections import deque
 
 from triptych.errors import InvalidRequest, Unavailable
 from triptych.ipc.activity import Activity, Instances, Seen
+from triptych.names import PATH, Names
 
 
 class Admission:
@@ -21,9 +22,10 @@ class Admission:
     open.
     """
 
-    def __init__(self, activity: Activity) -> None:
-        names = ("tokenizer", "text_encoder", "unet_loop", "vae_decoder", "image_encoder")
-        self._models = [Instances(activity.folder, name) for name in names]
+    def __init__(self, activity: Activity, names: Names) -> None:
+        """`names`: of the model whose images are counted; each model has a gate of its own."""
+        self._loop = names.stage("unet_loop")
+        self._models = [Instances(activity.folder, names.stage(stage)) for stage in PATH]
         self._before, self._behind = Between(), Between()
 
     def check(self, images: int) -> None:
@@ -34,17 +36,19 @@ class Admission:
         before = self._before.count(tokenizer.went, loop.came, [encoder])
         behind = self._behind.count(loop.went, end.came, [decoder, end])
         held = before + (loop.came - loop.went - loop.failed) + behind
-        check_room("INPUT_0", images, held, loop.limit)
+        check_room("INPUT_0", images, held, loop.limit, self._loop)
 
 
-def check_room(tensor: str, images: int, held: int, most: int) -> None:
+def check_room(tensor: str, images: int, held: int, most: int, loop: str) -> None:
     """Raise unless so many more images fit beside those `held`, `most` of them in all.
+
+    `loop` is the served model whose `max_queue` that is.
 
     InvalidRequest about the batch of `tensor` where they would not fit even alone, else
     Unavailable.
     """
     if images > most:
-        allowed = f"a batch of at most {most}, the max_queue of unet_loop"
+        allowed = f"a batch of at most {most}, the max_queue of {loop}"
         raise InvalidRequest(tensor, (images, 1), allowed)
     if held + images > most:
         raise Unavailable(f"the queue is full: {held} of {most} images; try later")

@@ -18,7 +18,7 @@ def limits(model: triton.Model, model_files: ModelFiles) -> Limits:
     where it does: TensorRT's engine is built for that, and FastDeploy would build another one while
     the request waits. Raises ValueError, naming the file or parameter, for what makes no sense.
     """
-    if model.name == "tokenizer":
+    if model.name == model.names.stage("tokenizer"):
         parameters = model.parameters
     else:
         parameters = config_pbtxt.parameters(model.config_beside("tokenizer"))

@@ -1,4 +1,7 @@
-"""The model sd_ensemble_stream: sd_ensemble with progress and previews before its answer."""
+"""The model sd_ensemble_stream: sd_ensemble with progress and previews before its answer.
+
+So it is with NAME_stream and NAME, for a model of another name.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,6 @@ from triptych.ipc.progress import Progress, Record
 from triptych.stages import triton
 from triptych.stages.reply import Reply, replies
 
-ENSEMBLE = "sd_ensemble"
 MOST_STEPS = 1000
 """The largest preview_every that makes sense."""
 
@@ -28,14 +30,14 @@ class StreamStage:
     """Answers a request with a response for each step that it sees, and then with the image.
 
     The life of a request:
-    1. Started: it gets a Record, and a thread that calls sd_ensemble under the record's token.
+    1. Started: it gets a Record, and a thread that calls the ensemble under the record's token.
     2. Followed: one thread for all requests reads the records and sends what is new; a request
        given up by its client stops its image.
     3. Answered: when the call is back, with its image or its error.
     """
 
     def __init__(self, model: triton.Model) -> None:
-        progress.clear()
+        progress.clear(model.name)
         self._model = model
         self._preview_every = _preview_every(model.parameters.get("preview_every", "5"))
         self._most = model.count("max_streams", 32)
@@ -52,7 +54,7 @@ class StreamStage:
         """
         awaited = replies(requests)
         if awaited is None:
-            return self._model.answer(requests, lambda inputs, own: _image(inputs, "", own))
+            return self._model.answer(requests, lambda inputs, own: self._image(inputs, "", own))
         for request, reply in zip(requests, awaited):
             try:
                 self._start(request, reply)
@@ -76,7 +78,7 @@ class StreamStage:
         with self._condition:
             if len(self._streams) >= self._most:
                 raise Unavailable(f"{self._most} images are streamed already; try later")
-            stream = _Stream(reply, Record(every))
+            stream = _Stream(reply, Record(self._model.name, every))
             self._streams.append(stream)
             self._model.activity.set(len(self._streams))
             self._condition.notify()
@@ -85,9 +87,9 @@ class StreamStage:
     def _run(
         self, stream: _Stream, inputs: dict[str, np.ndarray], parameters: dict[str, Any]
     ) -> None:
-        """Call sd_ensemble for a stream and answer it, whatever happens."""
+        """Call the ensemble for a stream and answer it, whatever happens."""
         try:
-            result: Any = _image(inputs, stream.record.token, parameters)
+            result: Any = self._image(inputs, stream.record.token, parameters)
         except Exception as error:
             result = error
         with self._condition:
@@ -98,6 +100,13 @@ class StreamStage:
             finally:
                 stream.reply.send(self._model.response(result))
                 self._model.activity.set(len(self._streams))
+
+    def _image(
+        self, inputs: dict[str, np.ndarray], request_id: str, parameters: dict[str, Any]
+    ) -> dict[str, np.ndarray]:
+        """The answer of the ensemble."""
+        ensemble = self._model.names.model
+        return {"OUTPUT_0": triton.call(ensemble, inputs, "OUTPUT_0", request_id, parameters)}
 
     def _follow(self) -> None:
         """The thread that looks at all records, until the stage is closed."""
@@ -112,7 +121,7 @@ class StreamStage:
             time.sleep(INTERVAL)
 
     def _answer_if_lost(self) -> None:
-        """Where another stage's process died, a call of sd_ensemble may have no end."""
+        """Where another stage's process died, a call of the ensemble may have no end."""
         try:
             self._model.activity.check_whole()
         except Unavailable as error:
@@ -153,13 +162,6 @@ class _Stream:
         except Exception as error:
             self._silent = True
             triton.log(f"{model.name}: progress is told no more: {error!r}", error=True)
-
-
-def _image(
-    inputs: dict[str, np.ndarray], request_id: str, parameters: dict[str, Any]
-) -> dict[str, np.ndarray]:
-    """The answer of sd_ensemble."""
-    return {"OUTPUT_0": triton.call(ENSEMBLE, inputs, "OUTPUT_0", request_id, parameters)}
 
 
 def _tensors(new: Progress) -> dict[str, np.ndarray]:

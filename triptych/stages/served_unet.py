@@ -23,13 +23,15 @@ class ServedUNet:
     Conditioning is by far the larger part of a call, and the same from call to call. Whether
     `unet` keeps tensors is found out by a probe, a call that names one that was never sent: only
     a refusal of that name turns keeping on. Calls go through Triton, or over the channel on which
-    `unet` listens; of several instances to the one with this `number`, in turn.
+    `unet` listens; of several instances to the one with this `number`, in turn. `model` is the
+    name by which `unet` is served.
     """
 
     LOOK_AGAIN = 1.0
     """Seconds from one look for a channel that was not there to the next."""
 
-    def __init__(self, number: int = 0) -> None:
+    def __init__(self, model: str = "unet", number: int = 0) -> None:
+        self._model = model
         self._number = number
         self._keeps: bool | None = None
         self._kept: dict[int, str] = {}
@@ -102,7 +104,7 @@ class ServedUNet:
         for _ in range(2):  # where `unet` was loaded again, it listens elsewhere
             if self._channel is None and time.monotonic() >= self._next_look:
                 self._next_look = time.monotonic() + self.LOOK_AGAIN
-                self._channel = channel.connect("unet", self._number)
+                self._channel = channel.connect(self._model, self._number)
             if self._channel is None:
                 break
             try:
@@ -112,4 +114,4 @@ class ServedUNet:
             except OSError:
                 self._channel.close()
                 self._channel, self._next_look = None, 0.0
-        return triton.call("unet", inputs, "out_sample", parameters=parameters)
+        return triton.call(self._model, inputs, "out_sample", parameters=parameters)

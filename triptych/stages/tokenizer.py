@@ -22,7 +22,7 @@ class TokenizerStage:
     def __init__(self, model: triton.Model) -> None:
         """Raises ValueError, naming the file or parameter, for a model that cannot be served."""
         self._model = model
-        self._admission = Admission(model.activity)
+        self._admission = Admission(model.activity, model.names)
         model_files = ModelFiles.load(model.folder)
         self._limits = limits(model, model_files)
         self._defaults = model_files.defaults()

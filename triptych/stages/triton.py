@@ -21,18 +21,21 @@ import triton_python_backend_utils as pb_utils
 from triptych import config_pbtxt
 from triptych.errors import ModelFileError, code_of, kind_of
 from triptych.ipc.activity import Activity
+from triptych.names import Names
 from triptych.stages import device_memory
 
 
 class Model:
     """What a served model knows of itself, from the arguments of Triton's `initialize`.
 
-    `name` is the model's, `folder` its version folder, `config` its config.pbtxt as a dict,
-    `device` the GPU that Triton gave this instance. `activity` tells the launcher of its work.
+    `name` is the model's, `names` tells those of the stages that it works with, `folder` is its
+    version folder, `config` its config.pbtxt as a dict, `device` the GPU that Triton gave this
+    instance. `activity` tells the launcher of its work.
     """
 
     def __init__(self, args: Mapping[str, str]) -> None:
         self.name = args["model_name"]
+        self.names = Names.of(self.name)
         self.config = json.loads(args["model_config"])
         self.device = int(args.get("model_instance_device_id") or 0)
         self.folder = Path(args["model_repository"]) / args["model_version"]
@@ -45,12 +48,12 @@ class Model:
         entries = self.config.get("parameters") or {}
         return {key: value["string_value"] for key, value in entries.items()}
 
-    def config_beside(self, model: str) -> config_pbtxt.Message:
-        """The config.pbtxt of another model of the repository; empty if there is none.
+    def config_beside(self, stage: str) -> config_pbtxt.Message:
+        """The config.pbtxt of another stage of the same model; empty if there is none.
 
         ModelFileError if it cannot be read.
         """
-        path = self.folder.parents[1] / model / "config.pbtxt"
+        path = self.folder.parents[1] / self.names.stage(stage) / "config.pbtxt"
         return config_pbtxt.read(path) if path.exists() else {}
 
     def count(self, name: str, default: int) -> int:
@@ -188,10 +191,11 @@ def _outputs_on_host() -> dict[str, Any]:
     return {"preferred_memory": pb_utils.PreferredMemory(pb_utils.TRITONSERVER_MEMORY_CPU, 0)}
 
 
-def check_reach(model: Model, called: str) -> None:
-    """Raise ValueError if what `called` answers to a `call` from `model` will be out of reach."""
+def check_reach(model: Model, stage: str) -> None:
+    """Raise ValueError if what that stage answers to a `call` from `model` will be out of reach."""
     if not _outputs_on_host():
-        device_memory.check(called, config_pbtxt.accelerators(model.config_beside(called)))
+        accelerators = config_pbtxt.accelerators(model.config_beside(stage))
+        device_memory.check(model.names.stage(stage), accelerators)
 
 
 def _on_host(tensor: Any) -> np.ndarray:
@@ -240,7 +244,7 @@ log.__code__ = log.__code__.replace(co_filename="triton.py")
 
 
 _PATH = r"(?<![\w.])/[\w.+-]+(?:/[\w.+-]*)+"
-_SHARED_MEMORY = r"triton_python_backend_shm\w*|triptych_[0-9a-f]{8}\w*"
+_SHARED_MEMORY = r"triton_python_backend_shm\w*|triptych_[0-9a-f]{8}[\w.=-]*"
 _PRIVATE = re.compile(f"{_PATH}|{_SHARED_MEMORY}")
 
 

@@ -55,11 +55,12 @@ class LoopStage:
         self._max_queue = model.count("max_queue", 64)
         model.activity.limit(self._max_queue)
         metrics = LoopMetrics({"model": model.name}, model.activity)
+        unet = model.names.stage("unet")
         rows, cohorts = model.count("max_rows", 32), model.count("cohorts", 1)
         numbers = itertools.count()
 
         def loop(observer: Observer) -> DenoisingLoop:
-            return DenoisingLoop(ServedUNet(next(numbers)), rows, observer)
+            return DenoisingLoop(ServedUNet(unet, next(numbers)), rows, observer)
 
         self._loop = loop(metrics) if cohorts == 1 else Cohorts(cohorts, loop, metrics)
         self._cancellations = Cancellations(model)
@@ -95,7 +96,7 @@ class LoopStage:
             awaited.images = len(tensors["settings"])
             self._model.activity.images(came=awaited.images)
             held = self._loop.held + self._reading
-            check_room("settings", awaited.images, held, self._max_queue)
+            check_room("settings", awaited.images, held, self._max_queue, self._model.name)
             deadline, token = triton.deadline(request), request.request_id()
         except Exception as error:
             awaited.answer(error)
@@ -198,13 +199,17 @@ class LoopStage:
             raise InvalidRequest("pictures", image, "none: this model has no vae_encoder")
         if settings.expired:
             raise Expired("timeout: the request's time was over before its picture was read")
-        return encoded(settings, image, mask_image, self._model_files, _vae_encoder)
+        return encoded(settings, image, mask_image, self._model_files, self._vae_encoder)
+
+    def _vae_encoder(self, sample: np.ndarray) -> np.ndarray:
+        model = self._model.names.stage("vae_encoder")
+        return triton.call(model, {"sample": sample}, "latent_parameters")
 
     def _writer(self, token: str, images: list[Denoising]) -> progress.Writer | None:
-        """The writer of the image's progress, if sd_ensemble_stream made the request."""
+        """The writer of the image's progress, if the model's stream made the request."""
         if len(images) != 1:
             return None
-        writer = progress.writer(token, self._preview)
+        writer = progress.writer(self._model.names.stream, token, self._preview)
         images[0].watcher = writer
         return writer
 
@@ -239,10 +244,6 @@ class _Awaited:
 
 def _brings_pictures(tensors: dict[str, np.ndarray]) -> bool:
     return any(len(file) for row in tensors.get("pictures", ()) for file in row)
-
-
-def _vae_encoder(sample: np.ndarray) -> np.ndarray:
-    return triton.call("vae_encoder", {"sample": sample}, "latent_parameters")
 
 
 def _sooner(settings: Settings, deadline: float | None) -> Settings:

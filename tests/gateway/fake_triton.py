@@ -15,6 +15,7 @@ from PIL import Image
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from triptych.errors import InvalidRequest
+from triptych.names import MODEL, Names
 from triptych.picture.encode import encode
 from triptych.picture.request import read_request
 from triptych.settings import Defaults, Limits
@@ -31,6 +32,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
     `abort`, `abort_after`: (code, text) to say before the first step, or after the last one.
     `left`: how many streams were given up by whoever asked. `scheduler`: the model's own.
     `parameters`: those of config.pbtxt, by model. `takes_pictures`: whether it has a vae_encoder.
+    `models`: what it draws with; `asked_of` has the model of each of `requests`.
     """
 
     def __init__(self) -> None:
@@ -50,6 +52,8 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         self.scheduler = "pndm"
         self.takes_pictures = True
         self.parameters: dict[str, dict[str, str]] = {}
+        self.models = [MODEL]
+        self.asked_of: list[str] = []
 
     def __enter__(self) -> FakeTriton:
         any_length = [("grpc.max_receive_message_length", -1)]
@@ -69,6 +73,12 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
     def ModelReady(self, request, context):
         return service_pb2.ModelReadyResponse(ready=self.ready)
 
+    def ModelStatistics(self, request, context):
+        answer = service_pb2.ModelStatisticsResponse()
+        for name in (name for model in self.models for name in Names(model).all):
+            answer.model_stats.add(name=name, version="1")
+        return answer
+
     def ModelConfig(self, request, context):
         answer = service_pb2.ModelConfigResponse()
         for name, value in self.parameters.get(request.name, {}).items():
@@ -76,12 +86,13 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         return answer
 
     def ModelInfer(self, request, context):
-        assert request.model_name == "tokenizer"
+        assert request.model_name in [Names(model).stage("tokenizer") for model in self.models]
         return _response(settings=self._settings(request, context).to_json().encode())
 
     def ModelStreamInfer(self, requests, context):
         (request,) = requests
-        assert request.model_name == "sd_ensemble_stream"
+        self.asked_of.append(Names.of(request.model_name).model)
+        assert request.model_name == Names(self.asked_of[-1]).stream
         settings = self._settings(request, context)
         self.requests.append(json.loads(request.raw_input_contents[0][4:]))
         if self.abort:

@@ -80,7 +80,7 @@ def test_neutral_values_of_openais_fields(client):
 
 
 def test_an_alias_of_the_model(start, triton):
-    gateway = start(model_aliases=["dall-e-3", "gpt-image-1"])
+    gateway = start(model_aliases={"dall-e-3": None, "gpt-image-1": None})
     client = openai.OpenAI(base_url=f"{gateway.url}/v1", api_key="none", max_retries=0)
     assert [one.id for one in client.models.list()] == ["sd_ensemble", "dall-e-3", "gpt-image-1"]
     assert client.models.retrieve("dall-e-3").id == "dall-e-3"

@@ -66,8 +66,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--model-alias",
         action="append",
         default=[],
-        metavar="NAME",
-        help="another name of the model in OpenAI's API, as dall-e-3; may be repeated",
+        type=_alias,
+        metavar="NAME[=MODEL]",
+        help="another name in OpenAI's API, as dall-e-3, of the model that is meant by none or of "
+        "MODEL; may be repeated",
     )
 
 
@@ -94,6 +96,13 @@ def _origin(text: str) -> str:
     if text != "*" and not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/\s]+", text):
         raise argparse.ArgumentTypeError(f"{text} is no SCHEME://HOST[:PORT], and not *")
     return text
+
+
+def _alias(text: str) -> tuple[str, str | None]:
+    name, _, model = text.partition("=")
+    if not name:
+        raise argparse.ArgumentTypeError(f"{text} is no NAME and no NAME=MODEL")
+    return name, model or None
 
 
 def run(options: argparse.Namespace) -> int:
@@ -127,7 +136,7 @@ def run(options: argparse.Namespace) -> int:
         options.max_pictures,
         hosts=[*LOOPBACK, *options.allow_host] if on_loopback or options.allow_host else None,
         origins=options.cors_origin,
-        model_aliases=options.model_alias,
+        model_aliases=dict(options.model_alias),
     )
     config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=30)
 

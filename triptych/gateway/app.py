@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, Request
@@ -16,7 +16,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 
 import triptych
-from triptych.client import MODEL, Client, ClientError
+from triptych.client import Client, ClientError
 from triptych.gateway import openai, openai_edits, page, webui
 from triptych.gateway.access import BoundedBody, KnownHosts
 from triptych.gateway.docs import describe
@@ -41,14 +41,15 @@ def create_app(
     max_pictures: int = 32,
     hosts: Sequence[str] | None = None,
     origins: Sequence[str] = (),
-    model_aliases: Sequence[str] = (),
+    model_aliases: Mapping[str, str | None] | None = None,
 ) -> FastAPI:
     """The application in front of the Triton whose gRPC is at `url`.
 
     `api_key`: what a request must bring, None for no key. `timeout`: seconds for a picture.
     `max_pictures`: how many are drawn at a time, more are refused. `hosts`: names by which a
     request may call this server, any with None; a page elsewhere cannot forge them. `origins`: of
-    the pages elsewhere that may ask. `model_aliases`: more names of the model in OpenAI's API.
+    the pages elsewhere that may ask. `model_aliases`: more names in OpenAI's API, each of a model,
+    or of the one that is meant by none.
     """
 
     @asynccontextmanager
@@ -56,6 +57,7 @@ def create_app(
         app.state.studio = Studio(Client(url), max_pictures, timeout)
         app.state.jobs = Jobs()
         app.state.kept = Kept()
+        app.state.checkpoint = None  # chosen by the WebUI's options
         app.state.started = int(time.time())
         yield
         app.state.studio.close()
@@ -70,7 +72,7 @@ def create_app(
     )
     app.state.api_key = api_key
     app.state.origins = tuple(origins)
-    app.state.model_names = (MODEL, *model_aliases)
+    app.state.aliases = dict(model_aliases or {})
     for router in (
         openai.router,
         openai.short,
@@ -102,10 +104,10 @@ def create_app(
 
     @app.get("/healthz", tags=["Operation"], responses={503: {"model": Health}})
     async def healthz(request: Request) -> Health:
-        """200 if the server is there and has loaded its models, else 503 with the reason."""
+        """200 if the server is there and has loaded a model, else 503 with the reason."""
         studio = request.app.state.studio
         try:
-            await studio.ask(studio.client.check)
+            await studio.ask(studio.client.check, await studio.model())
         except ClientError as error:
             reason = problem(error)
             health = Health(status=str(error))

@@ -17,7 +17,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
-from triptych.client import MODEL, Picture, Refused
+from triptych.client import Picture, Refused
 from triptych.errors import shorten
 from triptych.gateway.access import require_key
 from triptych.gateway.errors import Problem, problem, renamed, responses
@@ -70,7 +70,7 @@ class Asked(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    model: str | None = Field(None, description=f"{MODEL}, an alias of it, or nothing")
+    model: str | None = Field(None, description="One of /v1/models, or nothing")
     n: whole(1, 10) | None = 1
     size: Annotated[str, *matching(SIZE, "WIDTHxHEIGHT in pixels, or auto")] | None = "auto"
     response_format: Literal["b64_json", "url"] | None = Field(
@@ -122,14 +122,14 @@ class Images(BaseModel):
 class Model(BaseModel):
     """What is drawn with."""
 
-    id: str = MODEL
+    id: str
     object: Literal["model"] = "model"
     created: int
     owned_by: str = "triptych"
 
 
 class Models(BaseModel):
-    """All there is to draw with: one model."""
+    """All there is to draw with."""
 
     object: Literal["list"] = "list"
     data: list[Model]
@@ -151,16 +151,18 @@ async def create_images(asked: Generation, request: Request) -> Images:
 
 
 @router.get("/models")
-def list_models(request: Request) -> Models:
-    """The one model that is served, under each of its names."""
+async def list_models(request: Request) -> Models:
+    """The models that are served, under each of their names."""
     state = request.app.state
-    return Models(data=[Model(id=name, created=state.started) for name in state.model_names])
+    there = await state.studio.ask(state.studio.client.models)
+    names = [*there, *state.aliases]
+    return Models(data=[Model(id=name, created=state.started) for name in names])
 
 
 @router.get("/models/{model}")
-def get_model(model: str, request: Request) -> Model:
+async def get_model(model: str, request: Request) -> Model:
     """The model of that name."""
-    _check_model(model, request)
+    await _model(model, request)
     return Model(id=model, created=request.app.state.started)
 
 
@@ -195,7 +197,7 @@ async def answer(
 
     names: the API's names of fields by the server's, for its errors. Raises a Problem.
     """
-    _check_model(asked.model, request)
+    more = {**more, "model": await _model(asked.model, request)}
     try:
         drawing = request.app.state.studio.draw(_requests(asked, more))
         pictures = await unless_gone(request, drawing)
@@ -217,11 +219,15 @@ def is_dall_e(asked: Asked) -> bool:
     return (asked.model or "").startswith("dall-e")
 
 
-def _check_model(name: str | None, request: Request) -> None:
-    names = request.app.state.model_names
-    if name not in (None, *names):
+async def _model(name: str | None, request: Request) -> str:
+    """The served model that is meant by a name; Problem 404 for a name of none."""
+    state = request.app.state
+    try:
+        return await state.studio.model(state.aliases.get(name, name))
+    except Refused as error:
+        names = [*await state.studio.ask(state.studio.client.models), *state.aliases]
         there = f"there is {', '.join(names)}; other names by --model-alias"
-        raise Problem(404, f"there is no model {shorten(name)}; {there}", "model")
+        raise Problem(404, f"there is no model {shorten(name)}; {there}", "model") from error
 
 
 def _of_size(refused: Problem, size: str | None) -> Problem:

@@ -39,7 +39,12 @@ from triptych.streaming import Step
 
 FOLDER = Path(__file__).with_name("web")
 PREFIX = "/api"
-FILES = {"page.js": "text/javascript", "page.css": "text/css", "icon.svg": "image/svg+xml"}
+FILES = {
+    "models.js": "text/javascript",
+    "page.js": "text/javascript",
+    "page.css": "text/css",
+    "icon.svg": "image/svg+xml",
+}
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:;"
     " connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -60,6 +65,7 @@ class Asked(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     prompt: Prompt
+    model: str | None = None
     negative_prompt: Negative = ""
     num_inference_steps: Steps | None = None
     guidance_scale: Guidance | None = None
@@ -75,8 +81,14 @@ class Asked(BaseModel):
     output_format: Literal["png", "jpeg", "webp"] = "png"
 
 
+class Models(BaseModel):
+    """The models that are served, the one that is meant by none first."""
+
+    models: list[str]
+
+
 class Usual(BaseModel):
-    """The model's default settings, and the schedulers to choose from."""
+    """A model's default settings, and the schedulers to choose from."""
 
     num_inference_steps: int
     guidance_scale: float
@@ -105,11 +117,18 @@ def page_file(name: str) -> FileResponse:
     return _file(name, FILES[name])
 
 
-@router.get("/usual")
-async def usual(request: Request) -> Usual:
-    """The settings of a request that names nothing but its prompt."""
+@router.get("/models")
+async def models(request: Request) -> Models:
+    """What can be drawn with."""
     studio = request.app.state.studio
-    settings = await studio.ask(studio.client.defaults)
+    return Models(models=await studio.ask(studio.client.models))
+
+
+@router.get("/usual")
+async def usual(request: Request, model: str | None = None) -> Usual:
+    """The settings of a request that names nothing but its prompt, and maybe a model."""
+    studio = request.app.state.studio
+    settings = await studio.ask(studio.client.defaults, await studio.model(model or None))
     names = ("num_inference_steps", "guidance_scale", "width", "height", "scheduler")
     values = {name: getattr(settings, name) for name in names}
     return Usual(**values, schedulers=LABELS)

@@ -10,7 +10,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from triptych.client import Client, Overloaded, Picture, PictureStream, Refused
-from triptych.streaming import STREAM_MODEL, Step
+from triptych.errors import InvalidRequest
+from triptych.names import Names, chosen
+from triptych.streaming import Step
 
 Watch = Callable[[int, Step], None]
 
@@ -39,25 +41,37 @@ class Studio:
     ) -> list[Picture]:
         """The pictures of some requests, keyword arguments of `Client.stream` each.
 
+        All are drawn by the `model` of the first of them; see `Studio.model`.
         `watch(i, step)` is called in the event loop as the i-th picture comes along. If one fails,
         or the caller is cancelled, all are given up. Raises a ClientError: Overloaded without room
         now, TooMany for more pictures than are ever drawn at a time.
         """
+        model = await self.model(asked[0].get("model"))
         with self._room(len(asked)):
             started = _Started()
             try:
                 return await asyncio.gather(
                     *(
-                        self._follow(i, request, started, watch, preview_every)
-                        for i, request in enumerate(asked)
+                        self._follow(i, {**one, "model": model}, started, watch, preview_every)
+                        for i, one in enumerate(asked)
                     )
                 )
             except Overloaded:
                 if len(asked) > 1:
-                    await self.ask(self._check_server, len(asked))
+                    await self.ask(self._check_server, len(asked), Names(model))
                 raise
             finally:
                 started.cancel()
+
+    async def model(self, name: str | None = None) -> str:
+        """The server's model of that name, or the one that is meant by None; raises a ClientError.
+
+        Refused, with the list of them, for a name that the server has no model of.
+        """
+        try:
+            return chosen(name, await self.ask(self.client.models))
+        except InvalidRequest as error:
+            raise Refused(str(error)) from error
 
     async def ask(self, question: Callable[..., Any], *arguments: Any) -> Any:
         """The result of `question(*arguments)`, a short blocking call, made in a thread."""
@@ -80,9 +94,9 @@ class Studio:
         finally:
             self._drawing -= pictures
 
-    def _check_server(self, pictures: int) -> None:
-        """Raise TooMany for more pictures than the server ever has in work."""
-        for model, name in (("unet_loop", "max_queue"), (STREAM_MODEL, "max_streams")):
+    def _check_server(self, pictures: int, names: Names) -> None:
+        """Raise TooMany for more pictures than the server ever has in work of one model."""
+        for model, name in ((names.stage("unet_loop"), "max_queue"), (names.stream, "max_streams")):
             most = self.client.config(model).parameters[name].string_value
             if most.isdecimal() and pictures > int(most):
                 raise TooMany(pictures, f"at most {most}, the {name} of the server's {model}")

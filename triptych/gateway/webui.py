@@ -15,7 +15,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
-from triptych.client import MODEL, GivenUp, Picture
+from triptych.client import GivenUp, Picture
 from triptych.gateway import webui_facts
 from triptych.gateway.access import require_key
 from triptych.gateway.errors import Problem, responses, said
@@ -91,6 +91,7 @@ router = APIRouter(
 async def text_to_image(asked: TextToImage, request: Request) -> Drawn:
     """Draw `batch_size` times `n_iter` pictures of a prompt."""
     requests, warnings = requests_of(asked)
+    requests = await webui_facts.with_checkpoint(requests, request)
     jobs: Jobs = request.app.state.jobs
     pictures: list[Picture] = []
     with jobs.begin(len(requests)) as job:
@@ -189,7 +190,7 @@ def _info(
         "cfg_scale": first and first.guidance_scale,
         "steps": first and first.num_inference_steps,
         "batch_size": asked.batch_size,
-        "sd_model_name": MODEL,
+        "sd_model_name": requests[0]["model"],
         "index_of_first_image": 0,
         "infotexts": [infotext(one) for one in made],
         "warnings": [*warnings, *(warning for one in made for warning in one.warnings)],

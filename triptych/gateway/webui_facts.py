@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from pydantic import BaseModel
 
-from triptych.client import MODEL
+from triptych.client import Refused
 from triptych.errors import shorten
 from triptych.gateway.errors import Problem
 from triptych.gateway.samplers import LABELS, SCHEDULES
@@ -53,33 +53,63 @@ def schedules() -> list[Schedule]:
     return [Schedule(name=name, label=label) for name, label in SCHEDULES.items()]
 
 
+async def with_checkpoint(requests: list[dict[str, Any]], request: Request) -> list[dict[str, Any]]:
+    """`requests` with their model: the first one's own, or the one that was chosen at /options."""
+    named = requests[0].get("model")
+    field = "override_settings.sd_model_checkpoint" if named else "sd_model_checkpoint"
+    model = await _checkpoint(named or request.app.state.checkpoint, request, field)
+    return [{**one, "model": model} for one in requests]
+
+
+async def _checkpoint(name: str | None, request: Request, field: str) -> str:
+    """The served model of a name; Problem 400 about `field` if there is none."""
+    try:
+        return await request.app.state.studio.model(name)
+    except Refused as error:
+        told = str(error).removeprefix("model: ")
+        raise Problem(400, f"{shorten(field)}: {told}", field) from error
+
+
 @router.get("/sd-models")
-def checkpoints() -> list[Checkpoint]:
-    """The one model that is served."""
-    return [Checkpoint(title=MODEL, model_name=MODEL)]
+async def checkpoints(request: Request) -> list[Checkpoint]:
+    """The models that are served."""
+    studio = request.app.state.studio
+    there = await studio.ask(studio.client.models)
+    return [Checkpoint(title=name, model_name=name) for name in there]
 
 
 @router.get("/options")
-def options() -> dict[str, Any]:
-    """The WebUI's options that mean something here: none of them can be changed."""
-    return {"sd_model_checkpoint": MODEL, "samples_format": "png", "CLIP_stop_at_last_layers": 1}
+async def options(request: Request) -> dict[str, Any]:
+    """The WebUI's options that mean something here: the model alone can be changed."""
+    studio, chosen = request.app.state.studio, request.app.state.checkpoint
+    return {
+        "sd_model_checkpoint": chosen or await studio.model(),
+        "samples_format": "png",
+        "CLIP_stop_at_last_layers": 1,
+    }
 
 
 @router.post("/options")
-def set_options(given: dict[str, Any]) -> None:
-    """Take options that are as they are; any other is refused by name."""
+async def set_options(given: dict[str, Any], request: Request) -> None:
+    """Choose the model of requests that name none; other options must be as they are."""
+    known = await options(request)
+    checkpoint = given.get("sd_model_checkpoint")
+    if isinstance(checkpoint, str):
+        known["sd_model_checkpoint"] = await _checkpoint(checkpoint, request, "sd_model_checkpoint")
     for name, value in given.items():
-        current = options().get(name)
+        current = known.get(name)
         if value != current or current is None:
-            allowed = shorten(current) if current else f"only {', '.join(options())}"
+            allowed = shorten(current) if current else f"only {', '.join(known)}"
             raise Problem(400, f"{shorten(name)}: got {shorten(value)}; allowed: {allowed}", name)
+    if "sd_model_checkpoint" in given:
+        request.app.state.checkpoint = checkpoint
 
 
 @router.post("/refresh-checkpoints")
 @router.post("/refresh-vae")
 @router.post("/refresh-loras")
 def refresh() -> None:
-    """Nothing to do: what is served does not change while the server runs."""
+    """Nothing to do: the server is asked each time."""
 
 
 @router.get("/embeddings")

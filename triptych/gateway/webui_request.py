@@ -11,7 +11,6 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from triptych.client import MODEL
 from triptych.errors import shorten
 from triptych.gateway.errors import Problem
 from triptych.gateway.fields import Guidance, Negative, Prompt, Side, Steps, only, whole
@@ -26,7 +25,6 @@ _ETA_1 = ("Euler a", "DPM2 a", "DPM++ 2M SDE")
 """The samplers that read the WebUI's `eta` and have no other here; DDIM reads it too."""
 
 _NEUTRAL_OVERRIDES = {
-    "sd_model_checkpoint": (MODEL,),
     "sd_vae": ("Automatic", "None"),
     "eta_noise_seed_delta": (0,),
     "s_noise": (1,),
@@ -63,7 +61,9 @@ class TextToImage(BaseModel):
     n_iter: Annotated[whole(1, 8), _or(1)] = 1
     send_images: bool | None = True
     override_settings: dict[str, Any] | None = Field(
-        None, description="samples_format: png, jpg or webp; others must be neutral"
+        None,
+        description="sd_model_checkpoint: a model; samples_format: png, jpg or webp; others must "
+        "be neutral",
     )
     eta: float | None = Field(None, description="0 to 1 with DDIM, 1 with Euler a")
     clip_skip: whole(0, MAX_CLIP_SKIP + 1) | None = Field(
@@ -107,6 +107,7 @@ def requests_of(asked: TextToImage) -> tuple[list[dict[str, Any]], list[str]]:
         warnings.append("eta: not used without sampler_name")
     last_layer = overrides.get("CLIP_stop_at_last_layers", asked.clip_skip) or 1
     settings = {
+        "model": overrides.get("sd_model_checkpoint"),
         "prompt": asked.prompt,
         "negative_prompt": asked.negative_prompt,
         "num_inference_steps": asked.steps,
@@ -132,6 +133,9 @@ def _overrides(given: dict[str, Any]) -> dict[str, Any]:
         if name == "samples_format" and value not in EMPTY:
             allowed = tuple(FORMATS)
             done[name] = FORMATS.get(value) if isinstance(value, str) else None
+        if name == "sd_model_checkpoint" and isinstance(value, str) and value:
+            done[name] = value  # whether it is there, the server knows
+            continue
         if name == "CLIP_stop_at_last_layers":
             allowed = tuple(range(MAX_CLIP_SKIP + 2))
             done[name] = value if type(value) is int else None

@@ -1,9 +1,10 @@
 "use strict";
 
 const NUMBERS = ["num_inference_steps", "guidance_scale", "width", "height"];
-const TEXTS = ["prompt", "negative_prompt", "scheduler", "prompt_syntax", "seed"];
+const TEXTS = ["model", "prompt", "negative_prompt", "scheduler", "prompt_syntax", "seed"];
 const LABELS = {
   prompt: "Prompt",
+  model: "Model",
   negative_prompt: "Negative prompt",
   num_inference_steps: "Steps",
   guidance_scale: "Guidance",
@@ -349,13 +350,19 @@ document.addEventListener("drop", (event) => {
   if (event.dataTransfer.files[0]) readFile(event.dataTransfer.files[0]);
 });
 
+/** The chosen model's own settings in the form: in its empty fields, or in all of them. */
+async function showUsual(all) {
+  const usual = await (await ask(`api/usual?model=${encodeURIComponent($("model").value)}`, {})).json();
+  Object.assign(schedulers, usual.schedulers);
+  $("scheduler").replaceChildren(...Object.entries(schedulers).map(([name, label]) => new Option(label, name)));
+  for (const name of NUMBERS) if (all || !$(name).value) $(name).value = usual[name];
+  $("scheduler").value = usual.scheduler;
+}
+
 (async () => {
   try {
-    const usual = await (await ask("api/usual", {})).json();
-    Object.assign(schedulers, usual.schedulers);
-    for (const [name, label] of Object.entries(schedulers)) $("scheduler").add(new Option(label, name));
-    for (const name of NUMBERS) $(name).value ||= usual[name];
-    $("scheduler").value = usual.scheduler;
+    await showModels();
+    await showUsual(false);
   } catch (error) {
     showError(error instanceof TypeError ? "The gateway cannot be reached." : error.message);
   }

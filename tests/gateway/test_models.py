@@ -1,0 +1,127 @@
+"""A server with several models, through each of the APIs and on the page."""
+
+import httpx
+import openai
+import pytest
+from selenium.webdriver.support.select import Select
+
+from tests.gateway import browser as chromium
+from tests.gateway.running import wait_for
+from triptych.commands import gateway as command
+
+
+@pytest.fixture
+def several(start, triton):
+    """A gateway of the test's own, as it remembers the WebUI's choice."""
+    triton.models = ["ink", "sd_ensemble", "oil"]
+    return start()
+
+
+@pytest.fixture
+def webui(several):
+    with httpx.Client(base_url=f"{several.url}/sdapi/v1", timeout=30) as client:
+        yield client
+
+
+def test_openais_model_chooses(several, triton):
+    client = openai.OpenAI(base_url=f"{several.url}/v1", api_key="none", max_retries=0)
+    assert [one.id for one in client.models.list()] == ["sd_ensemble", "ink", "oil"]
+    assert client.models.retrieve("oil").id == "oil"
+    client.images.generate(prompt="x", model="ink", n=2)
+    client.images.generate(prompt="x")
+    assert triton.asked_of == ["ink", "ink", "sd_ensemble"]
+    told = "there is no model 'inc'; there is sd_ensemble, ink, oil; other names by --model-alias"
+    with pytest.raises(openai.NotFoundError, match=told):
+        client.images.generate(prompt="x", model="inc")
+
+
+def test_an_alias_may_be_of_any_model(start, triton):
+    triton.models = ["ink", "sd_ensemble"]
+    aliases = dict([command._alias("dall-e-2=ink"), command._alias("dall-e-3")])
+    gateway = start(model_aliases=aliases)
+    client = openai.OpenAI(base_url=f"{gateway.url}/v1", api_key="none", max_retries=0)
+    for name in aliases:
+        client.images.generate(prompt="x", model=name)
+    assert triton.asked_of == ["ink", "sd_ensemble"]
+
+
+def test_the_webuis_override_chooses_for_one_request(webui, triton):
+    titles = [one["title"] for one in webui.get("/sd-models").json()]
+    assert titles == ["sd_ensemble", "ink", "oil"]
+    asked = {"prompt": "x", "override_settings": {"sd_model_checkpoint": "oil"}}
+    answer = webui.post("/txt2img", json=asked).json()
+    assert '"sd_model_name": "oil"' in answer["info"]
+    webui.post("/txt2img", json={"prompt": "x"})
+    assert triton.asked_of == ["oil", "sd_ensemble"]
+
+
+def test_the_webuis_option_chooses_for_all_that_follow(webui, triton):
+    assert webui.post("/options", json={"sd_model_checkpoint": "ink"}).status_code == 200
+    assert webui.get("/options").json()["sd_model_checkpoint"] == "ink"
+    webui.post("/txt2img", json={"prompt": "x"})
+    assert triton.asked_of == ["ink"]
+    refused = webui.post("/options", json={"sd_model_checkpoint": "oil", "sd_vae": "x"})
+    assert refused.status_code == 400
+    assert webui.get("/options").json()["sd_model_checkpoint"] == "ink"
+
+
+def test_an_unknown_checkpoint_is_refused_with_the_list(webui, triton):
+    allowed = "got 'inc'; allowed: sd_ensemble, ink, oil"
+    answer = webui.post("/options", json={"sd_model_checkpoint": "inc"})
+    assert answer.json()["detail"] == f"'sd_model_checkpoint': {allowed}"
+    asked = {"prompt": "x", "override_settings": {"sd_model_checkpoint": "inc"}}
+    answer = webui.post("/txt2img", json=asked)
+    assert answer.json()["detail"] == f"'override_settings.sd_model_checkpoint': {allowed}"
+    assert triton.asked_of == []
+
+
+def test_an_option_whose_model_has_been_unloaded(webui, triton):
+    webui.post("/options", json={"sd_model_checkpoint": "ink"})
+    triton.models.remove("ink")
+    answer = webui.post("/txt2img", json={"prompt": "x"})
+    assert (answer.status_code, triton.asked_of) == (400, [])
+    assert answer.json()["detail"] == "'sd_model_checkpoint': got 'ink'; allowed: sd_ensemble, oil"
+
+
+def test_without_sd_ensemble_the_first_model_is_meant(several, triton):
+    triton.models = ["oil", "ink"]
+    assert httpx.get(f"{several.url}/healthz").json() == {"status": "ok"}
+    httpx.post(f"{several.url}/v1/images/generations", json={"prompt": "x"})
+    assert triton.asked_of == ["ink"]
+    triton.models, triton.ready = [], False
+    health = httpx.get(f"{several.url}/healthz")
+    assert (health.status_code, "sd_ensemble is not loaded" in health.text) == (503, True)
+
+
+def test_the_pages_api(several, triton):
+    url = f"{several.url}/api"
+    assert httpx.get(f"{url}/models").json() == {"models": ["sd_ensemble", "ink", "oil"]}
+    assert httpx.get(f"{url}/usual?model=ink").status_code == 200
+    httpx.post(f"{url}/picture", json={"prompt": "x", "model": "ink"})
+    assert triton.asked_of == ["ink"]
+    answer = httpx.post(f"{url}/picture", json={"prompt": "x", "model": "inc"})
+    allowed = "model: got 'inc'; allowed: sd_ensemble, ink, oil"
+    assert answer.json() == {"message": allowed, "field": "model"}
+
+
+@pytest.mark.skipif(chromium.missing() is not None, reason=str(chromium.missing()))
+def test_the_page_lets_choose_and_remembers(several, triton, tmp_path):
+    with chromium.Browser(tmp_path) as browser:
+        browser.get(several.url)
+
+        def models():
+            return browser.find_element("id", "model")
+
+        wait_for(lambda: len(Select(models()).options) == 3)
+        assert models().is_displayed()
+        Select(models()).select_by_visible_text("ink")
+        browser.find_element("id", "prompt").send_keys("a red circle")
+        browser.find_element("id", "draw").click()
+        wait_for(lambda: triton.asked_of == ["ink"])
+        browser.get(several.url)
+        wait_for(lambda: models().get_property("value") == "ink")
+        triton.models = ["sd_ensemble"]
+        browser.get(several.url)
+        wait_for(lambda: models().get_property("value") == "sd_ensemble")
+        assert not models().is_displayed()
+        assert browser.complaints() == []

@@ -67,7 +67,7 @@ def test_the_transparent_part_of_the_mask_is_painted_anew(client, triton):
 
 
 def test_for_dall_e_the_pictures_own_transparent_part_is_the_mask(start, triton):
-    gateway = start(model_aliases=["dall-e-2"])
+    gateway = start(model_aliases={"dall-e-2": None})
     client = openai.OpenAI(base_url=f"{gateway.url}/v1", api_key="none", max_retries=0)
     image = transparent()
     (by_url,) = client.images.edit(image=image, prompt="x", model="dall-e-2").data

@@ -193,10 +193,11 @@ class Client:
         told = self._server.get_inference_statistics(client_timeout=5)
         return models(one.name for one in told.model_stats)
 
-    def defaults(self, model: str = MODEL) -> Settings:
-        """The settings of a request that gives nothing but a prompt, as the server has them."""
-        tokenizer = Names(model).stage("tokenizer")
-        return Settings.from_json(self.ask(tokenizer, 30, INPUT_0=_text(b"x"))["settings"].item())
+    def settings_of(self, prompt: str, model: str = MODEL, **settings: Any) -> Settings:
+        """What `generate` would draw the picture with; nothing is drawn. Raises a ClientError."""
+        asked, tokenizer = _request(prompt, None, settings), Names(model).stage("tokenizer")
+        answer = self.ask(tokenizer, 30, INPUT_0=_text(asked))
+        return Settings.from_json(answer["settings"].item())
 
     def config(self, model: str) -> Any:
         """The config.pbtxt of a model as protobuf, or a ClientError."""

@@ -91,7 +91,8 @@ def test_a_client_of_the_webui_draws(gateway, triton):
     assert client.util_get_current_model() == "sd_ensemble"
     client.util_set_model("SD_Ensemble")
     assert client.png_info(drawn.images[1]).parameters["seed"] == 6
-    assert client.get_loras() == client.get_upscalers() == client.get_sd_vae() == []
+    assert client.get_loras() == client.get_sd_vae() == []
+    assert [one["name"] for one in client.get_upscalers()] == ["Lanczos", "Nearest"]
     assert client.get_embeddings() == {"loaded": {}, "skipped": {}}
     assert client.get_scripts() == {"txt2img": [], "img2img": []}
     with pytest.raises(RuntimeError, match="Restart"):
@@ -168,7 +169,6 @@ def test_every_scheduler_may_be_the_models_own(client, triton, entry):
 @pytest.mark.parametrize(
     "asked",
     [
-        {"enable_hr": True},
         {"restore_faces": True},
         {"tiling": True},
         {"styles": ["noir"]},
@@ -347,7 +347,7 @@ def test_what_clients_ask_before_they_draw(client):
         answer = client.post("/options", json=other)
         assert answer.status_code == 400
         assert answer.json()["detail"].startswith(repr(next(iter(other))))
-    for path in ("upscalers", "latent-upscale-modes", "sd-vae", "loras", "hypernetworks"):
+    for path in ("latent-upscale-modes", "sd-vae", "loras", "hypernetworks"):
         assert client.get(f"/{path}").json() == []
     assert client.get("/embeddings").json() == {"loaded": {}, "skipped": {}}
     assert client.get("/scripts").json() == {"txt2img": [], "img2img": []}

@@ -5,6 +5,7 @@ import io
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import httpx
 import numpy as np
 import openai
 import pytest
@@ -191,6 +192,24 @@ def test_edits_through_the_gateway_are_the_servers_pictures(client, own):
         large = {"image": grain(10), "size": "64x64", "extra_body": USUAL}
         (item,) = web.images.create_variation(**large).data
         assert item.settings["strength"] == 0.6 and item.settings["width"] == 64
+
+
+def test_the_webuis_image_to_image_and_second_pass_are_the_servers_pictures(client, own):
+    asked = {"prompt": PROMPT, "steps": 6, "seed": 5, "sampler_name": "DDIM"}
+    picture = {"init_images": [base64.b64encode(IMAGE).decode()], "denoising_strength": 0.5}
+    second = {"enable_hr": True, "hr_scale": 2, "hr_upscaler": "Nearest", "width": 64, "height": 64}
+    with Gateway(own.grpc) as gateway, httpx.Client(base_url=gateway.url, timeout=60) as web:
+        (changed,) = web.post("/sdapi/v1/img2img", json={**asked, **picture}).json()["images"]
+        (large,) = web.post("/sdapi/v1/txt2img", json={**asked, **second}).json()["images"]
+    words = {**USUAL, "prompt_syntax": "webui"}
+    drawn = client.generate(PROMPT, 60, image=IMAGE, strength=0.5, **words)
+    assert base64.b64decode(changed) == drawn.file
+    first = client.generate(PROMPT, 60, width=64, height=64, **words).image
+    start = io.BytesIO()
+    first.resize((128, 128), Image.NEAREST).save(start, "PNG")
+    more = {**words, "strength": 0.75, "num_inference_steps": 8}
+    drawn = client.generate(PROMPT, 60, image=start.getvalue(), **more)
+    assert pixels(base64.b64decode(large)).tolist() == pixels(drawn.file).tolist()
 
 
 def test_a_repository_without_an_encoder_refuses_pictures_and_draws_all_else(server, repository):

@@ -24,7 +24,7 @@ MAX_FILE_BODY = 32 * 1024 * 1024
 and more."""
 
 FILES = (
-    *("/sdapi/v1/png-info", "/api/settings"),
+    *("/sdapi/v1/png-info", "/sdapi/v1/img2img", "/api/settings", "/api/picture"),
     *(f"{prefix}/images/{kind}" for prefix in ("/v1", "") for kind in ("edits", "variations")),
 )
 """The paths at which a body holds pictures."""

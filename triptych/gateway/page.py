@@ -128,7 +128,7 @@ async def models(request: Request) -> Models:
 async def usual(request: Request, model: str | None = None) -> Usual:
     """The settings of a request that names nothing but its prompt, and maybe a model."""
     studio = request.app.state.studio
-    settings = await studio.ask(studio.client.defaults, await studio.model(model or None))
+    settings = await studio.ask(studio.client.settings_of, "x", await studio.model(model or None))
     names = ("num_inference_steps", "guidance_scale", "width", "height", "scheduler")
     values = {name: getattr(settings, name) for name in names}
     return Usual(**values, schedulers=LABELS)

@@ -7,6 +7,7 @@ import io
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
+import numpy as np
 from PIL import Image, ImageChops, ImageOps
 
 from triptych.errors import InvalidRequest
@@ -59,3 +60,43 @@ def transparent_part(field: str, file: bytes) -> bytes | None:
         return None
     alpha = picture.getchannel("A")
     return png(ImageChops.invert(alpha)) if alpha.getextrema()[0] < HALF else None
+
+
+def fitting(picture: Image.Image) -> bytes:
+    """The file of a picture that a server takes: a PNG, a JPEG where that would be too large."""
+    file = png(picture)
+    if len(file) <= LIMITS.max_picture_bytes:
+        return file
+    smaller = io.BytesIO()
+    picture.save(smaller, "JPEG", quality=95, subsampling=0)
+    return smaller.getvalue()
+
+
+def filled(picture: Image.Image, mask: Image.Image) -> Image.Image:
+    """The picture, RGB, with the colours around it where the mask, of its size, is white.
+
+    The nearer the finer: each part takes the mean of the smallest square around it, of 2 by 2
+    pixels, 4 by 4 and so on, that has anything left of the picture.
+    """
+    keep = np.asarray(mask.convert("L")) < HALF
+    return _filled(np.asarray(picture), keep)
+
+
+def _filled(pixels: np.ndarray, keep: np.ndarray) -> Image.Image:
+    height, width = keep.shape
+    if keep.all() or keep.size == 1:
+        return Image.fromarray(pixels)
+    even = ((0, height % 2), (0, width % 2))
+    known = np.pad(pixels * keep[..., None], (*even, (0, 0)))
+    counts = _of_squares(np.pad(keep, even))[..., None]
+    means = (_of_squares(known) // np.maximum(counts, 1)).astype(np.uint8)
+    coarse = _filled(means, counts[..., 0] > 0)
+    size = 2 * coarse.width, 2 * coarse.height
+    around = np.asarray(coarse.resize(size, Image.BILINEAR))[:height, :width]
+    return Image.fromarray(np.where(keep[..., None], pixels, around))
+
+
+def _of_squares(values: np.ndarray) -> np.ndarray:
+    """The sums over squares of 2 by 2."""
+    pairs = values[::2].astype(np.uint16) + values[1::2]
+    return pairs[:, ::2] + pairs[:, 1::2]

@@ -1,4 +1,4 @@
-"""The API of the Stable Diffusion WebUI, as much as its clients use to draw from a text.
+"""The API of the Stable Diffusion WebUI, as much as its clients use to draw.
 
 Its names and shapes; what a request leaves out is the served model's own default, not the WebUI's.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import json
 import time
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from fastapi import APIRouter, Depends, Request
@@ -15,20 +16,24 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
-from triptych.client import GivenUp, Picture
+from triptych.client import GivenUp, Picture, Refused
 from triptych.gateway import webui_facts
 from triptych.gateway.access import require_key
-from triptych.gateway.errors import Problem, responses, said
+from triptych.gateway.errors import Problem, problem, renamed, responses, said
 from triptych.gateway.gone import unless_gone
 from triptych.gateway.jobs import Jobs
+from triptych.gateway.pictures import in_thread
 from triptych.gateway.reading import read
 from triptych.gateway.samplers import LABELS
-from triptych.gateway.studio import TooMany
-from triptych.gateway.webui_request import TextToImage, requests_of
+from triptych.gateway.studio import Studio, TooMany, Watch
+from triptych.gateway.webui_hires import TextToImage, draw_twice
+from triptych.gateway.webui_img2img import ImageToImage, brought
+from triptych.gateway.webui_request import NAMES, Asked, requests_of
 from triptych.picture.infotext import infotext
 
 PREFIX = "/sdapi/v1"
 PREVIEW_EVERY = 3
+Drawing = Coroutine[Any, Any, list[Picture]]
 
 
 class Error(BaseModel):
@@ -89,27 +94,29 @@ router = APIRouter(
 
 @router.post("/txt2img")
 async def text_to_image(asked: TextToImage, request: Request) -> Drawn:
-    """Draw `batch_size` times `n_iter` pictures of a prompt."""
+    """Draw `batch_size` times `n_iter` pictures of a prompt, with `enable_hr` in two passes."""
+    studio: Studio = request.app.state.studio
     requests, warnings = requests_of(asked)
     requests = await webui_facts.with_checkpoint(requests, request)
-    jobs: Jobs = request.app.state.jobs
-    pictures: list[Picture] = []
-    with jobs.begin(len(requests)) as job:
-        drawing = request.app.state.studio.draw(requests, job.watch, PREVIEW_EVERY)
-        try:
-            pictures = await unless_gone(request, job.interruptible(drawing))
-        except TooMany as error:
-            got = f"{asked.batch_size}, times n_iter {asked.n_iter}"
-            told = f"batch_size: got {got}; allowed: {error.allowed}"
-            raise Problem(400, told, "batch_size") from error
-        except GivenUp:  # by /interrupt: an answer without pictures
-            pass
-    images = [base64.b64encode(picture.file).decode() for picture in pictures]
-    return Drawn(
-        images=images if asked.send_images is not False else [],
-        parameters=asked.model_dump(exclude_unset=True),
-        info=json.dumps(_info(asked, requests, pictures, warnings)),
-    )
+    if not asked.enable_hr:
+        return await _drawn(asked, request, requests, warnings)
+
+    def twice(watch: Watch) -> Drawing:
+        return draw_twice(studio, asked, requests, watch, PREVIEW_EVERY)
+
+    return await _drawn(asked, request, requests, warnings, twice)
+
+
+@router.post("/img2img")
+async def image_to_image(asked: ImageToImage, request: Request) -> Drawn:
+    """Draw `batch_size` times `n_iter` pictures from another one, or anew where a mask is white."""
+    requests, warnings = requests_of(asked)
+    requests = await webui_facts.with_checkpoint(requests, request)
+    more = await in_thread(brought, asked)
+    answer = await _drawn(asked, request, [{**one, **more} for one in requests], warnings)
+    if not asked.include_init_images:
+        answer.parameters.update(dict.fromkeys(("init_images", "mask")))
+    return answer
 
 
 @router.get("/progress")
@@ -154,6 +161,39 @@ def png_info(asked: PngInfo) -> PictureInfo:
 router.include_router(webui_facts.router)
 
 
+async def _drawn(
+    asked: Asked,
+    request: Request,
+    requests: list[dict[str, Any]],
+    warnings: list[str],
+    draw: Callable[[Watch], Drawing] | None = None,
+) -> Drawn:
+    """The answer with the pictures of `requests`, which `draw` draws, or the studio in one pass."""
+    jobs: Jobs = request.app.state.jobs
+    pictures: list[Picture] = []
+    with jobs.begin(len(requests)) as job:
+        if draw is None:
+            drawing = request.app.state.studio.draw(requests, job.watch, PREVIEW_EVERY)
+        else:
+            drawing = draw(job.watch)
+        try:
+            pictures = await unless_gone(request, job.interruptible(drawing))
+        except TooMany as error:
+            got = f"{asked.batch_size}, times n_iter {asked.n_iter}"
+            told = f"batch_size: got {got}; allowed: {error.allowed}"
+            raise Problem(400, told, "batch_size") from error
+        except Refused as error:
+            raise renamed(problem(error), NAMES) from error
+        except GivenUp:  # by /interrupt: an answer without pictures
+            pass
+    images = [base64.b64encode(picture.file).decode() for picture in pictures]
+    return Drawn(
+        images=images if asked.send_images is not False else [],
+        parameters=asked.model_dump(exclude_unset=True),
+        info=json.dumps(_info(asked, requests, pictures, warnings)),
+    )
+
+
 def error_response(problem: HTTPException) -> JSONResponse:
     """A Problem in the shape of the WebUI's errors."""
     error = Error(
@@ -169,7 +209,7 @@ def invalid_response(errors: list[dict]) -> JSONResponse:
 
 
 def _info(
-    asked: TextToImage,
+    asked: Asked,
     requests: list[dict[str, Any]],
     pictures: list[Picture],
     warnings: list[str],

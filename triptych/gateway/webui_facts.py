@@ -11,6 +11,7 @@ from triptych.client import Refused
 from triptych.errors import shorten
 from triptych.gateway.errors import Problem
 from triptych.gateway.samplers import LABELS, SCHEDULES
+from triptych.gateway.webui_hires import UPSCALERS
 
 router = APIRouter()
 
@@ -29,6 +30,14 @@ class Schedule(BaseModel):
 class Checkpoint(BaseModel):
     title: str
     model_name: str
+
+
+class Upscaler(BaseModel):
+    name: str
+    model_name: str | None = None
+    model_path: str | None = None
+    model_url: str | None = None
+    scale: float = 4
 
 
 class Embeddings(BaseModel):
@@ -125,6 +134,11 @@ def scripts() -> Scripts:
 
 
 @router.get("/upscalers")
+def upscalers() -> list[Upscaler]:
+    """What can make a picture larger between two passes."""
+    return [Upscaler(name=name) for name in UPSCALERS]
+
+
 @router.get("/latent-upscale-modes")
 @router.get("/sd-vae")
 @router.get("/loras")

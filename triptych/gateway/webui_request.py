@@ -37,18 +37,18 @@ _ABOUT_FILES = (
 """How the names of those options of the WebUI begin that say nothing of what is drawn."""
 
 
-def _or(default: Any) -> Any:
+def or_else(default: Any) -> Any:
     """Have null mean `default`."""
     return BeforeValidator(lambda value: default if value is None else value)
 
 
-class TextToImage(BaseModel):
-    """A request for pictures; fields that are not here are ignored."""
+class Asked(BaseModel):
+    """What every request for pictures may say; fields that are not here are ignored."""
 
     model_config = ConfigDict(extra="ignore")
 
-    prompt: Annotated[Prompt, _or("")] = ""
-    negative_prompt: Annotated[Negative, _or("")] = ""
+    prompt: Annotated[Prompt, or_else("")] = ""
+    negative_prompt: Annotated[Negative, or_else("")] = ""
     steps: Steps | None = None
     cfg_scale: Guidance | None = None
     width: Side | None = None
@@ -57,8 +57,8 @@ class TextToImage(BaseModel):
     sampler_name: str | None = Field(None, description=", ".join(LABELS.values()))
     sampler_index: str | None = Field(None, description="The older name of sampler_name")
     scheduler: str | None = Field(None, description=", ".join(SCHEDULES.values()))
-    batch_size: Annotated[whole(1, 8), _or(1)] = 1
-    n_iter: Annotated[whole(1, 8), _or(1)] = 1
+    batch_size: Annotated[whole(1, 8), or_else(1)] = 1
+    n_iter: Annotated[whole(1, 8), or_else(1)] = 1
     send_images: bool | None = True
     override_settings: dict[str, Any] | None = Field(
         None,
@@ -69,7 +69,6 @@ class TextToImage(BaseModel):
     clip_skip: whole(0, MAX_CLIP_SKIP + 1) | None = Field(
         None, description="The WebUI's count: 1 is the text encoder's last layer, 2 the one before"
     )
-    enable_hr: only(None, False) = None
     restore_faces: only(None, False) = None
     tiling: only(None, False) = None
     subseed_strength: only(None, 0) = None
@@ -82,7 +81,6 @@ class TextToImage(BaseModel):
     script_name: only(None, "", "None") = None
     styles: only(None, []) = None
     alwayson_scripts: only(None, {}) = None
-    firstpass_image: only(None, "") = None
     infotext: only(None, "") = None
 
     @property
@@ -91,7 +89,19 @@ class TextToImage(BaseModel):
         return self.batch_size * self.n_iter
 
 
-def requests_of(asked: TextToImage) -> tuple[list[dict[str, Any]], list[str]]:
+NAMES = {
+    "num_inference_steps": "steps",
+    "guidance_scale": "cfg_scale",
+    "scheduler": "sampler_name",
+    "image": "init_images",
+    "mask_image": "mask",
+    "strength": "denoising_strength",
+    "padding_mask_crop": "inpaint_full_res_padding",
+}
+"""The WebUI's names of fields by the server's."""
+
+
+def requests_of(asked: Asked) -> tuple[list[dict[str, Any]], list[str]]:
     """What the client is to be asked for each picture, and what was not as the request said.
 
     Raises Problem 400 for what cannot be.

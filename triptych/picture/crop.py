@@ -76,13 +76,15 @@ def put_back(drawn: Image.Image, picture: Image.Image, mask: Image.Image, box: B
     kept.paste(picture.convert("RGBA").convert("RGBa"), mask=ImageOps.invert(mask.convert("L")))
     base = Image.new("RGBA", picture.size)
     size = box[2] - box[0], box[3] - box[1]
-    base.paste(_cover(drawn, size), box[:2])
+    base.paste(cover(drawn, size), box[:2])
     whole = base.convert("RGB").convert("RGBA")
     whole.alpha_composite(kept.convert("RGBA"))
     return whole.convert("RGB")
 
 
-def _cover(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
+def cover(
+    picture: Image.Image, size: tuple[int, int], resample: int = Image.LANCZOS
+) -> Image.Image:
     """The picture scaled to cover `size`, width and height, and cut to it at its middle."""
     width, height = size
     wide = width / height > picture.width / picture.height
@@ -92,5 +94,5 @@ def _cover(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
     )
     covered = Image.new("RGB", size)
     at = width // 2 - outer[0] // 2, height // 2 - outer[1] // 2
-    covered.paste(picture.resize(outer, Image.LANCZOS), at)
+    covered.paste(picture.resize(outer, resample), at)
     return covered

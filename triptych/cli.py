@@ -13,6 +13,7 @@ COMMANDS = {
     "draw": "a picture, drawn in this process without a server",
     "gateway": "OpenAI's images API, the WebUI's, and a page to draw on, in front of a server",
     "stages": "each stage in turn for one prompt: shapes, ranges, times, and the picture",
+    "models": "the models that a server draws with; load one, unload one",
     "doctor": "what this machine has to serve with, and what is missing",
 }
 

@@ -18,8 +18,8 @@ MODEL = "sd_ensemble"
 PATH = ("tokenizer", "text_encoder", "unet_loop", "vae_decoder", "image_encoder")
 """The stages that an image goes through, in order."""
 
-STAGES = (*PATH, "unet", "vae_encoder")
-"""All stages. `unet_loop` calls the last two; not every model has `vae_encoder`."""
+STAGES = ("unet", "vae_encoder", *PATH)
+"""All stages. `unet_loop` calls the first two; not every model has `vae_encoder`."""
 
 _STREAM = "_stream"
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9])?")

@@ -175,7 +175,7 @@ def metrics(url: str) -> dict[tuple[str, str], float]:
     """(metric, model) -> value, of those that have a model."""
     found = {}
     for line in get(f"{url}/metrics").splitlines():
-        match = re.match(r'(\w+)\{.*model="(\w+)".*\} (\S+)$', line)
+        match = re.match(r'(\w+)\{.*model="([\w.-]+)".*\} (\S+)$', line)
         if match:
             found[match.group(1), match.group(2)] = float(match.group(3))
     return found

@@ -9,6 +9,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from triptych.names import STAGES, Names
+from triptych_export.repository import replacement
+
 MODELS = Path(__file__).parents[2] / "model_repository"
 
 UNET = """
@@ -61,6 +64,19 @@ def change(path: Path, old: str, new: str) -> None:
     text = path.read_text()
     assert old in text
     path.write_text(text.replace(old, new))
+
+
+def with_model(folder: Path, name: str) -> Path:
+    """`folder`, a linked repository, with the same model once more, under another name."""
+    names = Names(name)
+    with replacement(folder, MODELS, ("vae_encoder",), names) as new:
+        new.commit()
+    for stage in STAGES:
+        for file in (MODELS / stage / "1").glob("*"):
+            link = folder / names.stage(stage) / "1" / file.name
+            if not link.exists():
+                link.symlink_to(file)
+    return folder
 
 
 def with_unet(folder: Path, more: str = "") -> Path:

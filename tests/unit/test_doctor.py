@@ -10,6 +10,7 @@ import pytest
 from triptych import cli
 from triptych.commands import doctor
 from triptych.ipc import shared_memory
+from triptych.names import Names
 from triptych.server import embedded, preflight
 
 REPOSITORY = Path(__file__).resolve().parents[2] / "model_repository"
@@ -90,6 +91,25 @@ def test_models_that_are_not_there(tmp_path):
     found = examined(tmp_path)["models"]
     assert found.state == doctor.MISSING
     assert found.text.endswith("no network in unet")
+
+
+def test_models_of_several_names(tmp_path):
+    for name in (*Names().all, *Names("ink").all, "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.pbtxt").write_text('backend: "python"')
+    assert examined(tmp_path)["models"].text == f"{tmp_path}: sd_ensemble, ink, other"
+    (tmp_path / "ink.unet" / "config.pbtxt").unlink()
+    found = examined(tmp_path)["models"]
+    assert (found.state, found.text) == (doctor.MISSING, f"{tmp_path}: no ink.unet")
+
+
+def test_each_model_needs_shared_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(preflight, "MORE_SHARED_MEMORY", 2**62)
+    assert examined()["/dev/shm"].state == doctor.OK
+    for name in (*Names().all, *Names("ink").all):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.pbtxt").touch()
+    assert examined(tmp_path)["/dev/shm"].state == doctor.MISSING
 
 
 def test_ports_in_use(own_ports, monkeypatch, capsys):

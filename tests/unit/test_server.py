@@ -102,7 +102,7 @@ def test_too_little_shared_memory(monkeypatch):
         preflight.shutil, "disk_usage", lambda folder: SimpleNamespace(free=8 * 2**20)
     )
     with pytest.raises(Unfit, match=r"/dev/shm has 8 MiB free of the \d+ needed: .*--shm-size"):
-        preflight.check_shared_memory()
+        preflight.check_shared_memory([])
 
 
 def test_ports_that_are_no_ports():

@@ -15,6 +15,7 @@ from importlib import metadata, util
 from pathlib import Path
 from typing import NamedTuple
 
+from triptych import names
 from triptych.ipc import shared_memory
 from triptych.server import Unfit, embedded, installed, places, preflight, python
 
@@ -74,7 +75,7 @@ def examine(repository: str, host: str) -> list[Finding]:
         findings += [_fastdeploy(), _paddle()]
     else:
         findings += [_onnxruntime(), *_providers()]
-    findings += [_gpu(), _cores(), _shared_memory(), _temporary_folder()]
+    findings += [_gpu(), _cores(), _shared_memory(repository), _temporary_folder()]
     findings += [_repository(repository, server.subject), *_ports(host)]
     findings += [_package("tritonclient", "client"), _package("fastapi", "gateway")]
     return findings
@@ -211,10 +212,10 @@ def _cores() -> Finding:
     return Finding(OK, "processor", f"{cores} cores, {memory:.0f} GiB of memory")
 
 
-def _shared_memory() -> Finding:
+def _shared_memory(repository: str) -> Finding:
     free = f"{shutil.disk_usage(shared_memory.FOLDER).free // 2**20} MiB free"
     try:
-        preflight.check_shared_memory()
+        preflight.check_shared_memory([f"--model-repository={repository}"])
     except Unfit as reason:
         return Finding(MISSING, "/dev/shm", free, str(reason).partition(": ")[2])
     return Finding(OK, "/dev/shm", free)
@@ -237,12 +238,19 @@ def _repository(repository: str, server: str) -> Finding:
     except Unfit as reason:
         fix = "run it from a checkout, or export one: python scripts/export_stages.py"
         return Finding(MISSING, "models", str(reason), fix)
-    models = sorted(path.parent for path in Path(repository).glob("*/config.pbtxt"))
-    bare = [folder.name for folder in models if _lacks_network(folder)]
-    if bare:
-        text = f"{repository}: no network in {', '.join(bare)}"
-        return Finding(MISSING, "models", text, "python scripts/export_stages.py MODEL")
-    return Finding(OK, "models", f"{repository}: {', '.join(folder.name for folder in models)}")
+    served = preflight.served(repository)
+    models = names.models(served)
+    wanted = [names.Names(model).stage(stage) for model in models for stage in names.STAGES]
+    lacking = [name for name in wanted if name not in served and not name.endswith("vae_encoder")]
+    bare = [name for name in served if _lacks_network(Path(repository, name))]
+    if lacking or bare:
+        problem = f"no {', '.join(lacking)}" if lacking else f"no network in {', '.join(bare)}"
+        text = f"{repository}: {problem}"
+        fix = "python scripts/export_stages.py MODEL, with --name for another than sd_ensemble"
+        return Finding(MISSING, "models", text, fix)
+    known = {name for model in models for name in names.Names(model).all}
+    others = [name for name in served if name not in known]
+    return Finding(OK, "models", f"{repository}: {', '.join([*models, *others])}")
 
 
 def _lacks_network(model: Path) -> bool:

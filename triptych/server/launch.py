@@ -58,7 +58,7 @@ def _run_once(
     supervisor: Supervisor, arguments: list[str], host: str | None, restrict: bool
 ) -> tuple[Ended, bool]:
     """How a server ended, and whether it had had any work."""
-    preflight.check_shared_memory()
+    preflight.check_shared_memory(arguments)
     temporary = places.temporary_folder()
     shared_memory.remove_dead(temporary)
     run = shared_memory.Run(temporary)

@@ -7,24 +7,28 @@ import shutil
 import socket
 from pathlib import Path
 
+from triptych import names
 from triptych.ipc import shared_memory
 from triptych.server import Unfit, flags, places
 
 NEEDED_SHARED_MEMORY = 32 * 2**20
 """Bytes that the Python models' processes take with a few images in flight."""
 
+MORE_SHARED_MEMORY = 8 * 2**20
+"""Bytes that the processes of each further model take."""
+
 PORTS = {"http": "8000", "grpc": "8001", "metrics": "8002"}
 
 
 def check_repository(arguments: list[str]) -> None:
     """Raise Unfit unless every repository that `arguments` name has models that Triton can load."""
-    named = [value for flag in places.REPOSITORIES for value in flags.values(arguments, flag)]
+    named = _repositories(arguments)
     if not named:
         raise Unfit("no model repository: pass --model-repository=model_repository")
     for repository in named:
         if "://" in repository:
             continue
-        models = [path.parent.name for path in Path(repository).glob("*/config.pbtxt")]
+        models = served(repository)
         if not models:
             raise Unfit(f"{repository} holds no MODEL/config.pbtxt: see --model-repository")
         for model in models:
@@ -32,6 +36,15 @@ def check_repository(arguments: list[str]) -> None:
                 raise Unfit(
                     f"{repository}: model {model!r}: allowed: a name in ASCII, without blanks"
                 )
+
+
+def served(repository: str) -> list[str]:
+    """What a local repository holds for Triton to serve: stages, ensembles and streams."""
+    return sorted(path.parent.name for path in Path(repository).glob("*/config.pbtxt"))
+
+
+def _repositories(arguments: list[str]) -> list[str]:
+    return [value for flag in places.REPOSITORIES for value in flags.values(arguments, flag)]
 
 
 def check_ports(arguments: list[str], host: str) -> None:
@@ -77,11 +90,13 @@ def _ports(arguments: list[str]) -> dict[str, int]:
     return found
 
 
-def check_shared_memory() -> None:
-    """Raise Unfit if /dev/shm has no room for the Python models' processes."""
+def check_shared_memory(arguments: list[str]) -> None:
+    """Raise Unfit if /dev/shm has no room for the Python models of the named repositories."""
     free = shutil.disk_usage(shared_memory.FOLDER).free
-    if free < NEEDED_SHARED_MEMORY:
+    models = [name for path in _repositories(arguments) for name in names.models(served(path))]
+    needed = NEEDED_SHARED_MEMORY + MORE_SHARED_MEMORY * max(0, len(models) - 1)
+    if free < needed:
         raise Unfit(
-            f"/dev/shm has {free // 2**20} MiB free of the {NEEDED_SHARED_MEMORY // 2**20} needed:"
+            f"/dev/shm has {free // 2**20} MiB free of the {needed // 2**20} needed:"
             " in Docker pass --shm-size=256m, else free some or mount it larger"
         )

@@ -24,6 +24,8 @@ NOT_RUN = {
     "make serve": "listens on the usual ports; tests/server/test_scripts.py runs it on others",
     "make web": "listens on the usual ports; tests/server/test_scripts.py runs it on others",
     "fastdeployserver --model-repository": "as make serve",
+    "export TRIPTYCH_SECRET": "as make serve; tests/rare/test_models.py",
+    "triptych models": "needs a second model; tests/rare/test_models.py",
     "triptych gateway": "does not end; tests/server/test_gateway.py runs it",
     '.venv/bin/triptych stages "a red circle" --steps 10 --trace': "tests/server/test_commands.py",
     "pip install": "of PyTorch",
@@ -102,9 +104,8 @@ def test_a_command_does_what_it_should(folder, addresses, page, command):
     command = here(command, addresses)
     # What `make setup` installed is there already.
     command = command.replace("make run", "make --assume-old=.venv/.set-up run")
-    asks = ("client/client.py ", "triptych stages ")
-    for name in asks:
-        command = command.replace(name, f"{name}--url {addresses['localhost:8001']} ")
+    for name in ("client/client.py", "triptych stages", "triptych models"):
+        command = command.replace(name, f"{name} --url {addresses['localhost:8001']}")
     # Whoever reads the page has not activated .venv.
     folders = os.environ["PATH"].split(os.pathsep)
     outside = [path for path in folders if not path.startswith(sys.prefix)]

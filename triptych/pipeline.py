@@ -12,15 +12,21 @@ Runtime.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 
+from triptych import webui_prompt
 from triptych.denoise.conditioning import of_prompts
 from triptych.denoise.denoising import Denoising
 from triptych.denoise.loop import DenoisingLoop
 from triptych.denoise.start import Start, encoded
+from triptych.errors import InvalidRequest
+from triptych.fastdeploy.adapted import Adapted
+from triptych.fastdeploy.onnx_graph import OnnxGraph
+from triptych.lora.folder import Adapters, LoraFolder
 from triptych.model_files import ModelFiles
 from triptych.names import MODEL, Names
 from triptych.picture.encode import encode
@@ -67,6 +73,9 @@ class Pipeline:
             for name, path in paths.items()
             if name != "vae_encoder" or path.exists()
         }
+        self._paths, self._provider = paths, provider
+        self._loras = LoraFolder(folder / "unet" / "loras")
+        self._adapted: dict[str, Adapted] = {}
 
     def draw(self, *requests: str) -> list[bytes]:
         """The picture's file for each request, a prompt or a JSON object as the server's INPUT_0.
@@ -88,15 +97,12 @@ class Pipeline:
 
     def samples(self, requests: list[Request]) -> list[np.ndarray]:
         """The decoded images, float32 [3, height, width] from -1 to 1 each."""
-        images = [
-            Denoising(
-                one.settings,
-                *of_prompts(*self.embeds(one.settings)),
-                self.model_files,
-                self._start(one),
-            )
-            for one in requests
-        ]
+        images = []
+        for one in requests:
+            adapters = self._loras.find(webui_prompt.loras_of(one.settings))
+            prompts = of_prompts(*self.embeds(one.settings, adapters))
+            start = self._start(one)
+            images.append(Denoising(one.settings, *prompts, self.model_files, start, adapters))
         latents = DenoisingLoop(self.unet, MAX_ROWS).run_to_end(images)
         for failed in latents:
             if isinstance(failed, Exception):
@@ -108,19 +114,25 @@ class Pipeline:
             return None
         return encoded(*request, self.model_files, self.vae_encoder)
 
-    def embeds(self, settings: Settings) -> tuple[np.ndarray, np.ndarray]:
-        """Embeddings [tokens, channels] of the prompt and of the negative prompt."""
+    def embeds(self, settings: Settings, adapters: Adapters = ()) -> tuple[np.ndarray, np.ndarray]:
+        """Embeddings [tokens, channels] of the prompt and of the negative prompt, with LoRAs."""
         tensors, _ = self.tokenizer.encode_settings([settings], self.model_files)
         names = [tensor.name for tensor in self._networks["text_encoder"].get_inputs()]
         prompt, negative = (
-            self._run("text_encoder", **{name: tensors[prefix + name] for name in names})
+            self._run("text_encoder", adapters, **{name: tensors[prefix + name] for name in names})
             for prefix in ("", "negative_")
         )
         return prompt[0], negative[0]
 
-    def unet(self, sample: np.ndarray, timestep: np.ndarray, conditioning: dict) -> np.ndarray:
-        """The model's output [N, channels, h, w] for the loop's CallArguments."""
-        return self._run("unet", sample=sample, timestep=timestep, **conditioning)
+    def unet(
+        self,
+        sample: np.ndarray,
+        timestep: np.ndarray,
+        conditioning: dict,
+        adapters: Adapters = (),
+    ) -> np.ndarray:
+        """The model's output [N, channels, h, w] for the loop's CallArguments and LoRAs."""
+        return self._run("unet", adapters, sample=sample, timestep=timestep, **conditioning)
 
     def vae_encoder(self, sample: np.ndarray) -> np.ndarray:
         """Moments of latents [N, 2 * channels, h, w] of pictures [N, 3, height, width], -1 to 1."""
@@ -130,5 +142,29 @@ class Pipeline:
         """Decoded images [N, 3, height, width] of scaled latents [N, channels, h, w]."""
         return self._run("vae_decoder", latent_sample=latents)
 
-    def _run(self, network: str, **inputs: np.ndarray) -> np.ndarray:
-        return self._networks[network].run(None, inputs)[0]
+    def _run(self, network: str, adapters: Adapters = (), **inputs: np.ndarray) -> np.ndarray:
+        found = None
+        if adapters:
+            parts = {name: [array] for name, array in inputs.items()}
+            found = self._with_loras(network).run(adapters, parts, len(next(iter(inputs.values()))))
+        return (found or self._networks[network].run(None, inputs))[0]
+
+    def _with_loras(self, network: str) -> Adapted:
+        if network not in self._adapted:
+
+            def start(model: bytes, _: object) -> Callable:
+                session = onnxruntime.InferenceSession(model, providers=[self._provider])
+
+                def run(parts: dict, rows: int, weights: dict) -> list[np.ndarray]:
+                    return session.run(
+                        None, {**{name: parts[name][0] for name in parts}, **weights}
+                    )
+
+                return run
+
+            try:
+                graph = OnnxGraph(self._paths[network])
+                self._adapted[network] = Adapted(graph, self._loras, start)
+            except ValueError as error:
+                raise InvalidRequest("loras", network, f"none for this model: {error}") from None
+        return self._adapted[network]

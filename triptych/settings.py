@@ -16,6 +16,7 @@ from triptych import checks, schedulers
 from triptych.errors import InvalidRequest
 from triptych.json_object import json_object
 from triptych.limits import MAX_CLIP_SKIP, MAX_MASK_BLUR, MAX_PADDING, WIDEST, Limits
+from triptych.lora import request as lora_request
 
 OUTPUT_FORMATS = ("png", "jpeg", "webp")
 PROMPT_SYNTAXES = ("plain", "webui")
@@ -48,7 +49,9 @@ class Settings:
     `timestep_spacing` is None where the model's own is meant, `eta` where the scheduler's is,
     `prompt_syntax` for `plain`, `clip_skip` and `guidance_rescale` for 0, `strength` for an image
     that starts from noise alone; `mask_blur` and `padding_mask_crop` are pixels, None where not
-    asked for. The pictures themselves go beside the settings.
+    asked for. The pictures themselves go beside the settings. `loras` are those that are asked for
+    beside the prompt. `text_inputs`: what the text encoder takes for both prompts, for unet_loop to
+    call it again with LoRAs.
     `deadline`: when nobody waits for the image any more, in seconds of this machine's monotonic
     clock, which all stages share and no change of the time of day touches; it leaves no mark on the
     image.
@@ -73,6 +76,8 @@ class Settings:
     prompt_syntax: str | None = None
     clip_skip: int | None = None
     guidance_rescale: float | None = None
+    loras: tuple[lora_request.Lora, ...] | None = None
+    text_inputs: Mapping[str, Any] | None = None
 
     @property
     def expired(self) -> bool:
@@ -81,8 +86,14 @@ class Settings:
 
     def to_json(self) -> str:
         """The `settings` tensor that goes from stage to stage."""
-        values = dataclasses.asdict(self).items()
-        return json.dumps({name: value for name, value in values if value is not None})
+        names = [field.name for field in dataclasses.fields(self)]
+        values = {name: self.json_value(name) for name in names}
+        return json.dumps({name: value for name, value in values.items() if value is not None})
+
+    def json_value(self, name: str) -> Any:
+        """The value of a setting as a request's JSON has it."""
+        value = getattr(self, name)
+        return [lora._asdict() for lora in value] if name == "loras" and value else value
 
     @classmethod
     def from_json(cls, text: str | bytes, limits: Limits = WIDEST) -> Settings:
@@ -99,6 +110,9 @@ class Settings:
         for warning in warnings:
             if checks.utf8(warning) is None:
                 raise InvalidRequest("warnings", warning, "a list of texts")
+        text_inputs = values.pop("text_inputs", None)
+        if text_inputs is not None and not isinstance(text_inputs, dict):
+            raise InvalidRequest("text_inputs", text_inputs, "an object as the tokenizer gives it")
         deadline = values.pop("deadline", None)
         if deadline is not None and not (checks.is_number(deadline) and math.isfinite(deadline)):
             raise InvalidRequest("deadline", deadline, "a time of the monotonic clock")
@@ -107,10 +121,11 @@ class Settings:
                 raise InvalidRequest("settings", text, f"{whole}, with {name}")
         # A side's bounds of its own belong to the request; here any positive side will do.
         checked = _check(values, dataclasses.replace(limits, min_side=1), size_multiple=1)
-        return dataclasses.replace(checked, warnings=tuple(warnings), deadline=deadline)
+        more = {"deadline": deadline, "text_inputs": text_inputs}
+        return dataclasses.replace(checked, warnings=tuple(warnings), **more)
 
 
-_NOT_ASKED_FOR = ("warnings", "deadline")
+_NOT_ASKED_FOR = ("warnings", "deadline", "text_inputs")
 PICTURE_KEYS = tuple(
     field.name for field in dataclasses.fields(Settings) if field.name not in _NOT_ASKED_FOR
 )
@@ -123,7 +138,7 @@ TEXT_KEYS = tuple(
 
 OPTIONAL_KEYS = (
     *("timestep_spacing", "eta", "strength", "mask_blur", "padding_mask_crop"),
-    *("prompt_syntax", "clip_skip", "guidance_rescale"),
+    *("prompt_syntax", "clip_skip", "guidance_rescale", "loras"),
 )
 """Those of them that a picture may have been made without."""
 
@@ -265,6 +280,7 @@ def _check(
         prompt_syntax=_optional(checks.one_of, "prompt_syntax", values, PROMPT_SYNTAXES),
         clip_skip=_optional(checks.integer, "clip_skip", values, MAX_CLIP_SKIP, 0),
         guidance_rescale=_optional(checks.real, "guidance_rescale", values, 1),
+        loras=lora_request.read(values["loras"]) if "loras" in values else None,
     )
 
 

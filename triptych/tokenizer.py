@@ -138,8 +138,10 @@ class Tokenizer:
         InvalidRequest for images of different lengths, for more chunks than `limits` has, and for
         what this text encoder or this syntax cannot do.
         """
-        rows, warned = [], []
-        for image in images:
+        rows, warned, with_loras = [], [], []
+        for at, image in enumerate(images):
+            if webui_prompt.loras_of(image):
+                with_loras.append(at)
             pair, warnings = self._read(image)
             _check(image, pair, model_files.text_encoder_layers, limits.max_prompt_chunks)
             rows.append(pair)
@@ -163,12 +165,16 @@ class Tokenizer:
         both = [image.prompt_syntax == "webui" for image in images]
         tensors["clip_skip"] = np.array(skips, np.int32).reshape(-1, 1)
         tensors["negative_clip_skip"] = tensors["clip_skip"] * np.array(both).reshape(-1, 1)
+        for at in with_loras:
+            own = {name: tensor[at].tolist() for name, tensor in tensors.items()}
+            warned[at] = dataclasses.replace(warned[at], text_inputs=own)
         return tensors, warned
 
     def _read(self, image: Settings) -> tuple[tuple[list[Chunk], list[Chunk]], list[str]]:
         """The chunks of an image's prompt and negative prompt, equally many, and warnings."""
         prompts = {"prompt": image.prompt, "negative_prompt": image.negative_prompt}
         if image.prompt_syntax == "webui":
+            prompts["prompt"] = webui_prompt.without_loras(image.prompt)
             read = [self._chunks(field, text) for field, text in prompts.items()]
             most = max(map(len, read))
             for chunks in read:

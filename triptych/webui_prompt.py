@@ -5,6 +5,7 @@
     (words:1.3)   1.3 times as much
     \\( \\) \\[ \\] \\\\  the character itself
     BREAK         what follows begins a new chunk of tokens
+    <lora:ink:0.8>  in a prompt: no words, but a LoRA and its scale; 1 if it is not said
 
 A bracket that is never closed weighs all that follows it; one that was never opened is a character.
 """
@@ -15,6 +16,9 @@ import re
 from typing import Iterator, List, Tuple
 
 from triptych.errors import InvalidRequest, shorten
+from triptych.lora import request as lora_request
+from triptych.lora.request import Lora
+from triptych.settings import Settings
 
 Part = List[Tuple[str, float]]
 """Texts with their weights, in order."""
@@ -33,6 +37,27 @@ _MARK = re.compile(
 )
 _NUMBER = re.compile(r":\s*[+-]?(?:\d+\.?\d*|\.\d+)\s*$")
 _NETWORK = re.compile(r"<(?:lora|lyco|hypernet):[^<>]*>")
+_LORA = re.compile(r"<lora:([^<>:]*)(?::([^<>]*))?>")
+
+
+def loras_of(settings: Settings) -> tuple[Lora, ...]:
+    """All LoRAs of an image, those in its prompt too; InvalidRequest for too many, or one twice."""
+    asked = list(settings.loras or ())
+    if settings.prompt_syntax == "webui":
+        for tag in _LORA.finditer(settings.prompt):
+            name, scale = tag.groups()
+            try:
+                number = float(scale or 1)
+            except ValueError:
+                allowed = "<lora:name:scale>, with one number"
+                raise InvalidRequest("prompt", tag[0], allowed) from None
+            asked.append(lora_request.one(name, number))
+    return lora_request.checked(asked)
+
+
+def without_loras(prompt: str) -> str:
+    """The prompt's words."""
+    return _LORA.sub("", prompt)
 
 
 def parse(field: str, prompt: str) -> list[Part]:
@@ -104,7 +129,9 @@ def _refuse_others(field: str, prompt: str) -> None:
     """InvalidRequest for what would change the picture and is not served, by its name."""
     found = _NETWORK.search(prompt)
     if found:
-        _refuse(field, found[0], "a network in the prompt")
+        _refuse(
+            field, found[0], f"a network in the {field}, but for <lora:name:scale> in a prompt,"
+        )
     if re.search(r"\bAND\b", prompt):
         _refuse(field, prompt, "AND, which joins several prompts,")
     open_at: list[tuple[str, int]] = []

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from triptych import schedulers
 from triptych.errors import InvalidRequest
+from triptych.lora.request import Lora
 from triptych.settings import (
     MAX_SEED,
     OPTIONAL_KEYS,
@@ -80,10 +81,12 @@ def test_a_json_object_sets_everything():
         "prompt_syntax": "webui",
         "clip_skip": 2,
         "guidance_rescale": 0.7,
+        "loras": [{"name": "ink", "scale": -0.5}, {"name": "Pastell Töne", "scale": 1}],
     }
     settings = ask(json.dumps(asked))
-    not_asked = {"warnings": (), "deadline": None}
-    assert dataclasses.asdict(settings) == {**asked, "scheduler": "euler", **not_asked}
+    not_asked = {"warnings": (), "deadline": None, "text_inputs": None}
+    told = {field.name: settings.json_value(field.name) for field in dataclasses.fields(settings)}
+    assert told == {**asked, "scheduler": "euler", **not_asked}
     assert type(settings.guidance_scale) is float
     assert {*asked, "timeout", "image", "mask_image"} == set(REQUEST_KEYS)
 
@@ -449,6 +452,8 @@ SETTINGS = st.builds(
     prompt_syntax=st.sampled_from([None, "webui"]),
     clip_skip=st.none() | st.integers(1, 31),
     guidance_rescale=st.none() | st.floats(0.01, 1),
+    loras=st.none() | st.just((Lora("ink", 0.8), Lora("chalk", -4.0))),
+    text_inputs=st.none() | st.just({"input_ids": [1, 2]}),
     warnings=st.lists(st.text(max_size=20), max_size=2).map(tuple),
     deadline=st.none() | st.floats(0, 1e9),
 )

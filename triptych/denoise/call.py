@@ -8,17 +8,19 @@ from typing import NamedTuple
 import numpy as np
 
 from triptych.denoise.conditioning import Conditioning, Shapes
+from triptych.lora.folder import Adapters
 
 
 class CallKey(NamedTuple):
     """What images must have in common to share a call of the UNet.
 
     `latents` is the shape of their latents, `conditioning` the names and shapes of what conditions
-    their rows.
+    their rows, `adapters` the LoRAs that are added to the UNet's weights for them.
     """
 
     latents: tuple[int, ...]
     conditioning: Shapes
+    adapters: Adapters = ()
 
 
 class CallArguments(NamedTuple):

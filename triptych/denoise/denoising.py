@@ -12,6 +12,7 @@ from triptych.denoise.conditioning import Conditioning
 from triptych.denoise.noise import Noise
 from triptych.denoise.start import Start, latents
 from triptych.errors import Expired, InvalidRequest, NotFinite
+from triptych.lora.folder import Adapters
 from triptych.model_files import ModelFiles
 from triptych.settings import Settings
 
@@ -35,15 +36,17 @@ class Denoising:
         negative_prompt: Conditioning,
         model_files: ModelFiles,
         start: Start | None = None,
+        adapters: Adapters = (),
     ) -> None:
         """Both conditionings have the same shapes. `start` is what the image starts from, None for
-        noise alone. Raises InvalidRequest for what this model cannot do.
+        noise alone. `adapters` are its LoRAs. Raises InvalidRequest for what this model cannot do.
         """
         if model_files.paints_in and (start is None or start.mask is None):
             missing = "image" if start is None else "mask_image"
             allowed = "a picture and its mask, in which this model paints"
             raise InvalidRequest(missing, None, allowed)
         self._settings = settings
+        self._adapters = adapters
         self._guidance_scale = np.float32(settings.guidance_scale)
         self._scaling_factor = np.float32(model_files.scaling_factor)
         self._shift_factor = np.float32(model_files.shift_factor)
@@ -104,7 +107,7 @@ class Denoising:
     @property
     def call_key(self) -> CallKey:
         """What other images must have in common with this one to share its calls."""
-        return CallKey(self.latents.shape, self.conditioning[0].shapes)
+        return CallKey(self.latents.shape, self.conditioning[0].shapes, self._adapters)
 
     @property
     def calls(self) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import Any, Callable, Mapping
+from typing import Any, Callable
 
 import numpy as np
 
@@ -15,8 +15,8 @@ from triptych.errors import Cancelled
 
 logger = logging.getLogger(__name__)
 
-PredictNoise = Callable[[np.ndarray, np.ndarray, Mapping[str, np.ndarray]], np.ndarray]
-"""The UNet as a function of `CallArguments`."""
+PredictNoise = Callable[..., np.ndarray]
+"""The UNet as a function of `CallArguments`, and of `adapters` for images that have some."""
 
 
 class Flight:
@@ -133,7 +133,8 @@ class InFlight:
                 flight.submitted = None
         sample = arguments.sample
         self._tell(self._observer.called, len(sample))
-        output = np.asarray(self._predict_noise(*arguments), dtype=np.float32)
+        adapters = {"adapters": key.adapters} if key.adapters else {}
+        output = np.asarray(self._predict_noise(*arguments, **adapters), dtype=np.float32)
         if output.shape != sample.shape:
             raise RuntimeError(f"the UNet gave {list(output.shape)} for {list(sample.shape)}")
         return output

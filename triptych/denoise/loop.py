@@ -28,7 +28,8 @@ class DenoisingLoop:
        image leaves at once, while the others go on.
 
     `predict_noise` gets what `CallArguments` describes, N at most `max_rows`, and returns the
-    model's output, float32, shaped as `sample`. The arguments are valid during the call only. What
+    model's output, float32, shaped as `sample`. For images with LoRAs it gets `adapters`, which all
+    images of a call have in common. The arguments are valid during the call only. What
     it raises fails the images in that call, no others.
     """
 

@@ -30,9 +30,13 @@ class Bound:
         outputs: Sequence[str],
         batches: Sequence[int],
         device: tuple[str, int],
+        weights: Mapping[str, Any] | None = None,
     ) -> None:
-        """`types`: NumPy type of each input; `device`: its ONNX Runtime name and its number."""
+        """`types`: NumPy type of each input; `device`: its ONNX Runtime name and its number;
+        `weights`: OrtValues on the device for more inputs, which runs take as they are then.
+        """
         self._session = session
+        self._weights = weights or {}
         self._types = types
         self._outputs = outputs
         self._batches = batches
@@ -68,7 +72,7 @@ class Bound:
             for (name, dtype), shape in zip(self._types.items(), shapes)
         }
         number = str(1 + len(self._slots))
-        return _Slot(self._session, inputs, self._outputs, number, self._device)
+        return _Slot(self._session, inputs, self._outputs, number, self._device, self._weights)
 
 
 class _Slot:
@@ -81,6 +85,7 @@ class _Slot:
         outputs: Sequence[str],
         number: str,
         device: tuple[str, int],
+        weights: Mapping[str, Any],
     ) -> None:
         self._session = session
         self._host = inputs
@@ -91,7 +96,7 @@ class _Slot:
             for name, array in inputs.items()
         }
         self._binding = session.io_binding()
-        for name, value in self._device.items():
+        for name, value in (*self._device.items(), *weights.items()):
             self._binding.bind_ortvalue_input(name, value)
         # The sizes of the outputs are known only after a run.
         for name in outputs:

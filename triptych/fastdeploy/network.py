@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,12 @@ import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from triptych.errors import InvalidRequest, ModelFileError
-from triptych.fastdeploy import providers, tuning
+from triptych.fastdeploy import providers, sessions, tuning
 from triptych.fastdeploy.accelerators import PROFILES, Accelerators, ConfigError, parse
-from triptych.fastdeploy.bound import NO_GRAPH, Bound, run_options
+from triptych.fastdeploy.adapted import Adapted
+from triptych.fastdeploy.bound import Bound
+from triptych.fastdeploy.onnx_graph import OnnxGraph
+from triptych.lora.folder import Adapters, LoraFolder
 
 EXPORT = "make it with scripts/export_stages.py"
 
@@ -43,20 +47,31 @@ class Network:
     what the network takes, outputs to what its config.pbtxt declares.
     """
 
-    def __init__(self, folder: Path, model_config: Mapping[str, Any], device: int = 0) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        model_config: Mapping[str, Any],
+        device: int = 0,
+        loras: LoraFolder | None = None,
+    ) -> None:
         """Load the network in `folder`, a version folder: its model.onnx, or see `network_file`.
 
-        Raises ModelFileError for a missing or damaged file, ConfigError for a config.pbtxt that
-        does not fit the network or this backend.
+        `loras` is where the files of `run`'s adapters are. Raises ModelFileError for a missing or
+        damaged file, ConfigError for a config.pbtxt that does not fit the network or this backend.
         """
+        self._folder, self._device, self._loras = folder, device, loras
+        self._bound_to: tuple[Sequence[int], tuple[str, int]] | None = None
+        self._adapted: Adapted | None = None
         accelerators, graph_batches = parse(model_config), tuning.graph_batches(model_config)
+        self._accelerators = accelerators
         reasons = providers.unusable(onnxruntime.get_available_providers())
 
         def start(graphs: bool) -> None:
             more = tuning.cuda_options(graphs)
             chosen, self.provider = providers.choose(accelerators, reasons, device, more)
             self._bound: Bound | None = None
-            self._session = _load(folder, chosen, accelerators)
+            path = network_file(folder, chosen[0][0], accelerators.gpu_fp16)
+            self._session = _load(path, chosen, accelerators)
             inputs = {tensor.name: tensor for tensor in self._session.get_inputs()}
             outputs = {tensor.name: tensor for tensor in self._session.get_outputs()}
             self._outputs = _declared(model_config, "output", outputs, complete=False)
@@ -74,6 +89,7 @@ class Network:
                 self.bind(graph_batches, ("cuda", device))
             if first != providers.CPU:
                 self._warm_up(accelerators, graph_batches)
+            self._chosen = chosen if first == asked else chosen[-1:]
 
         problem = tuning.no_graphs(onnxruntime.__version__)
         graphs, failed = bool(graph_batches) and not problem, None
@@ -94,14 +110,42 @@ class Network:
 
     def bind(self, batches: Sequence[int], device: tuple[str, int]) -> None:
         """Run on buffers on `device`, ONNX Runtime's name and number, padded up to `batches`."""
+        self._bound_to = (batches, device)
         self._bound = Bound(self._session, self._types, list(self._outputs), batches, device)
 
+    def _adapt(self) -> Adapted:
+        """What runs the network with LoRAs; InvalidRequest if nothing can."""
+        if self._loras is None:
+            raise InvalidRequest("loras", "a request for one", "none: this network has no folder")
+        # An engine of TensorRT's holds its weights: CUDA runs the graph as it is.
+        chosen = [one for one in self._chosen if one[0] != providers.TENSORRT]
+        path = network_file(self._folder, chosen[0][0], self._accelerators.gpu_fp16)
+        outputs, bound_to = list(self._outputs), self._bound_to
+        device = ("cuda", self._device) if chosen[0][0] == providers.CUDA else None
+
+        def start(model: bytes, weights: Mapping[str, Any]) -> Callable:
+            session = sessions.start(model, chosen, self._accelerators, str(path.parent))
+            bound = None
+            if bound_to is not None:
+                bound = Bound(session, self._types, outputs, *bound_to, weights)
+            return functools.partial(sessions.compute, session, bound, self._types, outputs)
+
+        try:
+            graph = OnnxGraph(path)
+            return Adapted(graph, self._loras, start, bound_to[1] if bound_to else device)
+        except ValueError as error:
+            allowed = f"none: this network takes no LoRAs: {error}"
+            raise InvalidRequest("loras", "a request for one", allowed) from None
+
     def run(
-        self, requests: Sequence[Mapping[str, np.ndarray]]
+        self,
+        requests: Sequence[Mapping[str, np.ndarray]],
+        adapters: Sequence[Adapters] = (),
     ) -> list[dict[str, np.ndarray] | Exception]:
         """The outputs of each request, batch first; an exception in place of those that failed.
 
-        Requests whose tensors differ in nothing but the batch share one run.
+        Requests whose tensors differ in nothing but the batch, and that have the same `adapters`,
+        share one run.
         """
         results: list[Any] = [None] * len(requests)
         groups: dict[tuple, list[int]] = {}
@@ -112,21 +156,26 @@ class Network:
                 results[position] = error
                 continue
             shape = tuple([tensors[name].shape[1:] for name in self._shapes])
-            groups.setdefault(shape, []).append(position)
-        for positions in groups.values():
-            outputs = self._run_group([requests[position] for position in positions])
+            own = adapters[position] if adapters else ()
+            groups.setdefault((own, shape), []).append(position)
+        for (own, _), positions in groups.items():
+            outputs = self._run_group([requests[position] for position in positions], own)
             for position, output in zip(positions, outputs):
                 results[position] = output
         return results
 
-    def _run_group(self, requests: Sequence[Mapping[str, np.ndarray]]) -> list[Any]:
+    def _run_group(
+        self, requests: Sequence[Mapping[str, np.ndarray]], adapters: Adapters
+    ) -> list[Any]:
         """The results of requests of one shape, run together; one by one if that fails."""
         try:
-            return self._run_together(requests)
+            return self._run_together(requests, adapters)
+        except InvalidRequest as error:  # of the adapters, which all of them have
+            return [error] * len(requests)
         except Exception as error:
             if len(requests) == 1:
                 return [self._explained(error, requests[0])]
-        return [result for request in requests for result in self._run_group([request])]
+        return [result for request in requests for result in self._run_group([request], adapters)]
 
     def _explained(self, error: Exception, tensors: Mapping[str, np.ndarray]) -> Exception:
         """What ONNX Runtime says of one request, as the client's error where it is about that.
@@ -155,10 +204,18 @@ class Network:
                 sizes = [size if isinstance(size, int) else -1 for size in allowed]
                 raise InvalidRequest(name, shape, f"shape {sizes}, -1 being any size over 0")
 
-    def _run_together(self, requests: Sequence[Mapping[str, np.ndarray]]) -> list[Any]:
+    def _run_together(
+        self, requests: Sequence[Mapping[str, np.ndarray]], adapters: Adapters
+    ) -> list[Any]:
         parts = {name: [tensors[name] for tensors in requests] for name in self._types}
         ends = list(accumulate([len(part) for part in next(iter(parts.values()))]))
-        outputs = self._compute(parts, ends[-1])
+        outputs = None
+        if adapters:
+            if self._adapted is None:
+                self._adapted = self._adapt()
+            outputs = self._adapted.run(adapters, parts, ends[-1])
+        if outputs is None:
+            outputs = self._compute(parts, ends[-1])
         results: list[dict[str, np.ndarray]] = [{} for _ in requests]
         for (name, dtype), output in zip(self._outputs.items(), outputs):
             if len(output) != ends[-1]:
@@ -170,18 +227,8 @@ class Network:
 
     def _compute(self, parts: Mapping[str, Sequence[np.ndarray]], rows: int) -> list[np.ndarray]:
         """The outputs for each input's parts, stacked, of that many rows."""
-        options = []
-        if self._bound is not None:
-            outputs = self._bound.run(parts, rows)
-            if outputs is not None:
-                return outputs
-            options = [run_options(NO_GRAPH)]
-        feeds = {}
-        for name, dtype in self._types.items():
-            arrays = parts[name]
-            whole = arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
-            feeds[name] = whole.astype(dtype, copy=False)
-        return self._session.run(list(self._outputs), feeds, *options)
+        outputs = list(self._outputs)
+        return sessions.compute(self._session, self._bound, self._types, outputs, parts, rows)
 
     def _warm_up(self, accelerators: Accelerators, graph_batches: Sequence[int]) -> None:
         """Run what is usual, opt_shape, in every batch that has a graph, else in its own.
@@ -217,21 +264,15 @@ def _fused(folder: Path) -> Path:
 
 
 def _load(
-    folder: Path, chosen: list[tuple[str, dict[str, Any]]], accelerators: Accelerators
+    path: Path, chosen: list[tuple[str, dict[str, Any]]], accelerators: Accelerators
 ) -> onnxruntime.InferenceSession:
-    path = network_file(folder, chosen[0][0], accelerators.gpu_fp16)
     if not path.exists():
-        if (folder / "model.pdmodel").exists():
+        if path.with_name("model.pdmodel").exists():
             problem = "missing; this server runs ONNX, and model.pdmodel is for FastDeploy's own"
             raise ModelFileError(path, problem, EXPORT)
         raise ModelFileError(path, "no such file", EXPORT)
-    options = onnxruntime.SessionOptions()
-    on_gpu = chosen[0][0] != providers.CPU
-    options.intra_op_num_threads = 1 if on_gpu else accelerators.cpu_threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=chosen)
+        return sessions.start(str(path), chosen, accelerators)
     except Exception as error:
         raise ModelFileError(path, f"cannot be loaded ({_line(error)})", EXPORT) from error
 

@@ -54,7 +54,7 @@ def text_chunks(settings: Settings) -> PngInfo:
     A chunk `parameters` has them in the WebUI's form, for the programs that read that.
     """
     chunks = PngInfo()
-    values = {name: getattr(settings, name) for name in _TEXT_CHUNKS}
+    values = {name: settings.json_value(name) for name in _TEXT_CHUNKS}
     for name, value in {**values, "parameters": infotext(settings)}.items():
         if value is None:
             continue
@@ -82,7 +82,7 @@ def exif(settings: Settings) -> Image.Exif:
 
 def _description(settings: Settings) -> str:
     """The settings as JSON in ASCII; where EXIF has no room for the prompts, with those cut."""
-    settings = dataclasses.replace(settings, deadline=None)
+    settings = dataclasses.replace(settings, deadline=None, text_inputs=None)
     text = settings.to_json()
     if len(text) <= _EXIF_BYTES:
         return text

@@ -10,7 +10,7 @@ import numpy as np
 from triptych.fastdeploy.kept_tensors import KeptTensors
 from triptych.fastdeploy.network import Network
 from triptych.ipc import channel
-from triptych.stages import triton
+from triptych.stages import loras, triton
 
 
 class ServedNetwork:
@@ -25,7 +25,10 @@ class ServedNetwork:
         if model.parameters.get("channel") == "true" and path:
             self._listener = channel.Listener(path, self._answer, model.explain)
         try:
-            self._network = self._do(lambda: Network(model.folder, model.config, model.device))
+            folder = loras.folder(model)
+            self._network = self._do(
+                lambda: Network(model.folder, model.config, model.device, folder)
+            )
         except BaseException:
             self.close()
             raise
@@ -50,13 +53,17 @@ class ServedNetwork:
     ) -> list[Any]:
         """Each call's outputs or exception; what a call says is to be kept is, if it succeeds."""
         results: list[Any] = []
+        adapters = []
         for tensors, parameters in calls:
             try:
+                asked = loras.asked(parameters)
                 results.append(kept.complete(tensors, parameters))
+                adapters.append(asked)
             except Exception as error:
                 results.append(error)
         able = [at for at, one in enumerate(results) if not isinstance(one, Exception)]
-        for at, outputs in zip(able, self._network.run([results[at] for at in able])):
+        answers = self._network.run([results[at] for at in able], adapters)
+        for at, outputs in zip(able, answers):
             if not isinstance(outputs, Exception):
                 kept.keep(results[at], calls[at][1])
             results[at] = outputs

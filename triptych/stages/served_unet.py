@@ -10,11 +10,15 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from triptych.errors import InvalidRequest
 from triptych.ipc import channel
-from triptych.stages import triton
+from triptych.lora.folder import Adapters
+from triptych.stages import loras, triton
 
 _NOT_KEPT = re.compile(r"\bkept_\w+: got ")
 """How a `unet` that keeps tensors refuses a name that it does not know."""
+_NO_LORAS = re.compile(r"\bloras: got ")
+"""How a `unet` that adds LoRAs refuses what is no list of them."""
 
 
 class ServedUNet:
@@ -25,6 +29,8 @@ class ServedUNet:
     a refusal of that name turns keeping on. Calls go through Triton, or over the channel on which
     `unet` listens; of several instances to the one with this `number`, in turn. `model` is the
     name by which `unet` is served.
+
+    Whether `unet` adds LoRAs is found out the same way, before the first call with some.
     """
 
     LOOK_AGAIN = 1.0
@@ -34,33 +40,57 @@ class ServedUNet:
         self._model = model
         self._number = number
         self._keeps: bool | None = None
+        self._adapts = False
         self._kept: dict[int, str] = {}
         self._channel: channel.Channel | None = None
         self._next_look = 0.0
 
     def __call__(
-        self, sample: np.ndarray, timestep: np.ndarray, conditioning: Mapping[str, np.ndarray]
+        self,
+        sample: np.ndarray,
+        timestep: np.ndarray,
+        conditioning: Mapping[str, np.ndarray],
+        adapters: Adapters = (),
     ) -> np.ndarray:
-        """The model's output, [N, channels, h, w], for the loop's CallArguments.
+        """The model's output, [N, channels, h, w], for the loop's CallArguments and LoRAs.
 
-        Raises StageFailed, with `unet`'s own error, where the call fails.
+        Raises StageFailed, with `unet`'s own error, where the call fails, and InvalidRequest for
+        adapters where `unet` is run by a backend that does not add them.
         """
         inputs = {"sample": sample, "timestep": timestep[:, np.newaxis], **conditioning}
+        if adapters and not self._adapts and not self._probe_loras(inputs):
+            raise InvalidRequest("loras", adapters[0].name, loras.NOWHERE)
+        more = loras.parameters(adapters)
         if self._keeps is None:
             output = self._probe(inputs, next(iter(conditioning)))
-            if output is not None:
+            if output is not None and not adapters:
                 return output
         if not self._keeps:
-            return self._call(inputs, {})
+            return self._call(inputs, more)
         try:
-            return self._call_keeping(inputs, conditioning)
+            return self._call_keeping(inputs, conditioning, more)
         except triton.StageFailed as error:
             # Who answers next may be another process, even one that keeps nothing.
-            self._keeps = None
+            self._keeps, self._adapts = None, False
             self._kept.clear()
             if not _NOT_KEPT.search(str(error)):
                 raise
-        return self(sample, timestep, conditioning)
+        return self(sample, timestep, conditioning, adapters)
+
+    def _probe_loras(self, inputs: dict[str, np.ndarray]) -> bool:
+        """Set `_adapts` to whether `unet` refuses LoRAs that are none, and does not overlook them.
+
+        Only a refusal turns it on: a backend that knows nothing of them draws without.
+        """
+        try:
+            self._call(inputs, {loras.PARAMETER: "?"})
+        except TypeError:  # this Triton's requests have no parameters
+            pass
+        except triton.StageFailed as error:
+            if not _NO_LORAS.search(str(error)):
+                raise
+            self._adapts = True
+        return self._adapts
 
     def _probe(self, inputs: dict[str, np.ndarray], name: str) -> np.ndarray | None:
         """Set `_keeps`; the call's output, if `unet` made it in spite of the unknown name."""
@@ -78,9 +108,12 @@ class ServedUNet:
         return output
 
     def _call_keeping(
-        self, inputs: dict[str, np.ndarray], conditioning: Mapping[str, np.ndarray]
+        self,
+        inputs: dict[str, np.ndarray],
+        conditioning: Mapping[str, np.ndarray],
+        more: Mapping[str, str],
     ) -> np.ndarray:
-        parameters, new = {}, {}
+        parameters, new = dict(more), {}
         for name, tensor in conditioning.items():
             known = self._kept.get(id(tensor))
             if known is None:

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from triptych import webui_prompt
 from triptych.errors import InvalidRequest
 from triptych.model_files import ModelFiles
 from triptych.picture.request import Request, read_request
-from triptych.stages import triton
+from triptych.stages import loras, triton
 from triptych.stages.admission import Admission
 from triptych.stages.limits import limits
 from triptych.tokenizer import Tokenizer
@@ -26,6 +27,7 @@ class TokenizerStage:
         model_files = ModelFiles.load(model.folder)
         self._limits = limits(model, model_files)
         self._defaults = model_files.defaults()
+        self._loras = loras.folder(model)
         self._takes_pictures = bool(model.config_beside("vae_encoder"))
         self._tokenizer = Tokenizer(model.folder)
         self._tokenizer.check_fits(model_files)
@@ -55,9 +57,11 @@ class TokenizerStage:
     def _read(self, texts: Sequence[bytes], row: int, parameters: dict[str, Any]) -> Request:
         """The request in one row; of several, an error says which one it is about."""
         try:
-            return read_request(
+            request = read_request(
                 texts[row], self._defaults, self._limits, parameters, self._takes_pictures
             )
+            self._loras.find(webui_prompt.loras_of(request.settings))
+            return request
         except InvalidRequest as error:
             if len(texts) == 1:
                 raise

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from triptych import webui_prompt
 from triptych.denoise import conditioning
 from triptych.denoise.cohorts import Cohorts
 from triptych.denoise.denoising import Denoising
@@ -24,7 +25,7 @@ from triptych.errors import Cancelled, Expired, InvalidRequest, LoopClosed
 from triptych.ipc import progress
 from triptych.model_files import ModelFiles
 from triptych.settings import Settings
-from triptych.stages import triton
+from triptych.stages import loras, triton
 from triptych.stages.admission import check_room
 from triptych.stages.awaited import Cancellations, Results
 from triptych.stages.limits import limits
@@ -52,6 +53,10 @@ class LoopStage:
         self._takes_pictures = bool(model.config_beside("vae_encoder"))
         if self._takes_pictures:
             triton.check_reach(model, "vae_encoder")
+        self._loras = loras.folder(model)
+        self._text_inputs = [
+            one["name"][-1] for one in model.config_beside("text_encoder").get("input", ())
+        ]
         self._max_queue = model.count("max_queue", 64)
         model.activity.limit(self._max_queue)
         metrics = LoopMetrics({"model": model.name}, model.activity)
@@ -102,7 +107,7 @@ class LoopStage:
             awaited.answer(error)
             return
         awaited.not_awaited = self._cancellations.watch(reply)
-        if not _brings_pictures(tensors):
+        if not _takes_time(tensors):
             self._submit(tensors, deadline, token, awaited)
             return
         with self._lock:
@@ -178,15 +183,22 @@ class LoopStage:
             raise InvalidRequest("settings", str(sorted(sizes)), "one height and width a batch")
         pictures = tensors.get("pictures", [(b"", b"")] * len(settings))
         rows = zip(tensors["prompt_embeds"], tensors["negative_prompt_embeds"], settings, pictures)
-        return [
-            Denoising(
-                one,
-                *conditioning.of_prompts(prompt, negative_prompt),
-                self._model_files,
-                self._encoded(one, *files),
+        images = []
+        for *prompts, one, files in rows:
+            adapters = self._loras.find(webui_prompt.loras_of(one))
+            if adapters:
+                own = loras.embeds(one, adapters, self._loras, self._text_inputs)
+                prompts = own or prompts
+            images.append(
+                Denoising(
+                    one,
+                    *conditioning.of_prompts(*prompts),
+                    self._model_files,
+                    self._encoded(one, *files),
+                    adapters,
+                )
             )
-            for prompt, negative_prompt, one, files in rows
-        ]
+        return images
 
     def _encoded(self, settings: Settings, image: bytes, mask_image: bytes) -> Start | None:
         """What the image starts from, None for noise alone."""
@@ -242,7 +254,10 @@ class _Awaited:
                 self.writer.close()
 
 
-def _brings_pictures(tensors: dict[str, np.ndarray]) -> bool:
+def _takes_time(tensors: dict[str, np.ndarray]) -> bool:
+    """Whether other stages are called, or files read, before the images can begin."""
+    if any(b"lora" in text for text in tensors["settings"][:, 0]):
+        return True
     return any(len(file) for row in tensors.get("pictures", ()) for file in row)
 
 

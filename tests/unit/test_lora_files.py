@@ -1,0 +1,206 @@
+"""What is read from a LoRA's file, and what is refused, by name."""
+
+import json
+
+import ml_dtypes
+import numpy as np
+import pytest
+from safetensors.numpy import save, save_file
+
+from tests import lora_files
+from triptych.errors import InvalidRequest
+from triptych.lora import files, folder, names, request
+from triptych.lora.request import Lora
+
+LAYER = "lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_attn2_to_k"
+PAIR = {
+    f"{LAYER}.lora_down.weight": np.ones((2, 768), np.float32),
+    f"{LAYER}.lora_up.weight": np.ones((128, 2), np.float32),
+}
+
+
+def read(tmp_path, tensors, metadata=None):
+    save_file(tensors, tmp_path / "ink.safetensors", metadata)
+    return files.read(tmp_path / "ink.safetensors", "ink")
+
+
+def refused(tmp_path, content):
+    path = tmp_path / "ink.safetensors"
+    path.write_bytes(content)
+    texts = []
+    for reads in (files.read, files.networks):
+        try:
+            reads(path, "ink")
+        except InvalidRequest as error:
+            assert error.field == "loras" and error.value == "ink"
+            texts.append(str(error))
+    assert len(str(tmp_path)) and not any(str(tmp_path) in text for text in texts)
+    return texts[0]
+
+
+@pytest.mark.parametrize("layout", ["kohya", "diffusers", "peft", "old"])
+def test_every_layout_says_the_same(tmp_path, layout):
+    text = {name: size for name, size in lora_files.TEXT.items() if "self_attn" in name}
+    unet = {
+        **lora_files.ATTENTION,
+        "mid_block.attentions.0.transformer_blocks.0.attn1.to_out.0": (9, 5),
+    }
+    made = lora_files.changes(0, unet=unet, text=text)
+    path = lora_files.write(tmp_path, "ink", made, layout)
+    found = files.read(path, "ink")
+    assert files.networks(path, "ink") == set(found.layers) == {"unet", "text_encoder"}
+    for (network, layer), (down, up) in made.items():
+        change = found.layers[network].pop(names.flat(network, layer))
+        np.testing.assert_allclose(change.delta(), lora_files.delta(down, up), atol=1e-5)
+    assert not any(found.layers.values())
+
+
+def test_alpha_is_divided_by_each_layers_rank(tmp_path):
+    made = lora_files.changes(0)
+    found = files.read(lora_files.write(tmp_path, "ink", made, alpha=3.0), "ink")
+    for (network, layer), (down, up) in made.items():
+        change = found.layers[network][names.flat(network, layer)]
+        expected = 3.0 / len(down) * lora_files.delta(down, up)
+        np.testing.assert_allclose(change.delta(), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float64, ml_dtypes.bfloat16])
+def test_every_precision(tmp_path, dtype):
+    values = np.float32([1.5, -0.25, 3e-3, 0]).astype(dtype)
+    tensors = {
+        f"{LAYER}.lora_down.weight": values.reshape(1, 4),
+        f"{LAYER}.lora_up.weight": np.ones((3, 1), dtype),
+    }
+    (change,) = read(tmp_path, tensors).layers["unet"].values()
+    assert (change.delta() == np.broadcast_to(values.astype(np.float32), (3, 4))).all()
+
+
+def test_locon_with_a_middle(tmp_path):
+    """up, mid and down are three convolutions in turn: 1x1, 3x3, 1x1."""
+    random = np.random.RandomState(0)
+    parts = {"down": (2, 5, 1, 1), "mid": (2, 2, 3, 3), "up": (4, 2, 1, 1)}
+    arrays = {part: random.standard_normal(shape).astype("f") for part, shape in parts.items()}
+    layer = "lora_unet_down_blocks_0_resnets_0_conv1"
+    tensors = {f"{layer}.lora_{part}.weight": array for part, array in arrays.items()}
+    (change,) = read(tmp_path, tensors).layers["unet"].values()
+    down, mid, up = arrays["down"][:, :, 0, 0], arrays["mid"], arrays["up"][:, :, 0, 0]
+    for y in range(3):
+        for x in range(3):
+            expected = up @ mid[:, :, y, x] @ down
+            np.testing.assert_allclose(change.delta()[:, :, y, x], expected, rtol=1e-4)
+
+
+def test_pefts_configuration_says_scales(tmp_path):
+    config = {
+        "unet.lora_alpha": 6,
+        "unet.alpha_pattern": {"attn2.to_v": 1},
+        "unet.use_rslora": False,
+    }
+    tensors = lora_files.tensors(lora_files.changes(0, text={}), "peft")
+    found = read(tmp_path, tensors, {"lora_adapter_metadata": json.dumps(config)})
+    for layer, change in found.layers["unet"].items():
+        alpha = 1 if layer.endswith("attn2_to_v") else 6
+        assert change.scale == alpha / len(change.down)
+
+
+@pytest.mark.parametrize(
+    ("more", "named"),
+    [
+        ({f"{LAYER}.dora_scale": np.ones((128, 1), "f")}, "DoRA"),
+        ({f"{LAYER}.hada_w1_a": np.ones((2, 2), "f")}, "LoHa"),
+        ({f"{LAYER}.lokr_w1": np.ones((2, 2), "f")}, "LoKr"),
+        ({f"{LAYER}.diff": np.ones((2, 2), "f")}, "whole differences"),
+        ({"emb_params": np.ones((1, 768), "f")}, "textual inversion"),
+        ({"model.diffusion_model.out.2.bias": np.ones(4, "f")}, "a whole model"),
+        ({"unet.conv_in.lora_B.bias": np.ones(4, "f")}, "LoRA with biases"),
+        ({"lora_te2_text_model_x.alpha": np.ones(1, "f")}, "it is for SDXL"),
+        ({"lora_unet_double_blocks_0_img.alpha": np.ones(1, "f")}, "it is for FLUX"),
+        ({"lora_unet_input_blocks_1_1_proj_in.alpha": np.ones(1, "f")}, "it is for SDXL"),
+        ({"odd": np.ones(4, "f")}, "'odd', which is no tensor of a LoRA"),
+        ({f"{LAYER}2.alpha": np.ones(1, "f")}, "has no down"),
+        ({f"{LAYER}.alpha": np.ones(2, "f")}, "alpha is no number"),
+        ({f"{LAYER}.alpha": np.full(1, 1e30, "f")}, "alpha / rank"),
+        ({f"{LAYER}.alpha": np.full(1, np.inf, "f")}, "NaN or infinity"),
+        ({f"{LAYER}.lora_down.weight": np.full((2, 768), np.nan, "f")}, "NaN or infinity"),
+        ({f"{LAYER}.lora_down.weight": np.ones((3, 768), "f")}, "do not fit"),
+        ({f"{LAYER}.lora_down.weight": np.ones((2, 0), "f")}, "do not fit"),
+        ({f"{LAYER}.lora_down.weight": np.ones((2, 768), np.int8)}, "is I8, not"),
+    ],
+)
+def test_what_is_no_lora_is_refused_by_its_name(tmp_path, more, named):
+    assert named in refused(tmp_path, save({**PAIR, **more}))
+
+
+def header(text):
+    return len(text).to_bytes(8, "little") + text
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        (b"", "a LoRA in a .safetensors file"),
+        (b"PK\x03\x04 no safetensors at all", "its header has"),
+        (save(PAIR)[:-100], "a LoRA in a .safetensors file"),
+        (header(b"[" * 100_000 + b"]" * 100_000), "a LoRA in a .safetensors file"),
+        (header(b'{"a":' * 50_000 + b"1" + b"}" * 50_000), "a LoRA in a .safetensors file"),
+        ((2**40).to_bytes(8, "little") + b"{}", "its header has"),
+        (header(b'{"x":{"dtype":"F32","shape":[4],"data_offsets":[0,999999]}}'), "a LoRA in a"),
+        (header(b"{}"), "no tensors"),
+    ],
+)
+def test_damaged_and_deep_files_are_refused(tmp_path, content, named):
+    assert named in refused(tmp_path, content)
+
+
+def test_a_huge_file_is_not_read(tmp_path):
+    path = tmp_path / "ink.safetensors"
+    with path.open("wb") as file:
+        file.truncate(files.MOST_BYTES + 1)
+    with pytest.raises(InvalidRequest, match="bytes, over"):
+        files.read(path, "ink")
+
+
+def test_the_folder_names_what_is_there_now(tmp_path):
+    loras = folder.LoraFolder(tmp_path / "loras")
+    with pytest.raises(InvalidRequest, match="this server has no LoRA files"):
+        loras.find([Lora("ink", 1.0)])
+    for name in ("ink", "Ink Wash", "chalk"):
+        lora_files.write(tmp_path / "loras", name, lora_files.changes(0))
+    (tmp_path / "loras" / "notes.txt").touch()
+    assert loras.names() == ["Ink Wash", "chalk", "ink"]
+    with pytest.raises(InvalidRequest, match=r"as Ink Wash$|as Ink Wash, ink$"):
+        loras.find([Lora("ink-wash", 1.0)])
+    found = loras.find([Lora("ink", 0.5), Lora("chalk", 0.0), Lora("Ink Wash", -1.0)])
+    assert [(one.name, one.scale) for one in found] == [("Ink Wash", -1.0), ("ink", 0.5)]
+    lora_files.write(tmp_path / "loras", "ink", lora_files.changes(0, rank=6))
+    assert loras.find([Lora("ink", 0.5)]) != found[1:]
+
+
+def test_a_thousand_files_are_looked_through_for_a_wrong_name_alone(tmp_path):
+    for number in range(1000):
+        (tmp_path / f"style-{number:03}.safetensors").touch()
+    loras = folder.LoraFolder(tmp_path)
+    assert len(loras.names()) == 1000
+    assert loras.find([Lora("style-007", 1.0)])
+    with pytest.raises(InvalidRequest, match="style-99"):
+        loras.find([Lora("style-99x", 1.0)])
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("ink", {"name": "ink"}, [3], [{}], [{"name": 3}], [{"name": "", "scale": 1}]),
+        *([{"name": name}] for name in ("../ink", "a/b", "a\\b", ".ink", "a\0b", "x" * 201)),
+        *([{"name": "a", "scale": scale}] for scale in (4.1, -5, "1", True, float("nan"), None)),
+        *([{"name": "a", "more": 1}], [{"name": "a"}] * 2, [{"name": str(n)} for n in range(9)]),
+    ],
+)
+def test_what_no_request_can_ask_for(value):
+    with pytest.raises(InvalidRequest, match=r"^loras: "):
+        request.read(value)
+
+
+def test_a_scale_is_one_where_it_is_not_said():
+    asked = [{"name": "ink"}, {"name": "chalk", "scale": -4}]
+    assert request.read(asked) == (Lora("ink", 1.0), Lora("chalk", -4.0))
+    assert request.read([]) == ()

@@ -1,0 +1,117 @@
+"""A network with LoRAs added to its weights, which change from run to run.
+
+It runs in a second session of the same graph, in which the weights that change are inputs: other
+weights take no new session, on a GPU no new CUDA graph, and cost a run without LoRAs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Callable, Mapping, Sequence
+
+import numpy as np
+
+from triptych.errors import InvalidRequest
+from triptych.fastdeploy.changing_weights import DeviceWeights, HostWeights
+from triptych.fastdeploy.lru import Lru
+from triptych.fastdeploy.onnx_graph import OnnxGraph
+from triptych.fastdeploy.places import places
+from triptych.lora import files, merging
+from triptych.lora.folder import Adapter, LoraFolder
+
+FILES_BYTES = 2**28
+"""Of the files that were read last, and are kept for other scales and sets."""
+SETS_BYTES = 2**31
+"""Of the changed weights of the sets that were used last."""
+
+Parts = Mapping[str, Sequence[np.ndarray]]
+Run = Callable[[Parts, int, Mapping[str, Any]], Any]
+
+
+class Adapted:
+    """Weights are added once for each set of adapters; the sets used last are kept."""
+
+    def __init__(
+        self,
+        graph: OnnxGraph,
+        folder: LoraFolder,
+        start: Callable[[bytes, Mapping[str, Any]], Run],
+        device: tuple[str, int] | None = None,
+        most_bytes: int = SETS_BYTES,
+    ) -> None:
+        """`start` makes of a model, and of all weights that are its inputs, what runs it: a
+        function of the inputs' parts, their rows together, and the weights of the run. These are
+        arrays, or with a `device`, ONNX Runtime's name and number of one, OrtValues at addresses
+        that stay. `most_bytes` is for the sets together. ValueError for a graph whose weights have
+        no known places.
+        """
+        self._graph = graph
+        self._folder = folder
+        self._start = start
+        self._device = device
+        self._network, self._model, self._places = places(graph)
+        self._files, self._sets = Lru(FILES_BYTES), Lru(most_bytes)
+        self._weights: HostWeights | DeviceWeights = HostWeights({})
+        self._run: Run | None = None
+
+    def run(self, adapters: tuple[Adapter, ...], parts: Parts, rows: int) -> Any:
+        """The outputs for each input's parts, `rows` rows together.
+
+        None where the adapters leave this network as it is. InvalidRequest for files that are no
+        LoRAs, are for another model, or were replaced since.
+        """
+        names, held = self._sets.get(adapters, lambda: self._made(adapters))
+        if not names:
+            return None
+        self._take(names)
+        return self._run(parts, rows, self._weights.switch(held))
+
+    def _made(self, adapters: tuple[Adapter, ...]) -> tuple[Any, int]:
+        """The names of the tensors that a set changes, and what holds them; and their bytes."""
+        changes = []
+        for adapter in adapters:
+            file = self._file(adapter)
+            layers = merging.layers_for(
+                self._places, file, self._network, adapter.name, self._model
+            )
+            changes.append((layers, adapter.scale))
+        tensors = merging.merged(self._places, changes, self._graph.values)
+        with np.errstate(over="ignore"):  # infinity in half precision makes no picture
+            tensors = {
+                name: np.ascontiguousarray(values, self._graph.weights[name].dtype)
+                for name, values in tensors.items()
+            }
+        self._take(tensors)
+        held = self._weights.hold(tensors)
+        return (frozenset(tensors), held), sum(values.nbytes for values in tensors.values())
+
+    def _take(self, names: Iterable[str]) -> None:
+        """Have a session whose inputs are these weights, and those of the one before."""
+        known = self._weights.values.keys()
+        if set(names) <= known:
+            return
+        if self._device is not None:  # where recorded graphs make it dear: all, at once
+            names = {place.tensor for place in self._places.values()}
+        wanted = sorted({*known, *names})
+        self._run, self._weights = None, HostWeights({})  # frees their memory first
+        originals = {name: self._graph.values(name) for name in wanted}
+        weights: HostWeights | DeviceWeights = HostWeights(originals)
+        if self._device is not None:
+            weights = DeviceWeights(originals, self._device)
+        self._run = self._start(self._graph.with_inputs(wanted), weights.values)
+        self._weights = weights
+
+    def _file(self, adapter: Adapter) -> files.LoraFile:
+        def is_there() -> bool:
+            return self._folder.version(adapter.name) == adapter.version
+
+        def make() -> tuple[files.LoraFile, int]:
+            file = None
+            if is_there():
+                file = files.read(self._folder.path(adapter.name), adapter.name)
+            if file is None or not is_there():
+                allowed = "a file that stays as it is while it is used: this one was replaced"
+                raise InvalidRequest("loras", adapter.name, allowed)
+            return file, file.nbytes
+
+        return self._files.get((adapter.name, adapter.version), make)

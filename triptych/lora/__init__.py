@@ -1,0 +1,1 @@
+"""LoRA files: which there are, what is in them, and how they change a network's weights."""

@@ -1,0 +1,78 @@
+"""The folder of LoRA files: a name is a file's, without its ending."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple, Tuple
+
+from triptych.errors import InvalidRequest
+from triptych.lora.request import Lora
+
+ENDING = ".safetensors"
+
+
+class Adapter(NamedTuple):
+    """A LoRA as a request uses it: the state of its file, and how much of it.
+
+    `version` changes when the file is replaced.
+    """
+
+    name: str
+    scale: float
+    version: str
+
+
+Adapters = Tuple[Adapter, ...]
+"""A set of them, which has its own merged weights."""
+
+
+class LoraFolder:
+    """Looked at anew each time: files come, go and change while the server runs."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def names(self) -> list[str]:
+        """Of all LoRAs, sorted; none where there is no such folder."""
+        try:
+            files = [entry.name for entry in self._path.iterdir()]
+        except OSError:
+            return []
+        return sorted(name[: -len(ENDING)] for name in files if name.endswith(ENDING))
+
+    def path(self, name: str) -> Path:
+        """The file of a LoRA, which need not be there."""
+        return self._path / f"{name}{ENDING}"
+
+    def find(self, loras: Iterable[Lora]) -> Adapters:
+        """The adapters of a request, in the order of their names, without those of scale 0.
+
+        InvalidRequest for a name that has no file, with the names that are most like it.
+        """
+        found = []
+        for lora in sorted(loras):
+            version = self.version(lora.name)
+            if lora.scale:
+                found.append(Adapter(lora.name, lora.scale, version))
+        return tuple(found)
+
+    def version(self, name: str) -> str:
+        """What identifies the present state of a LoRA's file; InvalidRequest if it has none."""
+        try:
+            state = self.path(name).stat()
+        except (OSError, ValueError):
+            raise InvalidRequest("loras", name, self._instead(name)) from None
+        return f"{state.st_ino}-{state.st_size}-{state.st_mtime_ns}"
+
+    def _instead(self, name: str) -> str:
+        known = self.names()
+        if not known:
+            return "none: this server has no LoRA files"
+        lower = {one.lower(): one for one in known}
+        near = difflib.get_close_matches(name.lower(), lower, 3, 0.5)
+        if near:
+            return f"the names of files in its folder, as {', '.join(lower[one] for one in near)}"
+        more = ", ..." if len(known) > 8 else ""
+        return f"the names of files in its folder: {', '.join(known[:8])}{more}"

@@ -1,0 +1,77 @@
+"""A network's weights with LoRAs added to them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from triptych.errors import InvalidRequest
+from triptych.lora.files import Layer, LoraFile
+
+
+class Place(NamedTuple):
+    """Where a layer's weight is in a graph.
+
+    `shape` is the weight's own, [out, in, ...]. `tensor` is the name of the graph's tensor. `axes`
+    are those of the weight in the tensor's order. Of a tensor that holds several layers' weights
+    one after another along `axis`, this one begins at `start`.
+    """
+
+    shape: tuple[int, ...]
+    tensor: str
+    axes: tuple[int, ...]
+    axis: int = 0
+    start: int = 0
+
+    def of(self, values: np.ndarray) -> np.ndarray:
+        """The weight's part of the tensor, a view."""
+        length = self.shape[self.axes[self.axis]]
+        index = [slice(None)] * self.axis + [slice(self.start, self.start + length)]
+        return values[tuple(index)]
+
+
+def layers_for(
+    places: Mapping[str, Place], file: LoraFile, network: str, name: str, served: str
+) -> dict[str, Layer]:
+    """The layers of a file for `network`, each of which has a place of its size.
+
+    `served` is the name of the served model. InvalidRequest where one does not fit.
+    """
+    layers = file.layers.get(network, {})
+    for layer, change in layers.items():
+        place = places.get(layer)
+        if place is None or _plain(place.shape) != _plain(change.shape):
+            shape = list(place.shape) if place else "none"
+            why = f"{network}'s {layer} is {list(change.shape)} there and {shape} here"
+            allowed = f"a LoRA for {served}, but it is for {file.model} ({why})"
+            raise InvalidRequest("loras", name, allowed)
+    return layers
+
+
+def merged(
+    places: Mapping[str, Place],
+    changes: Iterable[tuple[Mapping[str, Layer], float]],
+    values: Callable[[str], np.ndarray],
+) -> dict[str, np.ndarray]:
+    """The tensors that change, by their names, in single precision.
+
+    `changes` are the layers and the scale of each LoRA, `values` gives a tensor without them.
+    """
+    tensors: dict[str, np.ndarray] = {}
+    for layers, scale in changes:
+        for layer, change in layers.items():
+            place = places[layer]
+            if place.tensor not in tensors:
+                tensors[place.tensor] = values(place.tensor).astype(np.float32)
+            delta = change.delta().reshape(place.shape)
+            delta *= np.float32(scale)
+            part = place.of(tensors[place.tensor])
+            part += delta.transpose(place.axes)
+    return tensors
+
+
+def _plain(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Without a window of one pixel: such a convolution is a linear layer."""
+    return shape[:2] if set(shape[2:]) <= {1} else shape

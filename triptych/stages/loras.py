@@ -1,0 +1,77 @@
+"""LoRAs between the stages: the folder, and how a call says which it is to be made with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from triptych import config_pbtxt
+from triptych.errors import InvalidRequest
+from triptych.lora import files
+from triptych.lora.folder import Adapter, Adapters, LoraFolder
+from triptych.settings import Settings
+from triptych.stages import triton
+
+PARAMETER = "loras"
+"""Of a call of a network, and of unet's config.pbtxt: the folder, where it is another."""
+NOWHERE = "none: the networks of this server are run by a backend that cannot add LoRAs"
+
+
+def folder(model: triton.Model) -> LoraFolder:
+    """The folder of the repository that `model` is in: unet/loras, or what unet's config names."""
+    unet = model.folder.parents[1] / "unet"
+    named = config_pbtxt.parameters(model.config_beside("unet")).get(PARAMETER, "loras")
+    return LoraFolder(unet / Path(named))
+
+
+def parameters(adapters: Adapters) -> dict[str, str]:
+    """The parameters of a call that is to be made with these adapters."""
+    return {PARAMETER: json.dumps(adapters)} if adapters else {}
+
+
+def asked(given: Mapping[str, Any]) -> Adapters:
+    """The adapters in a call's parameters; InvalidRequest if they are not `parameters`' own."""
+    if PARAMETER not in given:
+        return ()
+    try:
+        rows = json.loads(given[PARAMETER])
+        return tuple(
+            Adapter(str(name), float(scale), str(version)) for name, scale, version in rows
+        )
+    except (TypeError, ValueError, RecursionError):
+        allowed = "a list of [name, scale, version] in JSON, as unet_loop gives it"
+        raise InvalidRequest(PARAMETER, given[PARAMETER], allowed) from None
+
+
+def embeds(
+    settings: Settings, adapters: Adapters, loras: LoraFolder, takes: list[str]
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """The embeddings of both prompts by a text encoder with LoRAs, [tokens, channels] each.
+
+    `takes` are the names of the text encoder's inputs. None where no file changes the text
+    encoder, and for settings that do not come from the tokenizer.
+    """
+    told = settings.text_inputs
+    if told is None or not any(
+        "text_encoder" in files.networks(loras.path(one.name), one.name) for one in adapters
+    ):
+        return None
+    kinds = {"prompt_weights": np.float32}
+    try:
+        inputs = {
+            name: np.array([told[name], told[f"negative_{name}"]], kinds.get(name, np.int32))
+            for name in takes
+        }
+    except (KeyError, TypeError, ValueError, OverflowError):
+        raise InvalidRequest("text_inputs", dict(told), "what the tokenizer gives") from None
+    try:
+        found = triton.call(
+            "text_encoder", inputs, "last_hidden_state", parameters=parameters(adapters)
+        )
+    except TypeError:  # this Triton's requests have no parameters
+        raise InvalidRequest(PARAMETER, adapters[0].name, NOWHERE) from None
+    return found[0], found[1]

@@ -74,7 +74,7 @@ class Pipeline:
             if name != "vae_encoder" or path.exists()
         }
         self._paths, self._provider = paths, provider
-        self._loras = LoraFolder(folder / "unet" / "loras")
+        self._loras = LoraFolder.of(paths["unet"].parents[1])
         self._adapted: dict[str, Adapted] = {}
 
     def draw(self, *requests: str) -> list[bytes]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple, Tuple
 
+from triptych import config_pbtxt
 from triptych.errors import InvalidRequest
 from triptych.lora.request import Lora
 
@@ -33,6 +34,16 @@ class LoraFolder:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+
+    @classmethod
+    def of(cls, unet: Path) -> LoraFolder:
+        """The folder of the model whose UNet is served from the folder `unet`.
+
+        It is `loras` there, or what the parameter `loras` of the config.pbtxt names.
+        """
+        config = unet / "config.pbtxt"
+        named = config_pbtxt.parameters(config_pbtxt.read(config)) if config.exists() else {}
+        return cls(unet / named.get("loras", "loras"))
 
     def names(self) -> list[str]:
         """Of all LoRAs, sorted; none where there is no such folder."""

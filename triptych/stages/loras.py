@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from triptych import config_pbtxt
 from triptych.errors import InvalidRequest
 from triptych.lora import files
 from triptych.lora.folder import Adapter, Adapters, LoraFolder
@@ -17,15 +15,13 @@ from triptych.settings import Settings
 from triptych.stages import triton
 
 PARAMETER = "loras"
-"""Of a call of a network, and of unet's config.pbtxt: the folder, where it is another."""
+"""Of a call of a network."""
 NOWHERE = "none: the networks of this server are run by a backend that cannot add LoRAs"
 
 
 def folder(model: triton.Model) -> LoraFolder:
-    """The folder of the repository that `model` is in: unet/loras, or what unet's config names."""
-    unet = model.folder.parents[1] / "unet"
-    named = config_pbtxt.parameters(model.config_beside("unet")).get(PARAMETER, "loras")
-    return LoraFolder(unet / Path(named))
+    """The LoRAs of the model that the stage `model` belongs to."""
+    return LoraFolder.of(model.folder.parents[1] / model.names.stage("unet"))
 
 
 def parameters(adapters: Adapters) -> dict[str, str]:
@@ -48,12 +44,12 @@ def asked(given: Mapping[str, Any]) -> Adapters:
 
 
 def embeds(
-    settings: Settings, adapters: Adapters, loras: LoraFolder, takes: list[str]
+    settings: Settings, adapters: Adapters, loras: LoraFolder, text_encoder: str, takes: list[str]
 ) -> tuple[np.ndarray, np.ndarray] | None:
     """The embeddings of both prompts by a text encoder with LoRAs, [tokens, channels] each.
 
-    `takes` are the names of the text encoder's inputs. None where no file changes the text
-    encoder, and for settings that do not come from the tokenizer.
+    `text_encoder` is the served name, `takes` are the names of the inputs. None where no file
+    changes the text encoder, and for settings that do not come from the tokenizer.
     """
     told = settings.text_inputs
     if told is None or not any(
@@ -70,7 +66,7 @@ def embeds(
         raise InvalidRequest("text_inputs", dict(told), "what the tokenizer gives") from None
     try:
         found = triton.call(
-            "text_encoder", inputs, "last_hidden_state", parameters=parameters(adapters)
+            text_encoder, inputs, "last_hidden_state", parameters=parameters(adapters)
         )
     except TypeError:  # this Triton's requests have no parameters
         raise InvalidRequest(PARAMETER, adapters[0].name, NOWHERE) from None

@@ -187,7 +187,8 @@ class LoopStage:
         for *prompts, one, files in rows:
             adapters = self._loras.find(webui_prompt.loras_of(one))
             if adapters:
-                own = loras.embeds(one, adapters, self._loras, self._text_inputs)
+                encoder = self._model.names.stage("text_encoder")
+                own = loras.embeds(one, adapters, self._loras, encoder, self._text_inputs)
                 prompts = own or prompts
             images.append(
                 Denoising(

@@ -20,7 +20,7 @@ try:
     from tqdm import tqdm
 
     from triptych.client import Client, ClientError, NotReady, Picture
-    from triptych.commands.settings import add_settings, given
+    from triptych.commands.settings import add_settings, given, tell_warnings
     from triptych.names import MODEL
     from triptych.settings import OUTPUT_FORMATS
 except ModuleNotFoundError as error:
@@ -152,8 +152,7 @@ def _report(path: Path, picture: Picture) -> None:
     settings = picture.settings
     size = f"{settings.width}x{settings.height}"
     print(f"{path}: {size}, seed {settings.seed}, {picture.seconds:.2f} s", flush=True)
-    for warning in settings.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
+    tell_warnings(settings)
 
 
 if __name__ == "__main__":

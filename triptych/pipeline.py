@@ -91,9 +91,11 @@ class Pipeline:
         return to_pixels(*self.samples([asked]))
 
     def request(self, request: str) -> Request:
-        """What the request asks for, the rest being the model's defaults."""
+        """What the request asks for, the rest being the model's defaults, and warnings."""
         defaults, takes_pictures = self.model_files.defaults(), "vae_encoder" in self._networks
-        return read_request(request.encode(), defaults, LIMITS, takes_pictures=takes_pictures)
+        asked = read_request(request.encode(), defaults, LIMITS, takes_pictures=takes_pictures)
+        _, (warned,) = self.tokenizer.encode_settings([asked.settings], self.model_files)
+        return asked._replace(settings=warned)
 
     def samples(self, requests: list[Request]) -> list[np.ndarray]:
         """The decoded images, float32 [3, height, width] from -1 to 1 each."""

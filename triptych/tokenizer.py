@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from triptych.errors import InvalidRequest, ModelFileError, shorten
 from triptych.limits import WIDEST, Limits
 from triptych.model_files import ModelFiles
 from triptych.settings import Settings
+from triptych.unread import warnings_of
 
 # Without it transformers warns that it found no framework for networks; none is wanted here.
 os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
@@ -97,6 +97,10 @@ class Tokenizer:
                 vectors[token] = " ".join(names)
         return vectors
 
+    def _knows(self, token: str) -> bool:
+        """Whether a text is a token of its own."""
+        return token in self._tokenizer.get_added_vocab()
+
     def _pad_token(self) -> str:
         return self._tokenizer.pad_token or self._tokenizer.eos_token
 
@@ -143,6 +147,8 @@ class Tokenizer:
             if webui_prompt.loras_of(image):
                 with_loras.append(at)
             pair, warnings = self._read(image)
+            takes_negative = model_files.time_cond_proj_dim is None
+            warnings += warnings_of(image, takes_negative, self._knows)
             _check(image, pair, model_files.text_encoder_layers, limits.max_prompt_chunks)
             rows.append(pair)
             warned.append(dataclasses.replace(image, warnings=(*image.warnings, *warnings)))
@@ -186,8 +192,6 @@ class Tokenizer:
             for field, part in zip(prompts, cut_off)
             if part
         ]
-        for field, text in prompts.items():
-            warnings += _unread(field, text)
         first, second = ([Chunk(row.tolist(), [1.0] * self.length)] for row in input_ids)
         return (first, second), warnings
 
@@ -244,12 +248,3 @@ def _check(
 
 
 TOKENS_ALONE = "this model's text encoder, exported through Paddle, takes tokens alone"
-
-
-_UNREAD = re.compile(r"<(?:lora|lyco|hypernet):[^<>]*>|\([^()]*[^()\d\s]\s*:\s*\d*\.?\d+\s*\)")
-
-
-def _unread(field: str, prompt: str) -> list[str]:
-    """A warning if there is syntax of the WebUI in a prompt that is only read as words here."""
-    found = [shorten(one) for one in _UNREAD.findall(prompt)[:3]]
-    return [f"{field}: {', '.join(found)} is read as words: no LoRA, no weights"] if found else []

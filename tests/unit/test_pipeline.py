@@ -45,6 +45,11 @@ def test_the_command_writes_a_picture_or_says_why_not(tmp_path, monkeypatch, cap
     size = ["--height", "64", "--width", "64", "--steps", "2", "--seed", "5"]
     assert main(["draw", "a red circle", "-o", str(file), *size]) == 0
     assert read_settings(file.read_bytes()).seed == 5
+    assert capsys.readouterr().err == ""
+    assert main(["draw", "a red circle " * 40, "-o", str(file), *size]) == 0
+    (warning,) = read_settings(file.read_bytes()).warnings
+    assert warning.startswith("prompt is longer than 77 tokens; cut off: 'red circle")
+    assert capsys.readouterr().err == f"warning: {warning}\n"
     assert main(["draw", "x", "--width", "100"]) == 1
     assert "width: got 100" in capsys.readouterr().err
     assert main(["draw", "x", "--model-repository", str(tmp_path)]) == 1

@@ -7,9 +7,10 @@ import json
 import sys
 from pathlib import Path
 
-from triptych.commands.settings import add_settings, given
+from triptych.commands.settings import add_settings, given, tell_warnings
 from triptych.errors import InvalidRequest, ModelFileError
 from triptych.names import MODEL
+from triptych.picture.metadata import read_settings
 
 EXAMPLES = """\
 example:
@@ -45,4 +46,5 @@ def run(options: argparse.Namespace) -> int:
         print(f"triptych draw: {error}", file=sys.stderr)
         return 1
     print(options.output)
+    tell_warnings(read_settings(file))
     return 0

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import base64
+import sys
 from pathlib import Path
 from typing import Any
 
-from triptych.settings import PICTURE_KEYS, PICTURES
+from triptych.settings import PICTURE_KEYS, PICTURES, Settings
 
 
 def add_settings(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
@@ -56,6 +57,12 @@ def _file(path: str) -> str:
         return base64.b64encode(Path(path).read_bytes()).decode()
     except OSError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def tell_warnings(settings: Settings) -> None:
+    """Print the warnings that a picture came with to standard error."""
+    for warning in settings.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
 
 
 def given(options: argparse.Namespace) -> dict[str, Any]:

@@ -19,10 +19,11 @@ import numpy as np
 
 from triptych.client import Client, ClientError
 from triptych.commands import trace
-from triptych.commands.settings import add_settings, given
+from triptych.commands.settings import add_settings, given, tell_warnings
 from triptych.names import MODEL, Names
 from triptych.server import Unfit
 from triptych.server.running import RunningServer
+from triptych.settings import Settings
 
 EXAMPLES = """\
 example:
@@ -128,6 +129,7 @@ class _Tour:
         model = self._names.model
         whole = self._ask(model, INPUT_0=asked)["OUTPUT_0"].item()
         print(f"{output}: {chosen['width']}x{chosen['height']}, seed {chosen['seed']}")
+        tell_warnings(Settings.from_json(settings.item()))
         if whole == image:
             print(f"{model} gives the very same file")
             return 0

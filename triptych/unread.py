@@ -1,0 +1,75 @@
+"""What a request says that makes no mark on its picture, or not the mark it may mean: warnings."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from triptych.errors import shorten
+from triptych.settings import Settings
+
+_OF_WEBUI = re.compile(r"<(?:lora|lyco|hypernet):[^<>]*>|\([^()]*[^()\d\s]\s*:\s*\d*\.?\d+\s*\)")
+"""The WebUI's syntax where prompts are plain: networks, and words with a number as weight."""
+
+_OF_OTHERS = re.compile(
+    r"\bembedding:[\w.-]+"  # ComfyUI's name of an embedding
+    r"|\{[^{}|]*\|[^{}]*\}|__[\w/*-]+__"  # alternatives and wildcards of the WebUI's extensions
+    r"|:\s*\d+,\d+\s*(?=\))"  # a weight with a comma
+)
+_TOKEN = re.compile(r"<[\w.-]+>")
+_BRACKET = re.compile(r"\\.|[()\[\]]", re.DOTALL)
+_SHOWN = 3
+
+
+def warnings_of(
+    settings: Settings, takes_negative: bool, knows: Callable[[str], bool]
+) -> list[str]:
+    """Warnings about an image's prompts, and about settings that it does not use.
+
+    takes_negative: whether the model takes a negative prompt at all. `knows` tells whether a text
+    such as `<toy>` is a token that was added to the model.
+    """
+    found = []
+    for field in ("prompt", "negative_prompt"):
+        prompt = getattr(settings, field)
+        if settings.prompt_syntax == "webui":
+            tokens = [token for token in _TOKEN.findall(prompt) if not knows(token)]
+            found += _as_words(field, [*_OF_OTHERS.findall(prompt), *tokens], "")
+            found += _brackets(field, prompt)
+        else:
+            found += _as_words(field, _OF_WEBUI.findall(prompt), ": no LoRA, no weights")
+    if settings.guidance_scale > 1 and takes_negative:
+        return found
+    why = f"at guidance_scale {settings.guidance_scale:g}" if takes_negative else "by this model"
+    for field in ("negative_prompt", "guidance_rescale"):
+        if getattr(settings, field):
+            found.append(f"{field} is not used {why}")
+    return found
+
+
+def _as_words(field: str, parts: list[str], more: str) -> list[str]:
+    shown = ", ".join(shorten(one) for one in parts[:_SHOWN])
+    return [f"{field}: {shown} is read as words{more}"] if parts else []
+
+
+def _brackets(field: str, prompt: str) -> list[str]:
+    """Of the WebUI's brackets, those that are never closed and those that were never opened."""
+    open_at: dict[str, list[int]] = {"(": [], "[": []}
+    stray = []
+    for match in _BRACKET.finditer(prompt):
+        mark = match[0]
+        if mark in open_at:
+            open_at[mark].append(match.start())
+        elif mark in (")", "]"):
+            opened = open_at["(" if mark == ")" else "["]
+            if opened:
+                opened.pop()
+            else:
+                stray.append(prompt[max(0, match.start() - 20) : match.end()])
+    left = [prompt[at : at + 20] for at in sorted(open_at["("] + open_at["["])]
+    found = []
+    if left:
+        found.append(f"{field}: {shorten(left[0])} is never closed and weighs all that follows")
+    if stray:
+        found.append(f"{field}: the bracket after {shorten(stray[0][:-1])} is read as a character")
+    return found

@@ -48,7 +48,7 @@ def test_the_command_writes_a_picture_or_says_why_not(tmp_path, monkeypatch, cap
     assert capsys.readouterr().err == ""
     assert main(["draw", "a red circle " * 40, "-o", str(file), *size]) == 0
     (warning,) = read_settings(file.read_bytes()).warnings
-    assert warning.startswith("prompt is longer than 77 tokens; cut off: 'red circle")
+    assert warning.startswith("prompt is longer than 77 tokens; cut off: 'a red circle")
     assert capsys.readouterr().err == f"warning: {warning}\n"
     assert main(["draw", "x", "--width", "100"]) == 1
     assert "width: got 100" in capsys.readouterr().err

@@ -19,8 +19,8 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(CHECKOUT))
 
 from tests.gateway import browser as chromium
+from tests.gateway.page import Page
 from tests.gateway.running import Gateway, wait_for
-from tests.gateway.test_page import Page
 from triptych.server.running import RunningServer
 
 DRAWN = (

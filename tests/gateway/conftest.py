@@ -1,4 +1,4 @@
-"""Gateways on free ports, in front of a stand-in for Triton."""
+"""Gateways on free ports, in front of a stand-in for Triton, and the page of one in a browser."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import contextlib
 
 import pytest
 
+from tests.gateway import browser as chromium
 from tests.gateway.fake_triton import FakeTriton
-from tests.gateway.running import Gateway
+from tests.gateway.page import Page
+from tests.gateway.running import Gateway, wait_for
 
 
 @pytest.fixture(scope="session")
@@ -41,3 +43,23 @@ def start(triton):
     with contextlib.ExitStack() as stack:
         yield lambda **options: stack.enter_context(Gateway(triton.url, **options))
         triton.hold.set()
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory):
+    with chromium.Browser(tmp_path_factory.mktemp("profile")) as browser:
+        yield browser
+
+
+@pytest.fixture
+def page(browser, gateway, triton):
+    browser.look_like()
+    page = Page(browser, gateway.url)
+    wait_for(lambda: page["scheduler"].get_property("value") == "pndm")
+    wait_for(lambda: page["start-field"].is_displayed())
+    yield page
+    triton.hold.set()
+    # The browser notes each answer of a status from 400 itself.
+    status = "the server responded with a status of"
+    assert [text for text in browser.complaints() if status not in text] == []
+    assert [url for url in browser.requested() if not url.startswith(page.own)] == []

@@ -1,5 +1,6 @@
 """Pictures for the gateway's tests."""
 
+import base64
 import io
 
 import numpy as np
@@ -29,3 +30,13 @@ def grain(megabytes):
     side = int((megabytes * 1e6 / 3) ** 0.5)
     pixels = np.random.RandomState(0).randint(0, 256, (side, side, 3), np.uint8)
     return file_of(Image.fromarray(pixels), compress_level=0)
+
+
+def text(file):
+    """The base64 of a file."""
+    return base64.b64encode(file).decode()
+
+
+def decoded(text):
+    """The picture in base64."""
+    return Image.open(io.BytesIO(base64.b64decode(text)))

@@ -1,8 +1,6 @@
 """The page in a real browser, as people use it."""
 
-import base64
 import io
-from importlib.resources import files
 
 import grpc
 import pytest
@@ -12,76 +10,12 @@ from selenium.webdriver.common.by import By
 
 from tests.gateway import browser as chromium
 from tests.gateway.fake_triton import TOTAL
+from tests.gateway.page import Page, drop, violations
 from tests.gateway.running import wait_for
 from triptych.client import Client
 from triptych.picture.metadata import read_settings
 
 pytestmark = pytest.mark.skipif(chromium.missing() is not None, reason=str(chromium.missing()))
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    with chromium.Browser(tmp_path_factory.mktemp("profile")) as browser:
-        yield browser
-
-
-class Page:
-    """The page at an address, by what is on it."""
-
-    def __init__(self, browser, url):
-        self.browser = browser
-        self.own = (url, f"blob:{url}", "data:")
-        browser.requested()
-        browser.get(url)
-
-    def __getitem__(self, name):
-        return self.browser.find_element(By.ID, name)
-
-    def all(self, selector):
-        return self.browser.find_elements(By.CSS_SELECTOR, selector)
-
-    def one(self, selector):
-        return self.browser.find_element(By.CSS_SELECTOR, selector)
-
-    def fill(self, **fields):
-        for name, text in fields.items():
-            self[name].clear()
-            self[name].send_keys(text)
-
-    def values(self, *names):
-        return [self[name].get_property("value") for name in names]
-
-    def draw(self, **fields):
-        self.fill(**fields)
-        self["draw"].click()
-
-    def settled(self, pictures):
-        """Wait for so many pictures and none on its way."""
-        wait_for(lambda: len(self.all(".card:not(.coming)")) == pictures)
-        wait_for(lambda: not self.all(".coming"))
-
-    def focused(self):
-        return self.browser.switch_to.active_element.get_attribute("id")
-
-    def press(self, *keys):
-        ActionChains(self.browser).send_keys(*keys).perform()
-
-    def said(self):
-        """What a screen reader was told last."""
-        return self["status"].get_property("textContent")
-
-
-@pytest.fixture
-def page(browser, gateway, triton):
-    browser.look_like()
-    page = Page(browser, gateway.url)
-    wait_for(lambda: page["scheduler"].get_property("value") == "pndm")
-    yield page
-    triton.hold.set()
-    # The browser notes each answer of a status from 400 itself.
-    status = "the server responded with a status of"
-    assert [text for text in browser.complaints() if status not in text] == []
-    assert [url for url in browser.requested() if not url.startswith(page.own)] == []
 
 
 def test_a_picture_is_seen_coming_and_then_is_there(page, triton):
@@ -204,20 +138,6 @@ def file(triton, tmp_path):
     return path
 
 
-DROP = """
-const bytes = Uint8Array.from(atob(arguments[0]), (letter) => letter.charCodeAt(0));
-const transfer = new DataTransfer();
-transfer.items.add(new File([bytes], "dropped.png"));
-for (const kind of ["dragover", "drop"])
-  document.body.dispatchEvent(
-    new DragEvent(kind, { dataTransfer: transfer, bubbles: true, cancelable: true }));
-"""
-
-
-def drop(page, data):
-    page.browser.execute_script(DROP, base64.b64encode(data).decode())
-
-
 @pytest.mark.parametrize("how", ["dropped", "chosen"])
 def test_the_settings_of_a_png(page, file, how):
     page.fill(negative_prompt="stays not")
@@ -282,15 +202,6 @@ def test_by_keyboard_alone(page):
     page.press(Keys.ESCAPE)
     assert page["large"].get_attribute("open") is None
     assert len(page.all(".card")) == 1
-
-
-def violations(browser):
-    """What axe-core finds wrong for people with disabilities, with where it is."""
-    browser.execute_script((files("axe_core_python") / "axe.min.js").read_text(encoding="utf-8"))
-    script = "const done = arguments[arguments.length - 1]; axe.run().then(done)"
-    found = browser.execute_async_script(script)
-    assert len(found["passes"]) > 10
-    return [(one["id"], node["html"]) for one in found["violations"] for node in one["nodes"]]
 
 
 @pytest.mark.parametrize("dark", [False, True])

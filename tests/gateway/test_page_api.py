@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from tests.gateway.fake_triton import PREVIEW, TOTAL
+from tests.gateway.pictures import grain
 from tests.gateway.running import wait_for
 from triptych import schedulers
 from triptych.picture.metadata import read_settings
@@ -50,10 +51,25 @@ def test_the_models_own_settings(client):
     assert usual["schedulers"]["dpmpp_2m_karras"] == "DPM++ 2M Karras"
 
 
+def test_a_picture_to_start_from(client, triton):
+    assert client.get("/api/usual").json()["takes_pictures"] is True
+    image = f"data:image/png;base64,{base64.b64encode(grain(10)).decode()}"
+    size = {"width": 64, "height": 64}
+    asked = {"prompt": "x", "image": image, "mask_image": image, "strength": 0.5, **size}
+    *_, (_, drawn) = events(client.post("/api/picture", json=asked))
+    assert drawn["settings"]["strength"] == 0.5
+    assert triton.requests[0]["image"] == triton.requests[0]["mask_image"] == image
+    triton.takes_pictures = False
+    assert client.get("/api/usual").json()["takes_pictures"] is False
+    assert client.post("/api/picture", json=asked).json()["field"] == "image"
+
+
 @pytest.mark.parametrize(
     ("asked", "field"),
     [
         ({"width": 100}, "width"),
+        ({"strength": 0.5}, "strength"),
+        ({"image": "%"}, "image"),
         ({"seed": "x"}, "seed"),
         ({"prompt": "\0"}, "prompt"),
         ({"n": 1}, "n"),

@@ -1,11 +1,8 @@
-"""The WebUI's image to image, and its second pass at a larger size."""
+"""The WebUI's image to image."""
 
-import asyncio
 import base64
 import io
 import json
-import threading
-from types import SimpleNamespace
 
 import httpx
 import numpy as np
@@ -13,22 +10,11 @@ import pytest
 import webuiapi
 from PIL import Image
 
-from tests.gateway.pictures import file_of, flat, grain, transparent
-from tests.gateway.running import wait_for
+from tests.gateway.pictures import decoded, file_of, flat, grain, text, transparent
 from triptych.gateway.pictures import filled, fitting
-from triptych.gateway.webui_hires import TextToImage, draw_twice
 from triptych.picture.metadata import read_settings
-from triptych.streaming import Step
 
 IMAGE = flat((64, 72))
-
-
-def text(file):
-    return base64.b64encode(file).decode()
-
-
-def decoded(text):
-    return Image.open(io.BytesIO(base64.b64decode(text)))
 
 
 def mask_of(size=(64, 72), part=(0, 0, 32, 72)):
@@ -194,122 +180,3 @@ def test_two_large_pictures_fit(client, triton):
     answer = client.post("/img2img", json=asked(**more, width=64, height=64))
     assert answer.status_code == 200
     assert triton.requests[0]["image"] == image
-
-
-def hires(**values):
-    return {"prompt": "x", "enable_hr": True, "width": 64, "height": 72, "steps": 10, **values}
-
-
-def test_a_second_pass_starts_from_the_first_ones_picture(client, triton):
-    more = {"denoising_strength": 0.5, "seed": 7, "batch_size": 2, "hr_prompt": "y"}
-    answer = client.post("/txt2img", json=hires(**more)).json()
-    assert [decoded(one).size for one in answer["images"]] == [(128, 144)] * 2
-    assert json.loads(answer["info"])["all_seeds"] == [7, 8]
-    first, second = triton.requests[:2], triton.requests[2:]
-    assert {one["prompt"] for one in first} == {"x"}
-    assert not any("image" in one or "strength" in one for one in first)
-    assert sorted(one["seed"] for one in second) == [7, 8]
-    for one in second:
-        assert (one["prompt"], one["strength"], one["num_inference_steps"]) == ("y", 0.5, 20)
-        start = decoded(one["image"])
-        assert start.size == (128, 144) and start.getpixel((60, 60)) == (128, 128, 128)
-
-
-@pytest.mark.parametrize(
-    ("own", "size", "steps"),
-    [
-        ({}, (128, 144), 14),
-        ({"hr_scale": 1.3}, (80, 88), 14),
-        ({"hr_resize_x": 96}, (96, 104), 14),
-        ({"hr_resize_y": 144, "hr_upscaler": "Nearest"}, (128, 144), 14),
-        ({"hr_resize_x": 128, "hr_resize_y": 72}, (128, 72), 14),
-        ({"hr_second_pass_steps": 29, "denoising_strength": 0.29}, (128, 144), 101),
-        ({"override_settings": {"samples_format": "jpg"}}, (128, 144), 14),
-    ],
-)
-def test_sizes_and_steps_of_the_second_pass(client, triton, own, size, steps):
-    answer = client.post("/txt2img", json=hires(**own)).json()
-    assert [decoded(one).size for one in answer["images"]] == [size]
-    assert triton.requests[0]["output_format"] == "png"
-    assert triton.requests[1]["num_inference_steps"] == steps
-    made = int(steps * triton.requests[1]["strength"])
-    assert made == own.get("hr_second_pass_steps", 10)
-
-
-@pytest.mark.parametrize(
-    ("own", "said"),
-    [
-        ({"hr_upscaler": "Latent"}, "hr_upscaler: got 'Latent'; allowed: Lanczos, Nearest: "),
-        ({"hr_scale": 8, "width": 256}, "hr_scale: got 8, a height of 576; allowed: a multiple"),
-        ({"hr_resize_y": 100}, "hr_resize_y: got 100, a height of 100; allowed: a multiple of 8"),
-        ({"denoising_strength": 0}, "denoising_strength: got 0; allowed: over 0 to 1"),
-        (
-            {"denoising_strength": 0.01},
-            "hr_second_pass_steps: got 0, with a denoising_strength of 0.01 1000 num_inference",
-        ),
-        ({"steps": 201}, "steps: got 201; allowed: "),
-    ],
-)
-def test_a_second_pass_that_cannot_be_is_refused_before_the_first(client, triton, own, said):
-    answer = client.post("/txt2img", json=hires(**own))
-    assert answer.status_code == 400
-    assert answer.json()["detail"].startswith(said)
-    assert triton.requests == []
-    assert client.post("/txt2img", json={**hires(**own), "enable_hr": False}).status_code == (
-        400 if "steps" in own else 200
-    )
-
-
-def test_a_model_without_an_encoder_has_no_second_pass(client, triton):
-    triton.takes_pictures = False
-    answer = client.post("/txt2img", json=hires())
-    assert answer.status_code == 400
-    assert answer.json()["detail"].startswith("enable_hr: got true; allowed: none: this model has")
-    assert triton.requests == []
-    assert client.post("/img2img", json=asked()).json()["detail"].startswith("init_images: got ")
-
-
-def test_progress_is_that_of_both_passes():
-    seen = []
-
-    class Stub:
-        usual = SimpleNamespace(width=64, height=64, num_inference_steps=10)
-        client = SimpleNamespace(settings_of=lambda **_: Stub.usual)
-
-        async def ask(self, question):
-            return question()
-
-        async def draw(self, requests, watch, preview_every):
-            for step in range(1, 4):
-                watch(0, Step(step, 3, None))
-            return [SimpleNamespace(file=flat())]
-
-    def watch(number, step):
-        seen.append((step.step, step.total))
-
-    drawing = draw_twice(Stub(), TextToImage(**hires()), [{"prompt": "x"}], watch, 3)
-    asyncio.run(drawing)
-    assert seen == [(1, 13), (2, 13), (3, 13), (4, 6), (5, 6), (6, 6)]
-
-
-def test_a_client_of_the_webui_draws_twice(api, triton):
-    lanczos = webuiapi.HiResUpscaler.Lanczos
-    drawn = api.txt2img(prompt="x", enable_hr=True, hr_upscaler=lanczos, width=64, height=64)
-    assert drawn.image.size == (128, 128)
-    api.txt2img(prompt="x", width=64, height=64)
-    with pytest.raises(RuntimeError, match="hr_upscaler"):
-        api.txt2img(prompt="x", enable_hr=True, width=64, height=64)
-    assert len(triton.requests) == 3
-
-
-def test_interrupting_ends_the_passes(client, triton):
-    answers = []
-    triton.hold.clear()
-    drawing = threading.Thread(target=lambda: answers.append(client.post("/txt2img", json=hires())))
-    drawing.start()
-    wait_for(lambda: len(triton.requests) == 1)
-    assert client.post("/interrupt").status_code == 200
-    drawing.join(10)
-    assert answers[0].json()["images"] == []
-    wait_for(lambda: triton.left == 1)
-    assert len(triton.requests) == 1

@@ -3,8 +3,8 @@
 import pytest
 
 from tests.gateway import browser as chromium
+from tests.gateway.page import Page
 from tests.gateway.running import Gateway, wait_for
-from tests.gateway.test_page import Page
 from tests.server.calls import metrics
 from triptych.model_files import ModelFiles
 

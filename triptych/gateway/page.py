@@ -29,6 +29,7 @@ from triptych.gateway.fields import (
     Side,
     Spacing,
     Steps,
+    Strength,
     Syntax,
     told,
 )
@@ -39,9 +40,9 @@ from triptych.streaming import Step
 
 FOLDER = Path(__file__).with_name("web")
 PREFIX = "/api"
+SCRIPTS = ("asking.js", "gallery.js", "mask.js", "models.js", "page.js", "start.js")
 FILES = {
-    "models.js": "text/javascript",
-    "page.js": "text/javascript",
+    **dict.fromkeys(SCRIPTS, "text/javascript"),
     "page.css": "text/css",
     "icon.svg": "image/svg+xml",
 }
@@ -79,6 +80,9 @@ class Asked(BaseModel):
     guidance_rescale: Rescale | None = None
     seed: Seed | Annotated[str, Field(pattern="^[0-9]{1,20}$")] | None = None
     output_format: Literal["png", "jpeg", "webp"] = "png"
+    image: str | None = Field(None, description="To start from: base64 or a data: address")
+    strength: Strength | None = None
+    mask_image: str | None = Field(None, description="White is painted anew")
 
 
 class Models(BaseModel):
@@ -95,6 +99,7 @@ class Usual(BaseModel):
     width: int
     height: int
     scheduler: str
+    takes_pictures: bool = Field(description="Whether drawing can start from a picture")
     schedulers: dict[str, str] = Field(description="Each with its name for people")
 
 
@@ -128,10 +133,12 @@ async def models(request: Request) -> Models:
 async def usual(request: Request, model: str | None = None) -> Usual:
     """The settings of a request that names nothing but its prompt, and maybe a model."""
     studio = request.app.state.studio
-    settings = await studio.ask(studio.client.settings_of, "x", await studio.model(model or None))
+    model = await studio.model(model or None)
+    settings = await studio.ask(studio.client.settings_of, "x", model)
     names = ("num_inference_steps", "guidance_scale", "width", "height", "scheduler")
     values = {name: getattr(settings, name) for name in names}
-    return Usual(**values, schedulers=LABELS)
+    takes_pictures = await studio.takes_pictures(model)
+    return Usual(**values, takes_pictures=takes_pictures, schedulers=LABELS)
 
 
 _FILE = {"requestBody": {"content": {"image/*": {"schema": {"type": "string"}}}}}

@@ -100,3 +100,7 @@ def _of_squares(values: np.ndarray) -> np.ndarray:
     """The sums over squares of 2 by 2."""
     pairs = values[::2].astype(np.uint16) + values[1::2]
     return pairs[:, ::2] + pairs[:, 1::2]
+
+
+ANY_PICTURE = png(Image.new("RGB", (8, 8)))
+"""Stands for a picture where a server is asked whether it would take one."""

@@ -11,6 +11,8 @@ from typing import Any
 
 from triptych.client import Client, Overloaded, Picture, PictureStream, Refused
 from triptych.errors import InvalidRequest
+from triptych.gateway.errors import problem
+from triptych.gateway.pictures import ANY_PICTURE
 from triptych.names import Names, chosen
 from triptych.streaming import Step
 
@@ -72,6 +74,15 @@ class Studio:
             return chosen(name, await self.ask(self.client.models))
         except InvalidRequest as error:
             raise Refused(str(error)) from error
+
+    async def takes_pictures(self, model: str) -> bool:
+        """Whether a model can start from a picture; raises a ClientError."""
+        try:
+            asked = {"prompt": "x", "image": ANY_PICTURE, "width": 64, "height": 64}
+            await self.ask(lambda: self.client.settings_of(model=model, **asked))
+        except Refused as error:
+            return problem(error).field != "image"
+        return True
 
     async def ask(self, question: Callable[..., Any], *arguments: Any) -> Any:
         """The result of `question(*arguments)`, a short blocking call, made in a thread."""

@@ -14,7 +14,7 @@ from triptych.client import Picture, Refused
 from triptych.errors import shorten
 from triptych.gateway.errors import Problem, problem, renamed
 from triptych.gateway.fields import Negative, Prompt, Strength, only, whole
-from triptych.gateway.pictures import fitting, in_thread, opened
+from triptych.gateway.pictures import ANY_PICTURE, fitting, in_thread, opened
 from triptych.gateway.studio import Studio, Watch
 from triptych.gateway.webui_request import NAMES, Asked, or_else
 from triptych.limits import WIDEST
@@ -72,7 +72,8 @@ async def draw_twice(
     size = _target(asked, usual)
     more = {**_second(asked, usual), "width": size[0], "height": size[1]}
     try:
-        await studio.ask(lambda: studio.client.settings_of(**{**requests[0], **more, **_ANY}))
+        whole_request = {**requests[0], **more, "image": ANY_PICTURE}
+        await studio.ask(lambda: studio.client.settings_of(**whole_request))
     except Refused as error:
         raise _said(problem(error), asked) from error
     calls = [0] * len(requests)
@@ -131,10 +132,6 @@ def _target(asked: TextToImage, usual: Settings) -> tuple[int, int]:
 
 def _enlarged(file: bytes, size: tuple[int, int], filter: int) -> bytes:
     return fitting(crop.cover(opened("image", file), size, filter))
-
-
-_ANY = {"image": fitting(Image.new("RGB", (8, 8)))}
-"""Stands for the picture while the server is asked whether it would take one."""
 
 
 def _said(refused: Problem, asked: TextToImage) -> Problem:

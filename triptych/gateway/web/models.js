@@ -1,6 +1,6 @@
 "use strict";
 
-// The list of the server's models; with one there is nothing to choose. `$`, `ask` and `showUsual` are page.js's.
+// The list of the server's models; with one there is nothing to choose. `schedulers`, `usualArea` and `showError` are page.js's.
 
 /** Fill the list, and choose what was chosen in an earlier visit. */
 async function showModels() {
@@ -12,7 +12,28 @@ async function showModels() {
   $("model-field").hidden = models.length < 2;
 }
 
-document.getElementById("model").addEventListener("change", async ({ target }) => {
+/** The chosen model's own settings in the form: in its empty fields, or in all of them. */
+async function showUsual(all) {
+  const usual = await (await ask(`api/usual?model=${encodeURIComponent($("model").value)}`, {})).json();
+  Object.assign(schedulers, usual.schedulers);
+  $("scheduler").replaceChildren(...Object.entries(schedulers).map(([name, label]) => new Option(label, name)));
+  for (const name of NUMBERS) if (all || !$(name).value) $(name).value = usual[name];
+  $("scheduler").value = usual.scheduler;
+  usualArea = usual.width * usual.height;
+  document.body.classList.toggle("takes-pictures", usual.takes_pictures);
+  $("start-field").hidden = !usual.takes_pictures;
+}
+
+/** Do what asks the server, and say what goes wrong. */
+async function orSay(work) {
+  try {
+    await work();
+  } catch (error) {
+    showError(error instanceof TypeError ? "The gateway cannot be reached." : error.message);
+  }
+}
+
+$("model").addEventListener("change", ({ target }) => {
   localStorage.setItem("model", target.value);
-  await showUsual(true);
+  orSay(() => showUsual(true));
 });

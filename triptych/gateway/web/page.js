@@ -17,88 +17,15 @@ const LABELS = {
   prompt_syntax: "Prompts are read as",
   clip_skip: "Clip skip",
   guidance_rescale: "Guidance rescale",
+  strength: "Strength",
   warnings: "Warning",
 };
 const OTHERS = ["timestep_spacing", "eta", "clip_skip", "guidance_rescale"]; // without a field in the form
 let others = {}; // those of them that a picture brought
 const schedulers = {}; // each by its name for people
-const TRIES = 10; // while the server has too much to do
+let usualArea = 0; // pixels of the model's own size
 
-const $ = (id) => document.getElementById(id);
 const drawing = new Set(); // an AbortController for each picture on its way
-
-// What the server is asked.
-
-function headers() {
-  const key = sessionStorage.getItem("key");
-  return { "Content-Type": "application/json", ...(key && { Authorization: `Bearer ${key}` }) };
-}
-
-/** The answer to a request, with the key that the server may ask for, and patience if it is busy. */
-async function ask(path, options, onBusy = () => {}) {
-  for (let tries = 1; ; tries++) {
-    const answer = await fetch(path, { ...options, headers: { ...headers(), ...options.headers } });
-    if (answer.ok) return answer;
-    const problem = await answer.json().catch(() => ({ message: answer.statusText }));
-    if (answer.status === 401) {
-      await askForKey();
-    } else if (answer.status === 429 && tries < TRIES) {
-      const seconds = Number(answer.headers.get("Retry-After")) || 2;
-      onBusy(seconds);
-      await pause(seconds, options.signal);
-    } else {
-      throw Object.assign(new Error(problem.message), { field: problem.field });
-    }
-  }
-}
-
-function pause(seconds, signal) {
-  return new Promise((resolve, reject) => {
-    const timer = setTimeout(resolve, 1000 * seconds);
-    signal?.addEventListener("abort", () => {
-      clearTimeout(timer);
-      reject(signal.reason);
-    });
-  });
-}
-
-let askingForKey = null; // one dialog for all requests that wait
-
-function askForKey() {
-  askingForKey ??= new Promise((resolve, reject) => {
-    $("key").returnValue = "";
-    $("key").showModal();
-    $("key-text").select();
-    $("key").addEventListener(
-      "close",
-      () => {
-        askingForKey = null;
-        if ($("key").returnValue !== "use") return reject(new Error("This server asks for a key."));
-        sessionStorage.setItem("key", $("key-text").value);
-        resolve();
-      },
-      { once: true },
-    );
-  });
-  return askingForKey;
-}
-
-/** The server-sent events of an answer: [name, data] each. */
-async function* events(answer) {
-  const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
-  let text = "";
-  for (;;) {
-    const { value, done } = await reader.read();
-    if (done) return;
-    text += value;
-    const blocks = text.split("\n\n");
-    text = blocks.pop();
-    for (const block of blocks) {
-      const [name, data] = block.split("\n");
-      yield [name.slice("event: ".length), JSON.parse(data.slice("data: ".length))];
-    }
-  }
-}
 
 // The form.
 
@@ -107,13 +34,14 @@ function settings() {
   for (const name of TEXTS) if ($(name).value.trim()) asked[name] = $(name).value.trim();
   asked.prompt = $("prompt").value;
   for (const name of NUMBERS) if ($(name).value) asked[name] = Number($(name).value);
-  return asked;
+  return { ...asked, ...startSettings() };
 }
 
 function fill(values) {
   for (const name of [...TEXTS, ...NUMBERS]) {
     if (values[name] !== undefined && values[name] !== null) $(name).value = values[name];
   }
+  fillStrength(values);
   keepOthers(Object.fromEntries(OTHERS.filter((name) => name in values).map((name) => [name, values[name]])));
   clearErrors();
 }
@@ -133,7 +61,7 @@ function clearErrors() {
 
 /** Show what is wrong at the field that it is about, else above the pictures. */
 function showError(message, field) {
-  const input = field && $(field.split(".")[0]);
+  const input = field && $(field.split(".")[0].replace("mask_image", "image"));
   if (input && $(`${input.id}-error`)) {
     const [, said] = message.match(/; allowed: (.*)/s) ?? message.match(/^\w+: (.*)/s) ?? [null, message];
     $(`${input.id}-error`).textContent = message.includes("; allowed: ") ? `Allowed: ${said}` : said;
@@ -214,68 +142,6 @@ function cancel() {
   for (const controller of drawing) controller.abort();
 }
 
-function fromTemplate(id) {
-  return $(id).content.cloneNode(true).firstElementChild;
-}
-
-function coming({ width, height, prompt }) {
-  const card = fromTemplate("on-its-way");
-  card.querySelector(".frame").style.aspectRatio = `${width} / ${height}`;
-  card.querySelector("progress").setAttribute("aria-label", `Steps of: ${prompt}`);
-  $("gallery").prepend(card);
-  return card;
-}
-
-function step(card, { step, total, preview }) {
-  const bar = card.querySelector("progress");
-  bar.max = total;
-  bar.value = step;
-  card.querySelector(".steps").textContent = step < total ? `step ${step} of ${total}` : "decoding";
-  if (preview) {
-    const image = card.querySelector("img");
-    image.src = `data:image/png;base64,${preview}`;
-    image.alt = `A preview after ${step} of ${total} steps`;
-    image.hidden = false;
-  }
-}
-
-function drawn({ file, settings, seconds }) {
-  const card = fromTemplate("drawn");
-  const bytes = Uint8Array.from(atob(file), (letter) => letter.charCodeAt(0));
-  const type = `image/${settings.output_format}`;
-  const url = URL.createObjectURL(new Blob([bytes], { type }));
-  const image = card.querySelector("img");
-  image.src = url;
-  image.alt = settings.prompt;
-  const frame = card.querySelector(".frame");
-  frame.style.aspectRatio = `${settings.width} / ${settings.height}`;
-  frame.setAttribute("aria-label", `Enlarge: ${settings.prompt}`);
-  card.querySelector(".prompt").textContent = settings.prompt;
-  const list = card.querySelector("dl");
-  const shown = { ...settings, scheduler: schedulers[settings.scheduler] ?? settings.scheduler };
-  for (const [name, label] of Object.entries(LABELS)) {
-    if (name !== "prompt" && shown[name]?.toString()) describe(list, label, shown[name].toString());
-  }
-  describe(list, "Time", `${seconds.toFixed(1)} s`);
-  const download = card.querySelector("[data-does=download]");
-  download.href = url;
-  download.download = `triptych-${settings.seed}.${settings.output_format}`;
-  download.setAttribute("aria-label", `Download: ${settings.prompt}`);
-  const again = card.querySelector("[data-does=use]");
-  again.setAttribute("aria-label", `Use these settings: ${settings.prompt}`);
-  again.addEventListener("click", () => use({ ...settings, ...syntaxOf(settings) }));
-  frame.addEventListener("click", () => enlarge(image));
-  return card;
-}
-
-function describe(list, label, text) {
-  const name = document.createElement("dt");
-  const value = document.createElement("dd");
-  name.textContent = label;
-  value.textContent = text;
-  list.append(name, value);
-}
-
 /** What the form shows for a picture's syntax: plain words have no name there. */
 function syntaxOf({ prompt_syntax }) {
   return { prompt_syntax: prompt_syntax === "webui" ? "webui" : "" };
@@ -285,13 +151,6 @@ function use(values) {
   fill(values);
   $("prompt").focus();
   say("The settings are in the form");
-}
-
-function enlarge({ src, alt }) {
-  const image = $("large").querySelector("img");
-  image.src = src;
-  image.alt = alt;
-  $("large").showModal();
 }
 
 // The settings in a picture.
@@ -339,7 +198,7 @@ document.addEventListener("keydown", (event) => {
 });
 document.addEventListener("dragover", (event) => {
   event.preventDefault();
-  document.body.classList.add("dropping");
+  if (event.dataTransfer.types.includes("Files")) document.body.classList.add("dropping");
 });
 document.addEventListener("dragleave", (event) => {
   if (event.relatedTarget === null) document.body.classList.remove("dropping");
@@ -347,23 +206,10 @@ document.addEventListener("dragleave", (event) => {
 document.addEventListener("drop", (event) => {
   event.preventDefault();
   document.body.classList.remove("dropping");
-  if (event.dataTransfer.files[0]) readFile(event.dataTransfer.files[0]);
+  if (event.dataTransfer.files[0]) dropped(event.dataTransfer.files[0]);
 });
 
-/** The chosen model's own settings in the form: in its empty fields, or in all of them. */
-async function showUsual(all) {
-  const usual = await (await ask(`api/usual?model=${encodeURIComponent($("model").value)}`, {})).json();
-  Object.assign(schedulers, usual.schedulers);
-  $("scheduler").replaceChildren(...Object.entries(schedulers).map(([name, label]) => new Option(label, name)));
-  for (const name of NUMBERS) if (all || !$(name).value) $(name).value = usual[name];
-  $("scheduler").value = usual.scheduler;
-}
-
-(async () => {
-  try {
-    await showModels();
-    await showUsual(false);
-  } catch (error) {
-    showError(error instanceof TypeError ? "The gateway cannot be reached." : error.message);
-  }
-})();
+orSay(async () => {
+  await showModels();
+  await showUsual(false);
+});

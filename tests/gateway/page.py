@@ -1,0 +1,80 @@
+"""The page, as tests use it."""
+
+import base64
+from importlib.resources import files
+
+from selenium.webdriver import ActionChains
+from selenium.webdriver.common.by import By
+
+from tests.gateway.running import wait_for
+
+
+class Page:
+    """The page at an address, by what is on it."""
+
+    def __init__(self, browser, url):
+        self.browser = browser
+        self.own = (url, f"blob:{url}", "data:")
+        browser.requested()
+        browser.get(url)
+
+    def __getitem__(self, name):
+        return self.browser.find_element(By.ID, name)
+
+    def all(self, selector):
+        return self.browser.find_elements(By.CSS_SELECTOR, selector)
+
+    def one(self, selector):
+        return self.browser.find_element(By.CSS_SELECTOR, selector)
+
+    def fill(self, **fields):
+        for name, text in fields.items():
+            self[name].clear()
+            self[name].send_keys(text)
+
+    def values(self, *names):
+        return [self[name].get_property("value") for name in names]
+
+    def draw(self, **fields):
+        self.fill(**fields)
+        self["draw"].click()
+
+    def settled(self, pictures):
+        """Wait for so many pictures and none on its way."""
+        wait_for(lambda: len(self.all(".card:not(.coming)")) == pictures)
+        wait_for(lambda: not self.all(".coming"))
+
+    def focused(self):
+        return self.browser.switch_to.active_element.get_attribute("id")
+
+    def press(self, *keys):
+        ActionChains(self.browser).send_keys(*keys).perform()
+
+    def said(self):
+        """What a screen reader was told last."""
+        return self["status"].get_property("textContent")
+
+
+DROP = """
+const bytes = Uint8Array.from(atob(arguments[0]), (letter) => letter.charCodeAt(0));
+const transfer = new DataTransfer();
+transfer.items.add(new File([bytes], "dropped.png"));
+for (const kind of ["dragover", "drop"])
+  document.body.dispatchEvent(
+    new DragEvent(kind, { dataTransfer: transfer, bubbles: true, cancelable: true }));
+"""
+
+
+def drop(page, data, purpose="settings"):
+    """Drop a file and say what it is for."""
+    page.browser.execute_script(DROP, base64.b64encode(data).decode())
+    page.one(f"#dropped button[value={purpose}]").click()
+
+
+def violations(browser):
+    """What axe-core finds wrong for people with disabilities, with where it is."""
+    browser.execute_script((files("axe_core_python") / "axe.min.js").read_text(encoding="utf-8"))
+    script = "const done = arguments[arguments.length - 1]; axe.run().then(done)"
+    found = browser.execute_async_script(script)
+    assert len(found["passes"]) > 10
+    return [(one["id"], node["html"]) for one in found["violations"] for node in one["nodes"]]

@@ -1,0 +1,198 @@
+"""The page where drawing starts from a picture, and the mask that is painted over it."""
+
+import base64
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+from selenium.webdriver import ActionChains, Keys
+
+from tests.gateway import browser as chromium
+from tests.gateway.page import DROP, drop, violations
+from tests.gateway.pictures import flat
+from tests.gateway.running import wait_for
+from triptych.client import Client
+
+pytestmark = pytest.mark.skipif(chromium.missing() is not None, reason=str(chromium.missing()))
+
+IMAGE = flat((320, 240), "gold")
+PASTE = """
+const bytes = Uint8Array.from(atob(arguments[0]), (letter) => letter.charCodeAt(0));
+const transfer = new DataTransfer();
+transfer.items.add(new File([bytes], "pasted.png", { type: "image/png" }));
+document.body.dispatchEvent(
+  new ClipboardEvent("paste", { clipboardData: transfer, bubbles: true }));
+"""
+
+
+def sent_file(text):
+    return base64.b64decode(text.partition(",")[2])
+
+
+def start(page, data=IMAGE):
+    drop(page, data, "start")
+    wait_for(lambda: page["start"].is_displayed())
+
+
+def paint(page, *moves, at=(-30, 0)):
+    """A stroke from a place, counted from the middle of the picture."""
+    script = "arguments[0].scrollIntoView({ block: 'center' })"
+    page.browser.execute_script(script, page["mask"])
+    stroke = ActionChains(page.browser).move_to_element_with_offset(page["mask"], *at)
+    stroke = stroke.click_and_hold()
+    for move in moves or [(60, 0)]:
+        stroke = stroke.move_by_offset(*move)
+    stroke.release().perform()
+
+
+def test_a_picture_to_start_from_is_sent_and_left_out_again(page, triton):
+    start(page)
+    assert page.focused() == "prompt"
+    assert page.values("width", "height", "strength") == ["72", "64", "0.8"]
+    page.press("typed at once")
+    assert page.values("prompt") == ["typed at once"]
+    page["draw"].click()
+    page.settled(1)
+    sent = triton.requests[0]
+    assert sent_file(sent["image"]) == IMAGE
+    assert (sent["strength"], sent["width"], sent["height"]) == (0.8, 72, 64)
+    assert "mask_image" not in sent
+    page["start-drop"].click()
+    assert not page["start"].is_displayed()
+    page.one("[data-does=use]").click()
+    page["draw"].click()
+    page.settled(2)
+    assert not {"image", "strength", "mask_image"} & triton.requests[1].keys()
+
+
+def test_what_is_painted_over_is_drawn_anew(page, triton):
+    start(page)
+    paint(page)
+    assert page.values("strength") == ["1"]
+    page.draw(prompt="x")
+    page.settled(1)
+    mask = np.asarray(Image.open(io.BytesIO(sent_file(triton.requests[0]["mask_image"]))))
+    assert mask.shape == (240, 320, 4) and (mask[..., 3] == 255).all()
+    assert mask[120, 160, :3].tolist() == [255] * 3
+    assert (mask[:80, :, :3] == 0).all() and (mask[160:, :, :3] == 0).all()
+    page["eraser"].click()
+    paint(page, (120, 0), at=(-60, 0))
+    assert page.values("strength") == ["0.8"]
+    page["undo"].click()
+    assert page.values("strength") == ["1"]
+    page["clear"].click()
+    assert page.values("strength") == ["0.8"]
+    page["mask"].send_keys(Keys.CONTROL, "z")
+    page["undo"].click()
+    page["undo"].click()
+    assert not page["undo"].is_enabled()
+    page["draw"].click()
+    page.settled(2)
+    assert "mask_image" not in triton.requests[1]
+
+
+def test_a_mask_is_painted_by_keyboard_alone(page, triton):
+    drop(page, IMAGE, "start")
+    wait_for(lambda: page["start"].is_displayed())
+    page.press(*[Keys.TAB] * 2)
+    assert page.focused() == "start-drop"
+    page.press(Keys.TAB, Keys.SPACE, Keys.ARROW_RIGHT, Keys.ARROW_RIGHT, Keys.SPACE)
+    assert page.said() == "The brush is up"
+    page.press(Keys.ARROW_DOWN * 9)
+    page.draw(prompt="x")
+    page.settled(1)
+    mask = np.asarray(Image.open(io.BytesIO(sent_file(triton.requests[0]["mask_image"]))))
+    white = mask[..., 0] > 127
+    assert white[120, 160] and white[120, 172]
+    assert not white[120 + 54 :].any() and not white[:60].any()
+
+
+def test_a_strength_that_was_chosen_stays(page, triton):
+    start(page)
+    page["strength"].send_keys(Keys.ARROW_LEFT * 10)
+    assert page["strength-said"].text == "0.70"
+    paint(page)
+    assert page.values("strength") == ["0.7"]
+    page["strength"].send_keys(Keys.HOME)
+    page.draw(prompt="x", num_inference_steps="4")
+    wait_for(lambda: page["strength-error"].text)
+    assert "enough for a step" in page["strength-error"].text
+    assert page.focused() == "strength"
+
+
+def test_pasted_chosen_and_drawn_pictures(page, triton, tmp_path):
+    page.browser.execute_script(PASTE, base64.b64encode(IMAGE).decode())
+    wait_for(lambda: page["start"].is_displayed())
+    page["start-drop"].click()
+    (tmp_path / "chosen.png").write_bytes(flat((64, 128)))
+    page["image"].send_keys(str(tmp_path / "chosen.png"))
+    wait_for(lambda: page.values("width", "height") == ["64", "88"])
+    page["start-drop"].click()
+    page.draw(prompt="a red circle", width="64", height="64")
+    page.settled(1)
+    page.one("[data-does=start]").click()
+    wait_for(lambda: page["start"].is_displayed())
+    page["draw"].click()
+    page.settled(2)
+    drawn = Image.open(io.BytesIO(sent_file(triton.requests[1]["image"])))
+    assert drawn.text["prompt"] == "a red circle"
+
+
+def test_a_file_that_is_no_picture_is_said_at_the_field(page):
+    drop(page, b"GIF8", "start")
+    wait_for(lambda: page["image-error"].text)
+    assert page.focused() == "image"
+    page.browser.execute_script(DROP, base64.b64encode(IMAGE).decode())
+    page.press(Keys.ESCAPE)
+    assert not page["start"].is_displayed()
+
+
+def test_a_pictures_strength_goes_nowhere_without_a_picture(page, triton):
+    with Client(triton.url) as client:
+        *_, picture = client.stream("as before", image=IMAGE, width=64, height=64, strength=0.4)
+    drop(page, picture.file)
+    wait_for(lambda: page.values("prompt") == ["as before"])
+    assert "began from another one" in page["alert"].text
+    page.draw()
+    page.settled(1)
+    assert "strength" not in triton.requests[-1]
+    start(page)
+    drop(page, picture.file)
+    wait_for(lambda: page.values("strength") == ["0.4"])
+
+
+def test_a_model_without_an_encoder_is_offered_no_pictures(page, triton):
+    triton.takes_pictures = False
+    page.browser.refresh()
+    wait_for(lambda: page["scheduler"].get_property("value") == "pndm")
+    assert not page["start-field"].is_displayed()
+    page.draw(prompt="x")
+    page.settled(1)
+    assert not page.one("[data-does=start]").is_displayed()
+    page.browser.execute_script(DROP, base64.b64encode(IMAGE).decode())
+    wait_for(lambda: "does not say how" in page["alert"].text)
+    assert page["dropped"].get_attribute("open") is None
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_axe_finds_nothing_wrong(page, dark):
+    page.browser.look_like(dark=dark)
+    page.browser.execute_script(DROP, base64.b64encode(IMAGE).decode())
+    assert violations(page.browser) == []
+    page.one("#dropped button[value=start]").click()
+    wait_for(lambda: page["start"].is_displayed())
+    assert violations(page.browser) == []
+    paint(page)
+    assert violations(page.browser) == []
+
+
+@pytest.mark.parametrize("size", [(320, 640), chromium.PHONE, (768, 1024), chromium.WIDE])
+def test_it_fits_the_screen(page, size):
+    page.browser.look_like(size)
+    start(page, flat((320, 240)))
+    width = page.browser.execute_script("return document.documentElement.scrollWidth")
+    assert width <= size[0]
+    for name in ("mask", "strength", "undo"):
+        box = page[name].rect
+        assert box["x"] >= 0 and box["x"] + box["width"] <= size[0]

@@ -199,6 +199,16 @@ class Client:
         answer = self.ask(tokenizer, 30, INPUT_0=_text(asked))
         return Settings.from_json(answer["settings"].item())
 
+    def loras(self, model: str = MODEL) -> list[str]:
+        """The LoRAs that pictures of `model` can be drawn with now; raises a ClientError."""
+        tokenizer = Names(model).stage("tokenizer")
+        try:
+            # A server that knows no lists reads the text, which is no request, and refuses it.
+            answer = self.ask(tokenizer, 30, {"list": "loras"}, INPUT_0=_text(b"{}"))
+        except Refused:
+            return []
+        return json.loads(answer["settings"].item())
+
     def config(self, model: str) -> Any:
         """The config.pbtxt of a model as protobuf, or a ClientError."""
         try:
@@ -207,18 +217,26 @@ class Client:
             raise self._explained(error, 5, model) from error
 
     def ask(
-        self, model: str, timeout: float | None = None, **tensors: np.ndarray
+        self,
+        model: str,
+        timeout: float | None = None,
+        parameters: dict[str, str] | None = None,
+        **tensors: np.ndarray,
     ) -> dict[str, np.ndarray]:
         """The outputs, by name, of one of the server's models, for instance of a stage.
 
-        `tensors`: its inputs by name, each with the batch as its first axis. Raises a ClientError.
+        `parameters` are the request's own. `tensors` are its inputs by name, each with the batch as
+        its first axis. Raises a ClientError.
         """
         started, inputs = time.monotonic(), []
         for name, array in tensors.items():
             inputs.append(triton.InferInput(name, array.shape, np_to_triton_dtype(array.dtype)))
             inputs[-1].set_data_from_numpy(array)
         try:
-            result = self._server.infer(model, inputs, client_timeout=streaming.patience(timeout))
+            patience = streaming.patience(timeout)
+            result = self._server.infer(
+                model, inputs, client_timeout=patience, parameters=parameters
+            )
         except InferenceServerException as error:
             raise self._explained(error, timeout, model) from error
         if timeout is not None and time.monotonic() > started + timeout:

@@ -32,7 +32,8 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
     `abort`, `abort_after`: (code, text) to say before the first step, or after the last one.
     `left`: how many streams were given up by whoever asked. `scheduler`: the model's own.
     `parameters`: those of config.pbtxt, by model. `takes_pictures`: whether it has a vae_encoder.
-    `models`: what it draws with; `asked_of` has the model of each of `requests`.
+    `loras`: those of each model. `models`: what it draws with; `asked_of` has the model of each of
+    `requests`.
     """
 
     def __init__(self) -> None:
@@ -53,6 +54,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         self.takes_pictures = True
         self.parameters: dict[str, dict[str, str]] = {}
         self.models = [MODEL]
+        self.loras: list[str] = []
         self.asked_of: list[str] = []
 
     def __enter__(self) -> FakeTriton:
@@ -87,6 +89,9 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
 
     def ModelInfer(self, request, context):
         assert request.model_name in [Names(model).stage("tokenizer") for model in self.models]
+        if "list" in request.parameters:
+            assert request.parameters["list"].string_param == "loras"
+            return _response(settings=json.dumps(self.loras).encode())
         return _response(settings=self._settings(request, context).to_json().encode())
 
     def ModelStreamInfer(self, requests, context):

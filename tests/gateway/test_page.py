@@ -7,6 +7,7 @@ import pytest
 from PIL import Image, PngImagePlugin
 from selenium.webdriver import ActionChains, Keys
 from selenium.webdriver.common.by import By
+from selenium.webdriver.support.ui import Select
 
 from tests.gateway import browser as chromium
 from tests.gateway.fake_triton import TOTAL
@@ -38,6 +39,34 @@ def test_a_picture_is_seen_coming_and_then_is_there(page, triton):
     assert "18446744073709551615" in page.one("dl").text
     assert "Drawn in" in page.said()
     assert not page["cancel"].is_displayed()
+
+
+def test_loras_are_chosen_and_taken_from_a_picture(browser, gateway, triton):
+    triton.loras = ["ink", "chalk"]
+    page = Page(browser, gateway.url)
+    wait_for(lambda: page["loras-field"].is_displayed())
+    for name in ("ink", "chalk", "ink"):
+        Select(page["loras"]).select_by_value(name)
+        page["add-lora"].click()
+    scales = page.all("#chosen-loras input")
+    assert [one.get_attribute("aria-label") for one in scales] == ["Scale of ink", "Scale of chalk"]
+    for scale, text in zip(scales, ("0.5", "9")):
+        scale.send_keys(Keys.CONTROL, "a")
+        scale.send_keys(text)
+    assert violations(browser) == []
+    page.draw(prompt="a red circle")
+    page.settled(1)
+    asked = [{"name": "ink", "scale": 0.5}, {"name": "chalk", "scale": 4}]
+    assert triton.requests[-1]["loras"] == asked
+    page.one("summary").click()
+    assert "ink 0.5, chalk 4" in page.one("dl").text
+    for button in page.all("#chosen-loras button"):
+        button.click()
+    page.draw(prompt="a red circle")
+    page.settled(2)
+    assert "loras" not in triton.requests[-1]
+    page.all("[data-does=use]")[1].click()
+    assert [one.get_property("value") for one in page.all("#chosen-loras input")] == ["0.5", "4"]
 
 
 def test_the_syntax_of_prompts_is_chosen_and_remembered(page, triton):

@@ -64,12 +64,25 @@ def test_a_picture_to_start_from(client, triton):
     assert client.post("/api/picture", json=asked).json()["field"] == "image"
 
 
+def test_the_loras_of_a_model_and_of_a_picture(client, triton):
+    assert client.get("/api/loras").json() == []
+    triton.loras = ["ink"]
+    assert client.get("/api/loras?model=sd_ensemble").json() == ["ink"]
+    asked = [{"name": "ink", "scale": -0.5}, {"name": "chalk"}]
+    answer = client.post("/api/picture", json={"prompt": "x", "loras": asked})
+    told = events(answer)[-1][1]["settings"]["loras"]
+    assert told == [asked[0], {"name": "chalk", "scale": 1.0}]
+
+
 @pytest.mark.parametrize(
     ("asked", "field"),
     [
         ({"width": 100}, "width"),
         ({"strength": 0.5}, "strength"),
         ({"image": "%"}, "image"),
+        ({"loras": [{"name": "ink", "scale": 5}]}, "loras"),
+        ({"loras": [{"name": "ink"}] * 2}, "loras"),
+        ({"loras": [{"name": "../ink"}]}, "loras"),
         ({"seed": "x"}, "seed"),
         ({"prompt": "\0"}, "prompt"),
         ({"n": 1}, "n"),

@@ -98,6 +98,8 @@ def test_a_client_of_the_webui_draws(gateway, triton):
     with pytest.raises(RuntimeError, match="Restart"):
         client.txt2img(prompt="x", sampler_name="Restart")
     assert client.refresh_checkpoints() is None
+    triton.loras = ["ink", "Pastell Töne"]
+    assert [one["name"] for one in client.get_loras()] == triton.loras
     assert client.get_realesrgan_models() == []
 
 
@@ -347,7 +349,7 @@ def test_what_clients_ask_before_they_draw(client):
         answer = client.post("/options", json=other)
         assert answer.status_code == 400
         assert answer.json()["detail"].startswith(repr(next(iter(other))))
-    for path in ("latent-upscale-modes", "sd-vae", "loras", "hypernetworks"):
+    for path in ("latent-upscale-modes", "sd-vae", "hypernetworks"):
         assert client.get(f"/{path}").json() == []
     assert client.get("/embeddings").json() == {"loaded": {}, "skipped": {}}
     assert client.get("/scripts").json() == {"txt2img": [], "img2img": []}

@@ -10,6 +10,7 @@ from tritonclient.utils import InferenceServerException
 from tests import lora_files
 from tests.server import repositories
 from tests.server.calls import SMALL, Calls, pixels, request
+from triptych.client import Client
 from triptych.picture.metadata import read_settings
 from triptych.pipeline import Pipeline
 from triptych.server.running import RunningServer
@@ -27,6 +28,7 @@ def loras(repository, tmp_path_factory):
     files.mkdir(exist_ok=True)
     with RunningServer(models, folder / "server.log") as server:
         calls = Calls(server.grpc)
+        calls.url = server.grpc
         yield calls, files, models
         calls.close()
 
@@ -43,6 +45,8 @@ def test_a_file_is_there_at_the_next_request_and_read_again_when_replaced(loras)
         calls.pictures(asked(("ink", 0.8)))
     assert caught.value.status() == "StatusCode.INVALID_ARGUMENT"
     lora_files.write(files, "ink", INK)
+    with Client(calls.url) as client:
+        assert client.loras() == ["ink"]
     (first,) = calls.pictures(asked(("ink", 0.8)))
     assert [one._asdict() for one in read_settings(first).loras] == [{"name": "ink", "scale": 0.8}]
     alone = Pipeline(models).pixels(asked(("ink", 0.8)).decode())

@@ -47,8 +47,25 @@ def add_settings(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     )
     add("--prompt-syntax", metavar="NAME", help="plain or webui: (words:1.2), BREAK, any length")
     add("--clip-skip", type=int, metavar="N", help="last layers of the text encoder left out")
+    add(
+        "--lora",
+        type=_lora,
+        action="append",
+        metavar="NAME[:SCALE]",
+        dest="loras",
+        help="a LoRA of the server, -4 to 4 times (1); may be repeated",
+    )
     add("--guidance-rescale", type=float, metavar="X", help="0 to 1: keeps guidance from glare")
     return group
+
+
+def _lora(text: str) -> dict[str, Any]:
+    """What a request says for NAME or NAME:SCALE."""
+    name, _, scale = text.rpartition(":")
+    try:
+        return {"name": name, "scale": float(scale)} if name else {"name": text}
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME or NAME:SCALE") from None
 
 
 def _file(path: str) -> str:

@@ -16,28 +16,14 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from triptych.errors import InvalidRequest, ModelFileError
 from triptych.fastdeploy import providers, sessions, tuning
-from triptych.fastdeploy.accelerators import PROFILES, Accelerators, ConfigError, parse
+from triptych.fastdeploy.accelerators import Accelerators, parse
 from triptych.fastdeploy.adapted import Adapted
 from triptych.fastdeploy.bound import Bound
+from triptych.fastdeploy.declared import ONNX_TYPES, check_profiles, declared
 from triptych.fastdeploy.onnx_graph import OnnxGraph
 from triptych.lora.folder import Adapters, LoraFolder
 
 EXPORT = "make it with scripts/export_stages.py"
-
-_ONNX_TYPES = {
-    "tensor(float)": np.float32,
-    "tensor(float16)": np.float16,
-    "tensor(double)": np.float64,
-    "tensor(int32)": np.int32,
-    "tensor(int64)": np.int64,
-}
-_TRITON_TYPES = {
-    "TYPE_FP32": np.float32,
-    "TYPE_FP16": np.float16,
-    "TYPE_FP64": np.float64,
-    "TYPE_INT32": np.int32,
-    "TYPE_INT64": np.int64,
-}
 
 
 class Network:
@@ -74,9 +60,9 @@ class Network:
             self._session = _load(path, chosen, accelerators)
             inputs = {tensor.name: tensor for tensor in self._session.get_inputs()}
             outputs = {tensor.name: tensor for tensor in self._session.get_outputs()}
-            self._outputs = _declared(model_config, "output", outputs, complete=False)
-            _declared(model_config, "input", inputs, complete=True)
-            self._types = {name: _ONNX_TYPES[tensor.type] for name, tensor in inputs.items()}
+            self._outputs = declared(model_config, "output", outputs, complete=False)
+            declared(model_config, "input", inputs, complete=True)
+            self._types = {name: ONNX_TYPES[tensor.type] for name, tensor in inputs.items()}
             self._shapes = {name: tensor.shape for name, tensor in inputs.items()}
             asked, first = chosen[0][0], self._session.get_providers()[0]
             if first != asked:
@@ -279,42 +265,3 @@ def _load(
 
 def _line(error: Exception) -> str:
     return " ".join(str(error).split())
-
-
-def _declared(
-    model_config: Mapping[str, Any], kind: str, tensors: Mapping[str, Any], complete: bool
-) -> dict[str, Any]:
-    """NumPy types of the tensors that config.pbtxt declares; they must be among the graph's.
-
-    `complete`: it must declare all of them.
-    """
-    declared = {entry["name"]: entry["data_type"] for entry in model_config[kind]}
-    unknown = [name for name in declared if name not in tensors]
-    missing = [name for name in tensors if name not in declared] if complete else []
-    if unknown or missing:
-        raise ConfigError(
-            f"config.pbtxt has {kind}s {', '.join(declared)}, model.onnx {', '.join(tensors)}"
-        )
-    for name, tensor in tensors.items():
-        if tensor.type not in _ONNX_TYPES:
-            raise ConfigError(f"model.onnx: {name} is {tensor.type}; allowed: {list(_ONNX_TYPES)}")
-    for name, data_type in declared.items():
-        if data_type not in _TRITON_TYPES:
-            allowed = ", ".join(_TRITON_TYPES)
-            raise ConfigError(f"config.pbtxt: {name} is {data_type}; allowed: {allowed}")
-    return {name: _TRITON_TYPES[data_type] for name, data_type in declared.items()}
-
-
-def check_profiles(accelerators: Accelerators, inputs: Mapping[str, Sequence[Any]]) -> None:
-    """ConfigError unless TensorRT's shapes are those of the graph's `inputs`, shapes too."""
-    for profile in PROFILES:
-        for name, shape in accelerators.shapes.get(profile, {}).items():
-            if name not in inputs:
-                raise ConfigError(f"{profile}: no input {name}; allowed: {', '.join(inputs)}")
-            graph = inputs[name]
-            if len(graph) != len(shape) or any(
-                isinstance(size, int) and size != got for size, got in zip(graph, shape)
-            ):
-                text = " ".join(map(str, shape))
-                allowed = [size if isinstance(size, int) else -1 for size in graph]
-                raise ConfigError(f"{profile}: {name}: got '{text}'; model.onnx has {allowed}")

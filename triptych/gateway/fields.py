@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from triptych import schedulers
 from triptych.errors import InvalidRequest, shorten
 from triptych.limits import MAX_CLIP_SKIP, MAX_MASK_BLUR, MAX_PADDING
+from triptych.lora import request as lora_request
 from triptych.settings import MAX_SEED, PICTURE_KEYS, WIDEST, Settings
 
 
@@ -87,6 +88,23 @@ ClipSkip = whole(0, MAX_CLIP_SKIP, "Last layers of the text encoder left out, as
 Rescale = Annotated[
     float,
     Field(strict=True, ge=0, le=1, allow_inf_nan=False, description="Keeps guidance from glare"),
+]
+
+
+class LoraAsked(BaseModel):
+    """A LoRA, by the name of its file, and how much of it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: Annotated[str, Field(min_length=1, max_length=lora_request.LONGEST_NAME)]
+    scale: Annotated[
+        float,
+        Field(strict=True, ge=-lora_request.MOST_SCALE, le=lora_request.MOST_SCALE),
+    ] = 1.0
+
+
+Loras = Annotated[
+    list[LoraAsked], Field(max_length=lora_request.MOST, description="LoRAs of the server")
 ]
 Strength = Annotated[
     float,

@@ -25,6 +25,7 @@ from triptych.gateway.fields import (
     ClipSkip,
     Eta,
     Guidance,
+    Loras,
     Negative,
     Prompt,
     Rescale,
@@ -94,6 +95,7 @@ class Asked(BaseModel):
     prompt_syntax: Syntax | None = None
     clip_skip: ClipSkip | None = None
     guidance_rescale: Rescale | None = None
+    loras: Loras | None = None
     seed: Seed | None = Field(None, description="The first picture's; the next ones have the next")
 
 
@@ -126,6 +128,7 @@ class Model(BaseModel):
     object: Literal["model"] = "model"
     created: int
     owned_by: str = "triptych"
+    loras: list[str] = Field(description="What `loras` of a request can name")
 
 
 class Models(BaseModel):
@@ -155,15 +158,20 @@ async def list_models(request: Request) -> Models:
     """The models that are served, under each of their names."""
     state = request.app.state
     there = await state.studio.ask(state.studio.client.models)
-    names = [*there, *state.aliases]
-    return Models(data=[Model(id=name, created=state.started) for name in names])
+    return Models(data=[await _entry(name, request) for name in [*there, *state.aliases]])
 
 
 @router.get("/models/{model}")
 async def get_model(model: str, request: Request) -> Model:
     """The model of that name."""
-    await _model(model, request)
-    return Model(id=model, created=request.app.state.started)
+    return await _entry(model, request)
+
+
+async def _entry(name: str, request: Request) -> Model:
+    """What is said of the model of that name."""
+    state = request.app.state
+    loras = await state.studio.loras(await _model(name, request))
+    return Model(id=name, created=state.started, loras=loras)
 
 
 @files.get("/images/{name}", response_class=Response)

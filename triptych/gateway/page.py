@@ -21,6 +21,7 @@ from triptych.gateway.fields import (
     ClipSkip,
     Eta,
     Guidance,
+    Loras,
     Negative,
     Prompt,
     Rescale,
@@ -40,7 +41,7 @@ from triptych.streaming import Step
 
 FOLDER = Path(__file__).with_name("web")
 PREFIX = "/api"
-SCRIPTS = ("asking.js", "gallery.js", "mask.js", "models.js", "page.js", "start.js")
+SCRIPTS = ("asking.js", "gallery.js", "loras.js", "mask.js", "models.js", "page.js", "start.js")
 FILES = {
     **dict.fromkeys(SCRIPTS, "text/javascript"),
     "page.css": "text/css",
@@ -78,6 +79,7 @@ class Asked(BaseModel):
     prompt_syntax: Syntax | None = None
     clip_skip: ClipSkip | None = None
     guidance_rescale: Rescale | None = None
+    loras: Loras | None = None
     seed: Seed | Annotated[str, Field(pattern="^[0-9]{1,20}$")] | None = None
     output_format: Literal["png", "jpeg", "webp"] = "png"
     image: str | None = Field(None, description="To start from: base64 or a data: address")
@@ -127,6 +129,13 @@ async def models(request: Request) -> Models:
     """What can be drawn with."""
     studio = request.app.state.studio
     return Models(models=await studio.ask(studio.client.models))
+
+
+@router.get("/loras")
+async def loras(request: Request, model: str | None = None) -> list[str]:
+    """The LoRAs that a model can be drawn with, by name."""
+    studio = request.app.state.studio
+    return await studio.loras(await studio.model(model or None))
 
 
 @router.get("/usual")

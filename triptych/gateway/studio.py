@@ -84,6 +84,10 @@ class Studio:
             return problem(error).field != "image"
         return True
 
+    async def loras(self, model: str) -> list[str]:
+        """The names of the LoRAs of one of the server's models; raises a ClientError."""
+        return await self.ask(self.client.loras, model)
+
     async def ask(self, question: Callable[..., Any], *arguments: Any) -> Any:
         """The result of `question(*arguments)`, a short blocking call, made in a thread."""
         return await asyncio.to_thread(question, *arguments)

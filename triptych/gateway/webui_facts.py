@@ -40,6 +40,13 @@ class Upscaler(BaseModel):
     scale: float = 4
 
 
+class LoraFile(BaseModel):
+    name: str
+    alias: str
+    path: str
+    metadata: dict[str, Any] = {}
+
+
 class Embeddings(BaseModel):
     loaded: dict[str, Any]
     skipped: dict[str, Any]
@@ -121,6 +128,14 @@ def refresh() -> None:
     """Nothing to do: the server is asked each time."""
 
 
+@router.get("/loras")
+async def loras(request: Request) -> list[LoraFile]:
+    """What a prompt's <lora:name:scale> can name."""
+    state = request.app.state
+    names = await state.studio.loras(await state.studio.model(state.checkpoint))
+    return [LoraFile(name=name, alias=name, path=f"{name}.safetensors") for name in names]
+
+
 @router.get("/embeddings")
 def embeddings() -> Embeddings:
     """No textual inversions can be named."""
@@ -141,7 +156,6 @@ def upscalers() -> list[Upscaler]:
 
 @router.get("/latent-upscale-modes")
 @router.get("/sd-vae")
-@router.get("/loras")
 @router.get("/hypernetworks")
 @router.get("/face-restorers")
 @router.get("/prompt-styles")

@@ -7,7 +7,7 @@ from triptych.settings import Settings
 
 
 def infotext(settings: Settings) -> str:
-    """The prompt, the negative prompt if there is one, and a line of the other settings.
+    """The prompt with its LoRAs, the negative prompt if there is one, and a line of other settings.
 
     The schedule is Uniform, the model's own, where the WebUI would otherwise take Karras.
     """
@@ -30,7 +30,8 @@ def infotext(settings: Settings) -> str:
         values["Mask blur"] = f"{settings.mask_blur:g}"
     if settings.clip_skip:  # the WebUI counts from 1
         values["Clip skip"] = settings.clip_skip + 1
-    lines = [settings.prompt]
+    tags = "".join(f" <lora:{lora.name}:{lora.scale:g}>" for lora in settings.loras or ())
+    lines = [settings.prompt + tags]
     if settings.negative_prompt:
         lines.append(f"Negative prompt: {settings.negative_prompt}")
     lines.append(", ".join(f"{name}: {value}" for name, value in values.items()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -34,13 +35,15 @@ class TokenizerStage:
         self._model_files = model_files
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
-        """Triton's responses."""
+        """Triton's responses. With the parameter `list`, `loras`, `settings` has their names."""
         return self._model.answer(requests, self._tokenize)
 
     def _tokenize(
         self, inputs: dict[str, np.ndarray], parameters: dict[str, Any]
     ) -> dict[str, np.ndarray]:
         self._model.activity.check_serving()
+        if parameters.get("list") == "loras":
+            return {"settings": triton.strings([json.dumps(self._loras.names())])}
         texts = inputs["INPUT_0"][:, 0]
         images = [self._read(texts, row, parameters) for row in range(len(texts))]
         self._admission.check(len(images))

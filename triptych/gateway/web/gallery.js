@@ -42,6 +42,7 @@ function drawn({ file, settings, seconds }) {
   card.querySelector(".prompt").textContent = settings.prompt;
   const list = card.querySelector("dl");
   const shown = { ...settings, scheduler: schedulers[settings.scheduler] ?? settings.scheduler };
+  shown.loras = lorasSaid(settings.loras);
   for (const [name, label] of Object.entries(LABELS)) {
     if (name !== "prompt" && shown[name]?.toString()) describe(list, label, shown[name].toString());
   }

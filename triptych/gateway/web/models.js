@@ -22,6 +22,7 @@ async function showUsual(all) {
   usualArea = usual.width * usual.height;
   document.body.classList.toggle("takes-pictures", usual.takes_pictures);
   $("start-field").hidden = !usual.takes_pictures;
+  await showLoras();
 }
 
 /** Do what asks the server, and say what goes wrong. */

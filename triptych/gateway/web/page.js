@@ -15,6 +15,7 @@ const LABELS = {
   timestep_spacing: "Timestep spacing",
   eta: "Eta",
   prompt_syntax: "Prompts are read as",
+  loras: "LoRAs",
   clip_skip: "Clip skip",
   guidance_rescale: "Guidance rescale",
   strength: "Strength",
@@ -34,6 +35,8 @@ function settings() {
   for (const name of TEXTS) if ($(name).value.trim()) asked[name] = $(name).value.trim();
   asked.prompt = $("prompt").value;
   for (const name of NUMBERS) if ($(name).value) asked[name] = Number($(name).value);
+  const loras = chosenLoras();
+  if (loras.length) asked.loras = loras;
   return { ...asked, ...startSettings() };
 }
 
@@ -43,6 +46,7 @@ function fill(values) {
   }
   fillStrength(values);
   keepOthers(Object.fromEntries(OTHERS.filter((name) => name in values).map((name) => [name, values[name]])));
+  chooseLoras(values.loras ?? []);
   clearErrors();
 }
 

@@ -1,0 +1,67 @@
+"""A model exported by name beside another, and both served: a single file and its folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from random_models import write_model
+from safetensors.torch import save_file
+from single_file_layout import state_dict
+
+from triptych.client import Client
+from triptych.names import Names
+from triptych.pipeline import Pipeline
+from triptych.server.running import RunningServer
+from triptych_export.cli import main
+from triptych_export.rebuild import rebuild
+
+SERVER = str(Path(__file__).resolve().parents[2] / ".venv" / "bin" / "python")
+ASKED = {"seed": 3, "num_inference_steps": 4, "height": 128, "width": 72}
+
+
+def contents(folder: Path, names: tuple[str, ...]) -> dict[str, bytes]:
+    """Every file of these models in a repository."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for name in names
+        for path in (folder / name).rglob("*")
+        if path.is_file()
+    }
+
+
+def test_a_single_file_served_beside_its_folder_draws_the_same_to_the_last_bit(tmp_path):
+    model = write_model(tmp_path / "model")
+    file, output = tmp_path / "model.safetensors", tmp_path / "served"
+    save_file(state_dict(model), file)
+    assert main([str(model), "--output", str(output)]) == 0
+    before = contents(output, Names().all)
+    arguments = [str(file), "--config", str(model), "--output", str(output)]
+    assert main([*arguments, "--name", "file"]) == 0
+    assert contents(output, Names().all) == before
+    server = RunningServer(output, tmp_path / "log", python=SERVER)
+    with server, Client(server.grpc) as client:
+        assert client.models() == ["sd_ensemble", "file"]
+        folder, single = (
+            client.generate("red", 120, model, negative_prompt="blue", **ASKED).file
+            for model in client.models()
+        )
+        others = client.generate("blue", 120, "file", **ASKED).file
+    assert single == folder
+    assert others != folder
+    asked = '{"prompt": "red", "negative_prompt": "blue", "seed": 3, "num_inference_steps": 4, '
+    asked += '"height": 128, "width": 72}'
+    assert Pipeline(output, model="file").draw(asked) == [folder]
+
+
+def test_a_named_model_is_exported_anew_and_goes_back_to_a_folder(tmp_path):
+    output, unet = tmp_path / "served", "ink.unet/1/model.onnx"
+    assert main([str(write_model(tmp_path / "1")), "--output", str(output), "--name", "ink"]) == 0
+    before = (output / unet).read_bytes()
+    second = write_model(tmp_path / "2", widths=(32, 32, 64))
+    assert main([str(second), "--output", str(output), "--name", "ink"]) == 0
+    assert (output / unet).read_bytes() != before
+    assert not (output / "unet").exists()
+    rebuild(output, tmp_path / "rebuilt", "ink")
+    config = json.loads((tmp_path / "rebuilt" / "unet" / "config.json").read_text())
+    assert config["block_out_channels"] == [32, 32, 64]

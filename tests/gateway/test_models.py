@@ -118,6 +118,7 @@ def test_the_page_lets_choose_and_remembers(several, triton, tmp_path):
         browser.find_element("id", "prompt").send_keys("a red circle")
         browser.find_element("id", "draw").click()
         wait_for(lambda: triton.asked_of == ["ink"])
+        wait_for(lambda: len(browser.find_elements("css selector", ".card:not(.coming)")) == 1)
         browser.get(several.url)
         wait_for(lambda: models().get_property("value") == "ink")
         triton.models = ["sd_ensemble"]

@@ -94,6 +94,18 @@ def test_the_download_is_the_file_with_its_settings(page, tmp_path):
     assert (settings.prompt, settings.seed) == ("a ☀ over hills", 5)
 
 
+def test_warnings_stand_beside_the_picture_that_has_some(page, triton):
+    triton.warnings = ("prompt is longer than 77 tokens; cut off: 'x'", "eta is not used")
+    page.draw(prompt="x")
+    page.settled(1)
+    assert [one.text for one in page.all(".card .warnings li")] == list(triton.warnings)
+    assert page.one(".card .warnings").is_displayed()
+    triton.warnings = ()
+    page.draw(prompt="y")
+    page.settled(2)
+    assert not page.one(".card:first-child .warnings").is_displayed()
+
+
 @pytest.mark.parametrize("how", ["button", "key"])
 def test_cancelling_gives_every_picture_up(page, triton, how):
     triton.hold.clear()

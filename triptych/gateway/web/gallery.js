@@ -40,6 +40,7 @@ function drawn({ file, settings, seconds }) {
   frame.style.aspectRatio = `${settings.width} / ${settings.height}`;
   frame.setAttribute("aria-label", `Enlarge: ${settings.prompt}`);
   card.querySelector(".prompt").textContent = settings.prompt;
+  showWarnings(card.querySelector(".warnings"), settings.warnings ?? []);
   const list = card.querySelector("dl");
   const shown = { ...settings, scheduler: schedulers[settings.scheduler] ?? settings.scheduler };
   shown.loras = lorasSaid(settings.loras);
@@ -59,6 +60,18 @@ function drawn({ file, settings, seconds }) {
   begin.addEventListener("click", () => startFrom(blob));
   frame.addEventListener("click", () => enlarge(image));
   return card;
+}
+
+/** What was cut, changed or not understood, beside the picture. */
+function showWarnings(list, warnings) {
+  list.replaceChildren(
+    ...warnings.map((text) => {
+      const item = document.createElement("li");
+      item.textContent = text;
+      return item;
+    }),
+  );
+  list.hidden = warnings.length === 0;
 }
 
 function describe(list, label, text) {

@@ -19,7 +19,6 @@ const LABELS = {
   clip_skip: "Clip skip",
   guidance_rescale: "Guidance rescale",
   strength: "Strength",
-  warnings: "Warning",
 };
 const OTHERS = ["timestep_spacing", "eta", "clip_skip", "guidance_rescale"]; // without a field in the form
 let others = {}; // those of them that a picture brought

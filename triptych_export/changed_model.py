@@ -1,4 +1,4 @@
-"""A folder in diffusers' layout with another VAE, tokens of textual inversion, or scheduler.
+"""A folder in diffusers' layout with another VAE, LoRAs, tokens of textual inversion, or scheduler.
 
 What changes is written to a folder of its own, which links to all that stays.
 """
@@ -9,10 +9,10 @@ import argparse
 import json
 from pathlib import Path
 
-from diffusers import StableDiffusionPipeline
+from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from triptych_export import single_file_road, torch_road
+from triptych_export import loras, single_file_road, torch_road
 from triptych_export.errors import ExportError
 from triptych_export.single_file import require_weights, safetensors_shapes, what_else
 from triptych_export.source import PARTS
@@ -21,21 +21,23 @@ from triptych_export.source import PARTS
 def changed(folder: Path, options: argparse.Namespace, scratch: Path) -> Path:
     """`folder`, or where the options change the model, a folder under `scratch` that holds it.
 
-    Options: vae, embedding, prediction_type, rescale_betas_zero_snr. ExportError for a file that is
-    something else.
+    Options: vae, embedding, lora, prediction_type, rescale_betas_zero_snr. ExportError for a file
+    that is something else.
     """
     scheduler = {}
     if options.prediction_type:
         scheduler["prediction_type"] = options.prediction_type
     if options.rescale_betas_zero_snr:
         scheduler["rescale_betas_zero_snr"] = True
-    if not (options.vae or options.embedding or scheduler):
+    if not (options.vae or options.embedding or options.lora or scheduler):
         return folder
     result = _linked(folder, scratch / "changed")
     if options.vae:
         _replace_vae(result, options.vae, scratch)
     if options.embedding:
         _add_embeddings(result, options.embedding)
+    if options.lora:
+        _add_loras(result, options.lora)
     if scheduler:
         path = _own(result, "scheduler") / "scheduler_config.json"
         config = json.loads(path.read_text(encoding="utf-8"))
@@ -78,6 +80,16 @@ def _replace_vae(result: Path, vae: Path, scratch: Path) -> None:
     network = single_file_road.load_vae(vae, result, scratch)
     (result / "vae").unlink()
     network.save_pretrained(result / "vae")
+
+
+def _add_loras(result: Path, chosen: list[tuple[Path, float]]) -> None:
+    kinds = {"unet": UNet2DConditionModel, "text_encoder": CLIPTextModel}
+    networks = {part: torch_road.load_part(kind, result, part) for part, kind in kinds.items()}
+    loras.add(networks, chosen)
+    for part, network in networks.items():
+        if (result / part).is_symlink():
+            (result / part).unlink()
+        network.save_pretrained(result / part)
 
 
 def _add_embeddings(result: Path, files: list[Path]) -> None:

@@ -20,7 +20,7 @@ from triptych_export.source import is_fastdeploy_folder
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 
-CHANGES = ("vae", "embedding", "prediction_type", "rescale_betas_zero_snr", "config")
+CHANGES = ("vae", "embedding", "lora", "prediction_type", "rescale_betas_zero_snr", "config")
 """Options that make another model of what the files hold."""
 
 
@@ -89,6 +89,15 @@ def _set_accelerator(options: argparse.Namespace) -> int:
 
 def _needs_paddle(options: argparse.Namespace) -> bool:
     return options.framework == "paddle" or is_fastdeploy_folder(Path(options.model))
+
+
+def _lora(text: str) -> tuple[Path, float]:
+    """A file and a scale out of FILE:SCALE, or FILE alone."""
+    file, _, scale = text.rpartition(":")
+    try:
+        return (Path(file), float(scale)) if file else (Path(text), 1.0)
+    except ValueError:
+        return Path(text), 1.0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -161,6 +170,14 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="textual inversion (.safetensors, .pt, .bin): the file's name, without its ending, "
         "becomes a word of prompts",
+    )
+    change.add_argument(
+        "--lora",
+        type=_lora,
+        nargs="+",
+        default=(),
+        metavar="FILE:SCALE",
+        help="a LoRA (.safetensors) that is added to the weights, times its scale (default 1)",
     )
     change.add_argument(
         "--prediction-type",

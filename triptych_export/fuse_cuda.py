@@ -19,6 +19,7 @@ from triptych_export import onnx_files
 from triptych_export.channels_last import ChannelsLast
 from triptych_export.errors import ExportError
 from triptych_export.folded_biases import ADD_WIDTHS, FoldedBiases
+from triptych_export.fused_places import write_places
 from triptych_export.joined_products import JoinedProducts
 from triptych_export.rewriting import DOMAIN
 from triptych_export.separate_heads import SeparateHeads
@@ -57,6 +58,8 @@ def fuse(stage: str, folder: Path) -> dict[str, int]:
         rewriting(model).run()
     if DOMAIN not in {known.domain for known in model.model.opset_import}:
         model.model.opset_import.append(onnx.helper.make_opsetid(DOMAIN, 1))
+    if stage != "vae_decoder":  # no LoRA changes it
+        write_places(model.model, folder / "model.onnx")
     onnx_files.save(model.model, folder, NAME)
     return counts
 

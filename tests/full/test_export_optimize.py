@@ -7,12 +7,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import onnx
 import onnxruntime
 import pytest
 from contrib_operators import evaluate
 from random_models import write_model
 
+from triptych.fastdeploy.onnx_graph import OnnxGraph
+from triptych.fastdeploy.places import places
 from triptych_export import check, torch_road
 from triptych_export.cli import CHECKOUT, main
 from triptych_export.source import open_source
@@ -60,6 +63,25 @@ def test_the_fused_graph_computes_the_same_in_half_precision(served, model, name
     fused = onnx.load(str(folder / "model.cuda.onnx"))
     error = check.difference([evaluate(fused, feeds)], expected)
     assert 1e-5 < error < 1e-2
+
+
+@pytest.mark.parametrize("name", ["text_encoder", "unet"])
+def test_the_fused_graph_says_where_each_layers_weight_is(served, name):
+    plain, fused = (
+        OnnxGraph(served / name / "1" / file) for file in ("model.onnx", "model.cuda.onnx")
+    )
+    network, model, expected = places(plain)
+    found = places(fused)
+    assert found[:2] == (network, model)
+    embeddings = {layer for layer in expected if "embedding" in layer and name != "unet"}
+    missing = expected.keys() - found[2].keys() - embeddings
+    assert not missing
+    for layer, place in found[2].items():
+        values, part = plain.values(expected[layer].tensor), fused.values(place.tensor)
+        values = values.transpose(np.argsort(expected[layer].axes))
+        turned = place.of(part).transpose(np.argsort(place.axes))
+        assert turned.shape == values.shape == place.shape
+        np.testing.assert_allclose(turned, values, rtol=1e-3, atol=1e-6)
 
 
 def test_the_fused_graph_is_that_of_cuda(served):

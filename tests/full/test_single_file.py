@@ -7,6 +7,7 @@ import os
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline
@@ -16,9 +17,11 @@ from single_file_layout import state_dict
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from benchmarks import sd15
+from tests import lora_files
 from triptych.pipeline import Pipeline
 from triptych.tokenizer import Tokenizer
 from triptych_export.cli import main
+from triptych_export.picture import psnr
 from triptych_export.single_file_configs import write_configs
 
 REQUEST = {"prompt": "red", "negative_prompt": "blue", "seed": 3, "num_inference_steps": 4}
@@ -170,6 +173,36 @@ def test_embeddings_are_words_of_prompts(pair, tmp_path, kind):
     ours, _ = Tokenizer(output / "tokenizer" / "1").encode(["red my-style"])
     assert ours[0][: len(ids)].tolist() == ids
     assert picture(output, prompt="red my-style") != picture(output, prompt="red")
+
+
+def test_loras_are_added_to_the_weights(pair, tmp_path, capsys):
+    """As a server adds them to the same model by request, and another picture than without."""
+    model, served = pair
+    width = 64
+    unet = {"down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k": (32, width)}
+    config = json.loads((model / "unet" / "config.json").read_text())
+    unet = {next(iter(unet)): (config["block_out_channels"][0], config["cross_attention_dim"])}
+    text = {"text_model.encoder.layers.1.self_attn.q_proj": (width, width)}
+    files = [
+        lora_files.write(tmp_path, name, lora_files.changes(seed, unet=unet, text=text), "kohya", 2)
+        for seed, name in enumerate(("ink", "chalk"))
+    ]
+    output, asked = tmp_path / "served", [f"{files[0]}:0.75", f"{files[1]}:-0.5"]
+    assert export(model, "--lora", *asked, "--output", output) == 0
+    by_request = Path(shutil.copytree(served, tmp_path / "by-request"))
+    loras = by_request / "unet" / "loras"
+    loras.mkdir()
+    for file in files:
+        shutil.copy(file, loras)
+    names = [{"name": "ink", "scale": 0.75}, {"name": "chalk", "scale": -0.5}]
+    pictures = [
+        np.frombuffer(drawn, np.uint8)
+        for drawn in (picture(output), picture(by_request, loras=names), picture(served))
+    ]
+    assert psnr(pictures[0], pictures[1]) >= 50 > psnr(pictures[0], pictures[2])
+    save_file({"emb_params": torch.zeros(1, 64)}, files[0])
+    assert export(model, "--lora", files[0], "--output", tmp_path / "x") == 1
+    assert "textual inversion" in capsys.readouterr().err
 
 
 def test_folders_of_pickles_variants_and_shards(pair, tmp_path):

@@ -45,6 +45,11 @@ class Names:
         """Every name that the model can have in a repository: stages, ensemble, stream."""
         return (*map(self.stage, STAGES), self.model, self.stream)
 
+    @property
+    def told(self) -> str | None:
+        """The model's name as its pictures have it, None for `MODEL`."""
+        return None if self.model == MODEL else self.model
+
     def own(self, default: str) -> str:
         """The name of what `MODEL` has as `default`: a stage, the ensemble or the stream."""
         others = {MODEL: self.model, Names().stream: self.stream}

@@ -64,6 +64,7 @@ class Pipeline:
         ONNX Runtime's errors for networks that cannot be loaded.
         """
         folder, names = Path(repository), Names(model)
+        self._model = names.told
         tokenizer = folder / names.stage("tokenizer") / version
         self.model_files = ModelFiles.load(tokenizer)
         self.tokenizer = Tokenizer(tokenizer)
@@ -92,7 +93,8 @@ class Pipeline:
 
     def request(self, request: str) -> Request:
         """What the request asks for, the rest being the model's defaults, and warnings."""
-        defaults, takes_pictures = self.model_files.defaults(), "vae_encoder" in self._networks
+        defaults = dataclasses.replace(self.model_files.defaults(), model=self._model)
+        takes_pictures = "vae_encoder" in self._networks
         asked = read_request(request.encode(), defaults, LIMITS, takes_pictures=takes_pictures)
         _, (warned,) = self.tokenizer.encode_settings([asked.settings], self.model_files)
         return asked._replace(settings=warned)

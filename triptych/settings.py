@@ -30,7 +30,8 @@ class Defaults:
     """What a request gets that does not say otherwise: the served model's own values.
 
     `size_multiple`: what height and width must be multiples of, the VAE's factor.
-    `scheduler_config`: what tells which of a diffusers class's schedulers its name means.
+    `scheduler_config`: what tells which of a diffusers class's schedulers its name means. `model`:
+    the model's name, None for the one that is meant by none.
     """
 
     height: int
@@ -40,6 +41,7 @@ class Defaults:
     scheduler: str
     size_multiple: int = 8
     scheduler_config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    model: str | None = None
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ class Settings:
     asked for. The pictures themselves go beside the settings. `loras` are those that are asked for
     beside the prompt. `text_inputs`: what the text encoder takes for both prompts, for unet_loop to
     call it again with LoRAs.
+    `model`: what it is drawn with, None for the model that is meant by no name.
     `deadline`: when nobody waits for the image any more, in seconds of this machine's monotonic
     clock, which all stages share and no change of the time of day touches; it leaves no mark on the
     image.
@@ -78,6 +81,7 @@ class Settings:
     guidance_rescale: float | None = None
     loras: tuple[lora_request.Lora, ...] | None = None
     text_inputs: Mapping[str, Any] | None = None
+    model: str | None = None
 
     @property
     def expired(self) -> bool:
@@ -113,6 +117,9 @@ class Settings:
         text_inputs = values.pop("text_inputs", None)
         if text_inputs is not None and not isinstance(text_inputs, dict):
             raise InvalidRequest("text_inputs", text_inputs, "an object as the tokenizer gives it")
+        model = values.pop("model", None)
+        if model is not None and checks.utf8(model) is None:
+            raise InvalidRequest("model", model, "a text")
         deadline = values.pop("deadline", None)
         if deadline is not None and not (checks.is_number(deadline) and math.isfinite(deadline)):
             raise InvalidRequest("deadline", deadline, "a time of the monotonic clock")
@@ -121,11 +128,11 @@ class Settings:
                 raise InvalidRequest("settings", text, f"{whole}, with {name}")
         # A side's bounds of its own belong to the request; here any positive side will do.
         checked = _check(values, dataclasses.replace(limits, min_side=1), size_multiple=1)
-        more = {"deadline": deadline, "text_inputs": text_inputs}
+        more = {"deadline": deadline, "text_inputs": text_inputs, "model": model}
         return dataclasses.replace(checked, warnings=tuple(warnings), **more)
 
 
-_NOT_ASKED_FOR = ("warnings", "deadline", "text_inputs")
+_NOT_ASKED_FOR = ("warnings", "deadline", "text_inputs", "model")
 PICTURE_KEYS = tuple(
     field.name for field in dataclasses.fields(Settings) if field.name not in _NOT_ASKED_FOR
 )
@@ -218,7 +225,7 @@ def settled(asked: Mapping[str, Any], defaults: Defaults, limits: Limits) -> Set
         values["seed"] = secrets.randbits(32)
     deadline = _deadline(values.pop("timeout")) if "timeout" in values else None
     settings = _check(values, limits, defaults.size_multiple, defaults.scheduler_config)
-    return dataclasses.replace(settings, deadline=deadline)
+    return dataclasses.replace(settings, deadline=deadline, model=defaults.model)
 
 
 def _number(name: str, value: Any) -> Any:

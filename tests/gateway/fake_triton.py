@@ -114,7 +114,8 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         if self.abort_after:
             context.abort(*self.abort_after)
         gray = np.zeros((3, settings.height, settings.width), np.float32)
-        settings = dataclasses.replace(settings, warnings=self.warnings)
+        own = Names.of(request.model_name).told
+        settings = dataclasses.replace(settings, warnings=self.warnings, model=own)
         yield _streamed(OUTPUT_0=base64.b64encode(encode(gray, settings)))
 
     def _settings(self, request, context):

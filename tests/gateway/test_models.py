@@ -119,8 +119,11 @@ def test_the_page_lets_choose_and_remembers(several, triton, tmp_path):
         browser.find_element("id", "draw").click()
         wait_for(lambda: triton.asked_of == ["ink"])
         wait_for(lambda: len(browser.find_elements("css selector", ".card:not(.coming)")) == 1)
+        Select(models()).select_by_visible_text("oil")
+        browser.find_element("css selector", "[data-does=use]").click()
+        assert models().get_property("value") == "ink"
         browser.get(several.url)
-        wait_for(lambda: models().get_property("value") == "ink")
+        wait_for(lambda: models().get_property("value") == "oil")
         triton.models = ["sd_ensemble"]
         browser.get(several.url)
         wait_for(lambda: models().get_property("value") == "sd_ensemble")

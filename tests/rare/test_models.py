@@ -96,7 +96,7 @@ def test_each_has_its_own_settings_and_counts(server, client):
     assert client.defaults("ink").num_inference_steps == 5
     assert client.defaults().num_inference_steps != 5
     before = metrics(server.metrics)
-    client.generate("x", 60, model="ink", **SMALL)
+    assert client.generate("x", 60, model="ink", **SMALL).settings.model == "ink"
     after = metrics(server.metrics)
     steps = "triptych_steps_total"
     assert after[steps, "ink.unet_loop"] == before.get((steps, "ink.unet_loop"), 0) + 4

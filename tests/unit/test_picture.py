@@ -105,6 +105,9 @@ def test_a_png_tells_its_settings_in_text_chunks_that_any_program_shows():
     assert texts["guidance_scale"] == "7.5"
     assert texts["scheduler"] == "dpmpp_2m_karras"
     assert "🦊" in texts["warnings"]
+    assert "model" not in texts and "Model" not in texts["parameters"]
+    named = opened(encode(smooth(), dataclasses.replace(settings, model="ink"))).text
+    assert named["model"] == "ink" and "Model: ink" in named["parameters"]
 
 
 @given(
@@ -118,6 +121,7 @@ def test_a_png_tells_its_settings_in_text_chunks_that_any_program_shows():
     prompt_syntax=st.sampled_from([None, "webui"]),
     clip_skip=st.sampled_from([None, 2]),
     guidance_rescale=st.sampled_from([None, 0.7]),
+    model=st.sampled_from([None, "ink"]),
     warnings=st.lists(st.text(max_size=30).filter(lambda text: "\0" not in text), max_size=2),
 )
 def test_settings_come_back_out_of_the_file(**changes):

@@ -84,7 +84,7 @@ def test_a_json_object_sets_everything():
         "loras": [{"name": "ink", "scale": -0.5}, {"name": "Pastell Töne", "scale": 1}],
     }
     settings = ask(json.dumps(asked))
-    not_asked = {"warnings": (), "deadline": None, "text_inputs": None}
+    not_asked = {"warnings": (), "deadline": None, "text_inputs": None, "model": None}
     told = {field.name: settings.json_value(field.name) for field in dataclasses.fields(settings)}
     assert told == {**asked, "scheduler": "euler", **not_asked}
     assert type(settings.guidance_scale) is float
@@ -456,6 +456,7 @@ SETTINGS = st.builds(
     text_inputs=st.none() | st.just({"input_ids": [1, 2]}),
     warnings=st.lists(st.text(max_size=20), max_size=2).map(tuple),
     deadline=st.none() | st.floats(0, 1e9),
+    model=st.none() | st.just("ink"),
 )
 
 
@@ -466,7 +467,9 @@ def test_settings_survive_json(settings):
     assert Settings.from_json(text.encode()) == settings
 
 
-@given(SETTINGS, st.sampled_from([*PICTURE_KEYS, "warnings", "deadline", "more"]), ANY_JSON)
+@given(
+    SETTINGS, st.sampled_from([*PICTURE_KEYS, "warnings", "deadline", "model", "more"]), ANY_JSON
+)
 def test_settings_with_one_value_changed_are_settings_or_the_error(settings, key, value):
     changed = {**json.loads(settings.to_json()), key: value}
     try:
@@ -494,6 +497,13 @@ def test_a_settings_tensors_warnings_are_texts(warnings):
     values = {**json.loads(ask("x").to_json()), "warnings": warnings}
     with pytest.raises(InvalidRequest, match=r"^warnings: "):
         Settings.from_json(json.dumps(values))
+
+
+def test_the_model_is_the_servers_to_say():
+    ink = dataclasses.replace(DEFAULTS, model="ink")
+    assert parse(b"x", ink, USUAL).model == "ink"
+    with pytest.raises(InvalidRequest, match=r"^model: got 'ink'; allowed: only the keys "):
+        ask('{"prompt": "x", "model": "ink"}')
 
 
 def test_a_stage_called_alone_is_still_limited():

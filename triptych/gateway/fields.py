@@ -143,5 +143,5 @@ def size_of(text: str | None) -> dict[str, int]:
 
 def told(settings: Settings) -> dict[str, Any]:
     """What a picture was made with, for whoever asked for it."""
-    values = {name: settings.json_value(name) for name in (*PICTURE_KEYS, "warnings")}
+    values = {name: settings.json_value(name) for name in (*PICTURE_KEYS, "warnings", "model")}
     return {name: value for name, value in values.items() if value is not None}

@@ -37,6 +37,7 @@ from triptych.gateway.fields import (
 from triptych.gateway.gone import unless_gone
 from triptych.gateway.reading import read
 from triptych.gateway.samplers import LABELS
+from triptych.names import MODEL
 from triptych.streaming import Step
 
 FOLDER = Path(__file__).with_name("web")
@@ -216,8 +217,9 @@ async def _events(
 
 
 def _told(picture: Picture) -> dict[str, Any]:
-    """The settings of a picture, the seed as a text."""
-    return {**told(picture.settings), "seed": str(picture.settings.seed)}
+    """The settings of a picture, the seed as a text, and its model by name."""
+    settings = picture.settings
+    return {**told(settings), "seed": str(settings.seed), "model": settings.model or MODEL}
 
 
 def _event(name: str, **data: Any) -> str:

@@ -22,6 +22,8 @@ def infotext(settings: Settings) -> str:
         "Seed": settings.seed,
         "Size": f"{settings.width}x{settings.height}",
     }
+    if settings.model:
+        values["Model"] = settings.model
     if settings.eta and entry.name == "ddim":
         values["Eta DDIM"] = f"{settings.eta:g}"
     if settings.strength is not None:

@@ -16,7 +16,7 @@ from triptych.settings import OPTIONAL_KEYS, PICTURE_KEYS, TEXT_KEYS, Settings
 
 _IMAGE_DESCRIPTION = 0x010E  # the EXIF tag
 _EXIF_BYTES = 60_000  # JPEG has room for 65,533, all tags together
-_TEXT_CHUNKS = (*PICTURE_KEYS, "warnings")
+_TEXT_CHUNKS = (*PICTURE_KEYS, "warnings", "model")
 _MAX_FILE_BYTES = 64 * 1024 * 1024
 
 
@@ -43,7 +43,7 @@ def _settings_json(picture: Image.Image) -> str:
     texts = {
         name: picture.info[name]
         for name in _TEXT_CHUNKS
-        if name in picture.info or name not in OPTIONAL_KEYS
+        if name in picture.info or name not in (*OPTIONAL_KEYS, "model")
     }
     return json.dumps({name: _from_text(name, text) for name, text in texts.items()})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -27,7 +28,7 @@ class TokenizerStage:
         self._admission = Admission(model.activity, model.names)
         model_files = ModelFiles.load(model.folder)
         self._limits = limits(model, model_files)
-        self._defaults = model_files.defaults()
+        self._defaults = dataclasses.replace(model_files.defaults(), model=model.names.told)
         self._loras = loras.folder(model)
         self._takes_pictures = bool(model.config_beside("vae_encoder"))
         self._tokenizer = Tokenizer(model.folder)

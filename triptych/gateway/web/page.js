@@ -41,7 +41,9 @@ function settings() {
 
 function fill(values) {
   for (const name of [...TEXTS, ...NUMBERS]) {
-    if (values[name] !== undefined && values[name] !== null) $(name).value = values[name];
+    const value = values[name];
+    const isThere = [...($(name).options ?? [])].some((option) => option.value === value);
+    if (value !== undefined && value !== null && (isThere || !$(name).options)) $(name).value = value;
   }
   fillStrength(values);
   keepOthers(Object.fromEntries(OTHERS.filter((name) => name in values).map((name) => [name, values[name]])));

@@ -20,6 +20,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, external_data_helper, helper, numpy_helper
 
+from triptych.fastdeploy.places import PLACES
+
 KEY = "mean and deviation of the weights left out"
 SMALL = 2048
 """Bytes of a tensor that stays as it is."""
@@ -44,8 +46,10 @@ def strip(source: Path, target: Path) -> None:
         for key, value in place.items():
             weight.external_data.add(key=key, value=str(value))
         end += -(-values.nbytes // 4096) * 4096
+    # Where the weights are stays, for LoRAs.
+    kept = {one.key: one.value for one in model.metadata_props if one.key in ("config", PLACES)}
     del model.metadata_props[:]
-    helper.set_model_props(model, {KEY: json.dumps(drawn)})
+    helper.set_model_props(model, {**kept, KEY: json.dumps(drawn)})
     target.write_bytes(model.SerializeToString())
 
 

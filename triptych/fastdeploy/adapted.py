@@ -16,14 +16,12 @@ from triptych.fastdeploy.changing_weights import DeviceWeights, HostWeights
 from triptych.fastdeploy.lru import Lru
 from triptych.fastdeploy.onnx_graph import OnnxGraph
 from triptych.fastdeploy.places import places
+from triptych.fastdeploy.tuning import LORA_BYTES
 from triptych.lora import files, merging
 from triptych.lora.folder import Adapter, LoraFolder
 
 FILES_BYTES = 2**28
 """Of the files that were read last, and are kept for other scales and sets."""
-SETS_BYTES = 2**31
-"""Of the changed weights of the sets that were used last."""
-
 Parts = Mapping[str, Sequence[np.ndarray]]
 Run = Callable[[Parts, int, Mapping[str, Any]], Any]
 
@@ -37,7 +35,7 @@ class Adapted:
         folder: LoraFolder,
         start: Callable[[bytes, Mapping[str, Any]], Run],
         device: tuple[str, int] | None = None,
-        most_bytes: int = SETS_BYTES,
+        most_bytes: int = LORA_BYTES,
     ) -> None:
         """`start` makes of a model, and of all weights that are its inputs, what runs it: a
         function of the inputs' parts, their rows together, and the weights of the run. These are
@@ -65,6 +63,11 @@ class Adapted:
             return None
         self._take(names)
         return self._run(parts, rows, self._weights.switch(held))
+
+    def warm_up(self, parts: Parts, rows: int) -> None:
+        """Run what the first set of a device will run, on the weights as they are."""
+        self._take({place.tensor for place in self._places.values()})
+        self._run(parts, rows, self._weights.values)
 
     def _made(self, adapters: tuple[Adapter, ...]) -> tuple[Any, int]:
         """The names of the tensors that a set changes, and what holds them; and their bytes."""

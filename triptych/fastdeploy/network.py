@@ -46,6 +46,7 @@ class Network:
         damaged file, ConfigError for a config.pbtxt that does not fit the network or this backend.
         """
         self._folder, self._device, self._loras = folder, device, loras
+        self._most_lora_bytes = tuning.lora_bytes(model_config)
         self._bound_to: tuple[Sequence[int], tuple[str, int]] | None = None
         self._adapted: Adapted | None = None
         accelerators, graph_batches = parse(model_config), tuning.graph_batches(model_config)
@@ -74,7 +75,7 @@ class Network:
             if first == providers.CUDA and graphs:
                 self.bind(graph_batches, ("cuda", device))
             if first != providers.CPU:
-                self._warm_up(accelerators, graph_batches)
+                self._warm_up(accelerators, graph_batches, self._compute)
             self._chosen = chosen if first == asked else chosen[-1:]
 
         problem = tuning.no_graphs(onnxruntime.__version__)
@@ -93,6 +94,8 @@ class Network:
         problem = failed or problem
         if graph_batches and problem and self.provider.startswith(providers.CUDA):
             self.provider += f"; no CUDA graphs: {problem}"
+        if self._chosen[0][0] != providers.CPU and loras is not None and loras.names():
+            self._expect_loras(graph_batches)
 
     def bind(self, batches: Sequence[int], device: tuple[str, int]) -> None:
         """Run on buffers on `device`, ONNX Runtime's name and number, padded up to `batches`."""
@@ -118,10 +121,20 @@ class Network:
 
         try:
             graph = OnnxGraph(path)
-            return Adapted(graph, self._loras, start, bound_to[1] if bound_to else device)
+            device = bound_to[1] if bound_to else device
+            return Adapted(graph, self._loras, start, device, self._most_lora_bytes)
         except ValueError as error:
             allowed = f"none: this network takes no LoRAs: {error}"
             raise InvalidRequest("loras", "a request for one", allowed) from None
+
+    def _expect_loras(self, graph_batches: Sequence[int]) -> None:
+        """Load the graph for LoRAs and record its CUDA graphs before the first request for one."""
+        try:
+            self._adapted = self._adapt()
+            self._warm_up(self._accelerators, graph_batches, self._adapted.warm_up)
+        except Exception as error:
+            self._adapted = None
+            self.provider += f"; not ready for LoRAs: {_line(error)}"
 
     def run(
         self,
@@ -216,7 +229,9 @@ class Network:
         outputs = list(self._outputs)
         return sessions.compute(self._session, self._bound, self._types, outputs, parts, rows)
 
-    def _warm_up(self, accelerators: Accelerators, graph_batches: Sequence[int]) -> None:
+    def _warm_up(
+        self, accelerators: Accelerators, graph_batches: Sequence[int], compute: Callable
+    ) -> None:
         """Run what is usual, opt_shape, in every batch that has a graph, else in its own.
 
         Finds cuDNN's algorithms, builds TensorRT's engine and records graphs before the first
@@ -231,7 +246,7 @@ class Network:
                 name: [np.zeros((batch, *usual[name][1:]), dtype)]
                 for name, dtype in self._types.items()
             }
-            self._compute(zeros, batch)
+            compute(zeros, batch)
 
 
 def network_file(folder: Path, provider: str, fp16: bool) -> Path:

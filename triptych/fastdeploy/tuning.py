@@ -1,8 +1,9 @@
-"""Options for a network under ONNX Runtime on CUDA.
+"""Options for a network under ONNX Runtime, most of them for CUDA.
 
 A config.pbtxt's `parameters { key: "graph_batches" value { string_value: "1 2 4 8" } }` says for
 which batches CUDA graphs are recorded. Others are padded up to the next of them. Without it there
-are no graphs.
+are no graphs. `lora_bytes` is what the
+changed weights of all kept sets of LoRAs may take together.
 """
 
 from __future__ import annotations
@@ -20,6 +21,18 @@ def graph_batches(model_config: Mapping[str, Any]) -> tuple[int, ...]:
     if not all(word.isdecimal() and int(word) for word in words):
         raise ConfigError(f"graph_batches: got {words}; allowed: whole numbers from 1")
     return tuple(sorted(map(int, words)))
+
+
+LORA_BYTES = 2**31
+
+
+def lora_bytes(model_config: Mapping[str, Any]) -> int:
+    """The config.pbtxt's `lora_bytes`; ConfigError if it is no number."""
+    entries = model_config.get("parameters") or {}
+    text = entries.get("lora_bytes", {"string_value": str(LORA_BYTES)})["string_value"]
+    if not text.isdecimal():
+        raise ConfigError(f"lora_bytes: got {text!r}; allowed: a whole number of bytes")
+    return int(text)
 
 
 def cuda_options(graphs: bool) -> dict[str, str]:

@@ -1,0 +1,186 @@
+"""What LoRAs cost a server: the first picture of one, later ones, and a crowd of different ones.
+
+    python benchmarks/lora.py --graphs DIR [--output FILE.json]
+
+DIR: a model repository, whose graphs may have no weights (benchmarks/weightless.py). The LoRAs are
+random, of rank 32 on the attention of the UNet. --tiny: the same with little of everything, to see
+that it works, as on a processor with the demo model. Needs no network.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+from safetensors.numpy import save_file
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(CHECKOUT))
+
+from benchmarks import load, machine, weightless
+from triptych.client import Client
+from triptych.fastdeploy.onnx_graph import OnnxGraph
+from triptych.fastdeploy.places import places
+from triptych.server.running import RunningServer
+from triptych_export.config_edits import parameter
+
+SCALE = 0.5
+
+
+def main() -> int:
+    options = _options()
+    told = {"hardware": machine.hardware(), "gpu": machine.gpu()}
+    print(*told.values(), sep="\n", flush=True)
+    with tempfile.TemporaryDirectory(dir=options.scratch) as scratch:
+        repository = Path(scratch) / "repository"
+        shutil.copytree(options.graphs, repository, copy_function=weightless.link)
+        for graph in repository.glob("*/1/model.cuda.onnx"):
+            weightless.fill(graph)
+        of_a_set = write_loras(repository / "unet", options.many, options.rank)
+        config = repository / "unet" / "config.pbtxt"
+        config.write_text(config.read_text() + parameter("lora_bytes", str(4 * of_a_set)))
+        told["bytes of a set"] = of_a_set
+        server = RunningServer(repository, Path(scratch) / "log")
+        begun = time.monotonic()
+        try:
+            server.start()
+            server.wait_ready(options.limit)
+            told["ready after, s"] = time.monotonic() - begun
+            with Client(server.grpc) as client:
+                told.update(measured(client, server, options))
+        finally:
+            server.stop()
+            lines = (Path(scratch) / "log").read_text(errors="replace").splitlines()
+            print(*(line[:300] for line in lines if "runs on" in line or "rror" in line), sep="\n")
+    for name, value in told.items():
+        print(f"{name}: {value:.3f}" if isinstance(value, float) else f"{name}: {value}")
+    if options.output:
+        options.output.write_text(json.dumps(told, indent=2))
+    return 0
+
+
+def write_loras(unet: Path, count: int, rank: int) -> int:
+    """Write LoRAs `lora-0` and so on; the bytes of the weights that one of them changes."""
+    folder = unet / "loras"
+    folder.mkdir(exist_ok=True)
+    (path, *_) = (unet / "1" / name for name in ("model.cuda.onnx", "model.onnx"))
+    graph = OnnxGraph(path if path.exists() else path.with_name("model.onnx"))
+    layers = {layer: one for layer, one in places(graph)[2].items() if "_attn" in layer}
+    for number in range(count):
+        random, tensors = np.random.default_rng(number), {}
+        for layer, place in layers.items():
+            out, read = place.shape[:2]
+            down = random.standard_normal((rank, read), np.float32) / np.sqrt(read)
+            up = random.standard_normal((out, rank), np.float32) * 0.01
+            tensors[f"lora_unet_{layer}.lora_down.weight"] = down.astype(np.float16)
+            tensors[f"lora_unet_{layer}.lora_up.weight"] = up.astype(np.float16)
+        save_file(tensors, folder / f"lora-{number}.safetensors")
+    size = sum(path.stat().st_size for path in folder.iterdir())
+    print(f"{count} LoRAs of {len(layers)} layers, {size / count / 1e6:.1f} MB each", flush=True)
+    changed = {place.tensor for place in layers.values()}
+    return sum(graph.values(name).nbytes for name in changed)
+
+
+def measured(
+    client: Client, server: RunningServer, options: argparse.Namespace
+) -> dict[str, float]:
+    found: dict[str, float] = {}
+    numbers = iter(range(10**6))
+
+    def draw(lora: int | None) -> float:
+        begun = time.perf_counter()
+        loras = {} if lora is None else {"loras": [{"name": f"lora-{lora}", "scale": SCALE}]}
+        client.generate(
+            "a red circle",
+            timeout=options.limit,
+            seed=next(numbers),
+            num_inference_steps=options.steps,
+            scheduler="ddim",
+            **loras,
+        )
+        return time.perf_counter() - begun
+
+    draw(None)
+    plain = median(draw(None) for _ in range(options.pictures))
+    firsts = [draw(number) for number in range(min(3, options.many))]
+    later = median(draw(0) for _ in range(options.pictures))
+    found["without LoRAs, s"] = plain
+    found["the first picture of the first LoRA, s more"] = firsts[0] - plain
+    found["the first picture of another LoRA, s more"] = max(firsts[1:]) - plain
+    found["later pictures, times without"] = later / plain
+    found["without LoRAs again, times before"] = (
+        median(draw(None) for _ in range(options.pictures)) / plain
+    )
+    rates = {}
+    for sets in (0, *options.sets):
+        which = [
+            None if not sets else at % sets for at in range(options.pictures * options.clients)
+        ]
+        load.closed(draw, which[: options.clients], options.clients)  # each is made once
+        rates[sets] = load.closed(draw, which, options.clients).per_second
+        print(f"{options.clients} clients, {sets} LoRAs: {rates[sets]:.3f}/s", flush=True)
+        found[f"{options.clients} clients, {sets} LoRAs, pictures/s"] = rates[sets]
+        if sets:
+            found[f"{options.clients} clients, {sets} LoRAs, times none"] = rates[sets] / rates[0]
+    before = memory(server)
+    for number in range(options.many):
+        draw(number)
+    once = memory(server)
+    for number in range(options.many):
+        draw(number)
+    found[f"MiB more after {options.many} LoRAs in turn"] = once - before
+    found["MiB more after the same again"] = memory(server) - once
+    return found
+
+
+def memory(server: RunningServer) -> float:
+    """MiB of the GPUs that are used, else of the server's processes."""
+    if machine.gpu() != "no GPU":
+        asked = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
+        told = subprocess.run(asked, capture_output=True, text=True, check=True).stdout
+        return float(sum(map(int, told.split())))
+    own, total = {server.process.pid}, 0
+    for path in sorted(Path("/proc").glob("[0-9]*/stat"), key=lambda one: int(one.parent.name)):
+        try:
+            fields = path.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[1]) in own or int(path.parent.name) in own:
+            own.add(int(path.parent.name))
+            total += int(fields[21]) * 4096
+    return total / 2**20
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--graphs", type=Path, required=True)
+    add("--output", type=Path)
+    add("--scratch", type=Path)
+    add("--clients", type=int, default=16)
+    add("--steps", type=int, default=50)
+    add("--pictures", type=int, default=3, help="of each client")
+    add("--rank", type=int, default=32)
+    add("--sets", type=int, nargs="+", default=[1, 4, 16])
+    add("--many", type=int, default=40)
+    add("--limit", type=float, default=300, help="seconds for the start, and for a picture")
+    add("--tiny", action="store_true")
+    options = parser.parse_args()
+    if options.tiny:
+        tiny = {"clients": 4, "steps": 4, "pictures": 1, "sets": [1, 4], "many": 6}
+        vars(options).update(tiny)
+    return options
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -3,8 +3,8 @@
     python scripts/evaluate_demo.py checkpoints/demo    diffusers' pipeline over a checkpoint
     python scripts/evaluate_demo.py localhost:8001      a running server, over gRPC
 
-Prints a table, and ends with 1 if a figure is below TARGETS; --report writes the figures as JSON,
---sheet a contact sheet of samples.
+Prints a table, and ends with 1 if a figure is below TARGETS; --schedulers adds a row for each of
+them, --report writes the figures as JSON, --sheet a contact sheet of samples.
 """
 
 from __future__ import annotations
@@ -13,23 +13,46 @@ import argparse
 import json
 import random
 import sys
-from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from functools import lru_cache
+from io import BytesIO
+from multiprocessing import get_context
 from pathlib import Path
+from typing import Protocol
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 from PIL import Image
 
-from demo.architecture import GUIDANCE_SCALE, NUM_INFERENCE_STEPS
-from demo.scenes import ShapesPicture, caption, random_landscape, random_shapes
+from demo.architecture import GUIDANCE_SCALE, NUM_INFERENCE_STEPS, PICTURE_SIZE
+from demo.draw import draw as draw_scenes
+from demo.scenes import Shape, ShapesPicture, caption, random_landscape, random_shapes
 from demo.vision import look, relation
+from triptych import schedulers
 
+ONE = {"background": 0.97, "colour": 0.97, "shape": 0.95}
 TARGETS = {
-    "one shape, held out": {"background": 0.97, "colour": 0.97, "shape": 0.95},
+    "one shape, held out": ONE,
     "two shapes, held out": {"background": 0.97, "relation and both colours": 0.85},
+    "red circle made blue": {"background": 0.9, "colour": 0.9, "shape": 0.9},
 }
-Draw = Callable[[list, list], list]
+STRENGTH = 0.8
+NAMES = [entry.name for entry in schedulers.TABLE]
+Image8 = np.ndarray
+"""A picture, uint8 [H, W, 3]."""
+
+
+class Draw(Protocol):
+    """Draws a picture for each prompt, from `images` (with STRENGTH) if there are any."""
+
+    def __call__(
+        self,
+        prompts: list[str],
+        seeds: list[int],
+        scheduler: str | None = None,
+        images: list[Image.Image] | None = None,
+    ) -> list[Image8]: ...
 
 
 def main() -> None:
@@ -42,16 +65,16 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=400, help="pictures a row of the table")
     parser.add_argument("--seed", type=int, default=2024)
     parser.add_argument(
-        "--scheduler", help="a diffusers class name; the checkpoint's own without it"
+        "--schedulers",
+        nargs="*",
+        choices=NAMES,
+        metavar="NAME",
+        help="schedulers to measure too, each with a quarter of the count; all without a name",
     )
     parser.add_argument("--report", type=Path)
     parser.add_argument("--sheet", type=Path)
     args = parser.parse_args()
-    draw = (
-        from_checkpoint(args.source, args.scheduler)
-        if Path(args.source).is_dir()
-        else from_server(args.source)
-    )
+    draw = from_checkpoint(args.source) if Path(args.source).is_dir() else from_server(args.source)
 
     figures = {}
     for name, shapes, held_out in (
@@ -63,14 +86,17 @@ def main() -> None:
         rng = random.Random(f"{args.seed} {name}")
         pictures = [random_shapes(rng, shapes, held_out) for _ in range(args.count)]
         prompts = [caption(picture, rng) for picture in pictures]
-        images = draw(prompts, [rng.getrandbits(32) for _ in pictures])
-        checks = [check(picture, image) for picture, image in zip(pictures, images)]
-        figures[name] = {key: float(np.mean([c[key] for c in checks])) for key in checks[0]}
-        wrong = [p for p, c in zip(prompts, checks) if not all(c.values())]
-        print(
-            f"{name:22}", "  ".join(f"{k} {v:6.1%}" for k, v in figures[name].items()), flush=True
-        )
-        print("   wrong, for example:", wrong[:4], flush=True)
+        figures[name] = measure(name, pictures, prompts, draw(prompts, seeds(rng, args.count)))
+    figures["red circle made blue"] = red_circles(draw, args)
+    targets = dict(TARGETS)
+    if args.schedulers is not None:
+        rng = random.Random(f"{args.seed} schedulers")
+        pictures = [random_shapes(rng, 1, held_out=False) for _ in range(args.count // 4)]
+        prompts = [caption(picture, rng) for picture in pictures]
+        drawn_by = seeds(rng, len(pictures))
+        for name in args.schedulers or NAMES:
+            targets[name] = ONE
+            figures[name] = measure(name, pictures, prompts, draw(prompts, drawn_by, name))
     if args.report:
         args.report.write_text(
             json.dumps({"count": args.count, "seed": args.seed, "figures": figures}, indent=2)
@@ -80,12 +106,48 @@ def main() -> None:
         contact_sheet(draw, args.seed).save(args.sheet)
     below = [
         f"{row}: {key} {figures[row][key]:.1%} of {target:.0%}"
-        for row, targets in TARGETS.items()
-        for key, target in targets.items()
+        for row, wanted in targets.items()
+        for key, target in wanted.items()
         if figures[row][key] < target
     ]
     if below:
         sys.exit("below the targets: " + "; ".join(below))
+
+
+def measure(name: str, pictures: list, prompts: list, images: list) -> dict[str, float]:
+    """The share of pictures in which each fact is right, printed too."""
+    checks = list(workers().map(check, pictures, images, chunksize=8))
+    shares = {key: float(np.mean([c[key] for c in checks])) for key in checks[0]}
+    wrong = [p for p, c in zip(prompts, checks) if not all(c.values())]
+    print(f"{name:26}", "  ".join(f"{k} {v:6.1%}" for k, v in shares.items()), flush=True)
+    print("   wrong, for example:", wrong[:4], flush=True)
+    return shares
+
+
+@lru_cache(maxsize=None)
+def workers() -> ProcessPoolExecutor:
+    """Processes for `check`, begun without what this one has loaded (CUDA among it)."""
+    return ProcessPoolExecutor(mp_context=get_context("forkserver"))
+
+
+def red_circles(draw: Draw, args) -> dict[str, float]:
+    """How often a red circle on white becomes a blue one on yellow."""
+    rng = random.Random(f"{args.seed} red circles")
+    circles = [random_shapes(rng, 1, held_out=False).shapes[0] for _ in range(args.count)]
+    red = [
+        ShapesPicture((Shape("circle", "red", None, c.x, c.y, c.radius),), None, "white")
+        for c in circles
+    ]
+    pixels = draw_scenes(red, PICTURE_SIZE, np)
+    images = [Image.fromarray(np.uint8(p.transpose(1, 2, 0) * 255 + 0.5)) for p in pixels]
+    blue = ShapesPicture((Shape("circle", "blue", None, 0.5, 0.5, 0.2),), None, "yellow")
+    prompts = ["a blue circle on a yellow background"] * args.count
+    drawn = draw(prompts, seeds(rng, args.count), images=images)
+    return measure("red circle made blue", [blue] * args.count, prompts, drawn)
+
+
+def seeds(rng: random.Random, count: int) -> list[int]:
+    return [rng.getrandbits(32) for _ in range(count)]
 
 
 def check(picture: ShapesPicture, image: np.ndarray) -> dict[str, bool]:
@@ -112,7 +174,7 @@ def check(picture: ShapesPicture, image: np.ndarray) -> dict[str, bool]:
     return result
 
 
-def from_checkpoint(folder: str, scheduler: str) -> Draw:
+def from_checkpoint(folder: str) -> Draw:
     import diffusers
     import torch
 
@@ -120,21 +182,29 @@ def from_checkpoint(folder: str, scheduler: str) -> Draw:
     pipeline = diffusers.StableDiffusionPipeline.from_pretrained(
         folder, torch_dtype=torch.float32
     ).to(device)
-    if scheduler:
-        pipeline.scheduler = getattr(diffusers, scheduler).from_config(pipeline.scheduler.config)
-    pipeline.set_progress_bar_config(disable=True)
+    from_pictures = diffusers.StableDiffusionImg2ImgPipeline(**pipeline.components)
+    own = pipeline.scheduler
+    entries = {entry.name: entry for entry in schedulers.TABLE}
 
-    def draw(prompts, seeds):
-        images = []
+    def draw(prompts, seeds, scheduler=None, images=None):
+        used = from_pictures if images else pipeline
+        used.set_progress_bar_config(disable=True)
+        used.scheduler = own
+        if scheduler:
+            kind = getattr(diffusers, entries[scheduler].diffusers)
+            used.scheduler = kind.from_config(own.config, **entries[scheduler].options)
+        drawn = []
         for i in range(0, len(prompts), 100):
             generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds[i : i + 100]]
-            images += pipeline(
+            start = {"image": images[i : i + 100], "strength": STRENGTH} if images else {}
+            drawn += used(
                 prompts[i : i + 100],
                 num_inference_steps=NUM_INFERENCE_STEPS,
                 guidance_scale=GUIDANCE_SCALE,
                 generator=generators,
+                **start,
             ).images
-        return [np.asarray(image) for image in images]
+        return [np.asarray(image) for image in drawn]
 
     return draw
 
@@ -146,20 +216,32 @@ def from_server(url: str) -> Draw:
 
     client = Client(url)
 
-    def draw_one(prompt: str, seed: int) -> np.ndarray:
+    def draw_one(prompt: str, seed: int, scheduler: str | None, image) -> Image8:
+        start = {"image": png(image), "strength": STRENGTH} if image else {}
         picture = client.generate(
             prompt,
             seed=seed,
             num_inference_steps=NUM_INFERENCE_STEPS,
             guidance_scale=GUIDANCE_SCALE,
+            **({"scheduler": scheduler} if scheduler else {}),
+            **start,
         )
         return np.asarray(picture.image)
 
-    def draw(prompts, seeds):
+    def draw(prompts, seeds, scheduler=None, images=None):
+        count = len(prompts)
         with ThreadPoolExecutor(8) as pool:
-            return list(pool.map(draw_one, prompts, seeds))
+            return list(
+                pool.map(draw_one, prompts, seeds, [scheduler] * count, images or [None] * count)
+            )
 
     return draw
+
+
+def png(image: Image.Image) -> bytes:
+    file = BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
 
 
 def contact_sheet(draw: Draw, seed: int, columns: int = 8, rows: int = 6) -> Image.Image:

@@ -39,6 +39,8 @@ LEARNING_RATE = 6e-4
 EMA_DECAY = 0.999
 UNCONDITIONAL = 0.1
 CAPTIONS = 2
+TRACES = 1 / 3
+TRACES_FROM = 750
 DRAWN_AT_ONCE = 5  # batches: to draw takes a few hundred launches, however many pictures
 SAVE_EVERY = 120
 
@@ -49,9 +51,9 @@ def main() -> None:
     )
     parser.add_argument("--output", type=Path, default=Path("checkpoints/demo"))
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--vae-minutes", type=float, default=3.3)
+    parser.add_argument("--vae-minutes", type=float, default=4.5)
     parser.add_argument(
-        "--minutes", type=float, default=17.5, help="for the text encoder and the UNet"
+        "--minutes", type=float, default=17, help="for the text encoder and the UNet"
     )
     parser.add_argument("--stop-after", type=float, default=math.inf, help="minutes, for this run")
     parser.add_argument(
@@ -272,10 +274,10 @@ def train_unet(args, vae) -> None:
         ids = tokens[chosen, torch.randint(CAPTIONS, (args.batch,), device=args.device)]
         ids = torch.where(torch.rand(args.batch, 1, device=args.device) < UNCONDITIONAL, empty, ids)
         clean = latents[chosen].float()
-        noise = torch.randn_like(clean)
         timesteps = torch.randint(len(alphas), (args.batch,), device=args.device)
         alpha = alphas[timesteps].sqrt()[:, None, None, None]
         sigma = (1 - alpha**2).sqrt()
+        noise = torch.randn_like(clean) + traces(clean, timesteps, alphas)
         hidden = text_encoder(ids).last_hidden_state
         predicted = denoise(
             (alpha * clean + sigma * noise).to(args.dtype), timesteps, hidden
@@ -289,6 +291,29 @@ def train_unet(args, vae) -> None:
     training.finish(networks)
     kept.write_text(json.dumps({"spent": training.spent}) + "\n")
     save_pipeline(args.output, vae, text_encoder, tokenizer, unet, scheduler)
+
+
+def traces(clean, timesteps, alphas) -> torch.Tensor:
+    """What noise of some images has beside randomness, so that a caption counts more than it.
+
+    At the last timestep of this schedule 7 % of an image's amplitude is left, enough to tell its
+    background. A drawn image begins with noise that has no such trace, or with the noised latents
+    of another picture, and keeps that trace while it is denoised: at timestep s it was
+    `alpha_s other + sigma_s noise`, which is `alpha_s clean + sigma_s (noise + trace)`. Here one
+    image in three does so, with an s at random; half of these begin with no other picture.
+    Plain offset noise (https://www.crosslabs.org/blog/diffusion-with-offset-noise) does it for
+    the mean alone.
+
+    clean and the result are [N, 4, H, W]; timesteps [N]; alphas the schedule's alphas_cumprod.
+    """
+    count, device = len(clean), clean.device
+    others = clean[torch.randperm(count, device=device)]
+    others = others * (torch.rand(count, 1, 1, 1, device=device) < 0.5)
+    first = timesteps.clamp(min=TRACES_FROM)
+    began = first + (torch.rand(count, device=device) * (len(alphas) - first)).long()
+    kept = (alphas[began] / (1 - alphas[began])).sqrt()
+    kept = kept * (torch.rand(count, device=device) < TRACES)
+    return kept[:, None, None, None] * (others - clean)
 
 
 def save(state, file: Path) -> None:

@@ -13,7 +13,6 @@ from triptych.model_files import ModelFiles
 from triptych.names import Names
 from triptych_export import check, engines, fuse_cuda, onnx_files
 from triptych_export.check import Wanted
-from triptych_export.config_edits import with_names
 from triptych_export.errors import ExportError
 from triptych_export.picture import psnr
 from triptych_export.progress import Progress
@@ -36,8 +35,6 @@ from triptych_export.source import (
 )
 from triptych_export.stages import stages
 
-VAE_ENCODER = Path(__file__).with_name("vae_encoder.pbtxt")
-"""The configuration of vae_encoder, for repositories that have none yet."""
 PICTURE = '{"prompt": "a red circle on a blue background", "seed": 1}'
 
 
@@ -71,9 +68,6 @@ def export(options: argparse.Namespace, template: Path, scratch: Path) -> None:
         if compare:
             compare(source, new.version_folder("tokenizer"))
         folders = {name: new.version_folder(name) for name in names}
-        if not no_encoder and new.config("vae_encoder") is None:
-            config = VAE_ENCODER.read_text(encoding="utf-8")
-            new.set_config("vae_encoder", with_names(config, served))
         if options.accelerator:
             set_accelerators(new, options.accelerator)
         fit_configs(source, new, tensorrt, channel=wanted.cuda)

@@ -5,10 +5,6 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-import numpy as np
-import onnx
-from onnx import TensorProto, helper, numpy_helper
-
 from triptych.names import STAGES, Names
 from triptych_export.repository import replacement
 
@@ -69,7 +65,7 @@ def change(path: Path, old: str, new: str) -> None:
 def with_model(folder: Path, name: str) -> Path:
     """`folder`, a linked repository, with the same model once more, under another name."""
     names = Names(name)
-    with replacement(folder, MODELS, ("vae_encoder",), names) as new:
+    with replacement(folder, MODELS, names=names) as new:
         new.commit()
     for stage in STAGES:
         for file in (MODELS / stage / "1").glob("*"):
@@ -95,28 +91,3 @@ def link_again(folder: Path, model: str) -> None:
     """Undo `own`."""
     shutil.rmtree(folder / model)
     (folder / model).symlink_to(MODELS / model)
-
-
-def with_encoder(folder: Path) -> Path:
-    """`folder`, a linked repository, with a vae_encoder of random weights, unless it has one."""
-    if (folder / "vae_encoder").exists():
-        return folder
-    version = folder / "vae_encoder" / "1"
-    version.mkdir(parents=True)
-    config = MODELS.parent / "triptych_export" / "vae_encoder.pbtxt"
-    shutil.copy(config, folder / "vae_encoder" / "config.pbtxt")
-    weights = np.random.RandomState(0).standard_normal((8, 3, 8, 8)).astype(np.float32) / 16
-    weights[4:] -= 0.05
-    kinds = {"sample": (3, "height", "width"), "latent_parameters": (8, "h", "w")}
-    graph = helper.make_graph(
-        [helper.make_node("Conv", ["sample", "weights"], ["latent_parameters"], strides=[8, 8])],
-        "vae_encoder",
-        *(
-            [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", *kinds[name]])]
-            for name in kinds
-        ),
-        [numpy_helper.from_array(weights, "weights")],
-    )
-    opset = [helper.make_opsetid("", 16)]
-    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), version / "model.onnx")
-    return folder

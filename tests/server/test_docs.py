@@ -19,7 +19,7 @@ from tests.gateway.running import Gateway
 CHECKOUT = Path(__file__).resolve().parents[2]
 PAGES = [*CHECKOUT.glob("*.md"), *sorted((CHECKOUT / "docs").glob("*.md"))]
 
-NO_ENCODER = "needs a model with vae_encoder; tests/server/test_from_pictures.py"
+OWN_PICTURE = "needs a picture of the reader's; tests/server/test_from_pictures.py"
 NOT_RUN = {
     "make serve": "listens on the usual ports; tests/server/test_scripts.py runs it on others",
     "make web": "listens on the usual ports; tests/server/test_scripts.py runs it on others",
@@ -34,9 +34,9 @@ NOT_RUN = {
     "python scripts/evaluate_demo.py": "needs PyTorch",
     "python scripts/export_stages.py": "needs PyTorch; tests/full/test_export.py",
     "python scripts/screenshot_page.py": "a minute; tests/server/test_page.py draws too",
-    '.venv/bin/python client/client.py "a blue circle on a yellow background" --image': NO_ENCODER,
-    '.venv/bin/python client/client.py "a green star" --image': NO_ENCODER,
-    '.venv/bin/triptych draw "a green star" --image': NO_ENCODER,
+    '.venv/bin/python client/client.py "a blue circle on a yellow background" --image': OWN_PICTURE,
+    '.venv/bin/python client/client.py "a green star" --image': OWN_PICTURE,
+    '.venv/bin/triptych draw "a green star" --image': OWN_PICTURE,
     "docker compose": "needs Docker",
     "MODELS=/srv/models docker compose": "needs Docker",
 }

@@ -61,7 +61,7 @@ KINDS = (
 @pytest.fixture(scope="module")
 def models(repository, tmp_path_factory):
     folder = tmp_path_factory.mktemp("encoder")
-    return repositories.with_encoder(repositories.linked(folder / "models", repository))
+    return repositories.linked(folder / "models", repository)
 
 
 @pytest.fixture(scope="module")
@@ -212,10 +212,10 @@ def test_the_webuis_image_to_image_and_second_pass_are_the_servers_pictures(clie
     assert pixels(base64.b64decode(large)).tolist() == pixels(drawn.file).tolist()
 
 
-def test_a_repository_without_an_encoder_refuses_pictures_and_draws_all_else(server, repository):
-    if (repository / "vae_encoder").exists():
-        pytest.skip("this repository has one")
-    with Client(server.grpc) as client:
+def test_a_repository_without_an_encoder_refuses_pictures_and_draws_all_else(repository, tmp_path):
+    models = repositories.linked(tmp_path / "models", repository)
+    (models / "vae_encoder").unlink()
+    with RunningServer(models, tmp_path / "server.log") as server, Client(server.grpc) as client:
         with pytest.raises(Refused, match=r"image: got .* this model has no vae_encoder"):
             client.generate(PROMPT, 60, image=IMAGE)
         assert client.generate(PROMPT, 60, height=64, width=64, **USUAL).image.size == (64, 64)

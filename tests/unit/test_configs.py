@@ -16,8 +16,6 @@ MODELS = (
     *("tokenizer", "text_encoder", "unet", "unet_loop"),
     *("vae_decoder", "image_encoder", "sd_ensemble", "sd_ensemble_stream", "vae_encoder"),
 )
-VAE_ENCODER = CHECKOUT / "triptych_export" / "vae_encoder.pbtxt"
-"""Its configuration, for repositories whose model has it."""
 # What Triton 21.10 reads: fields of each message in its model_config.proto.
 FIELDS_OF_21_10 = json.loads(
     (CHECKOUT / "tests" / "fixtures" / "triton_21_10_fields.json").read_text()
@@ -26,14 +24,12 @@ FIELDS_OF_21_10 = json.loads(
 
 def config(model):
     path = CHECKOUT / "model_repository" / model / "config.pbtxt"
-    if model == "vae_encoder" and not path.exists():
-        path = VAE_ENCODER
     return text_format.Parse(path.read_text(), model_config_pb2.ModelConfig())
 
 
 def test_every_model_is_there():
     folders = sorted(path.name for path in (CHECKOUT / "model_repository").iterdir())
-    assert sorted({*folders, "vae_encoder"}) == sorted(MODELS)
+    assert folders == sorted(MODELS)
 
 
 @pytest.mark.parametrize("model", MODELS)

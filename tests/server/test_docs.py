@@ -12,7 +12,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from tests.gateway.running import Gateway
 
@@ -37,6 +39,7 @@ NOT_RUN = {
     '.venv/bin/python client/client.py "a blue circle on a yellow background" --image': OWN_PICTURE,
     '.venv/bin/python client/client.py "a green star" --image': OWN_PICTURE,
     '.venv/bin/triptych draw "a green star" --image': OWN_PICTURE,
+    "curl -s localhost:7860/v1/images/edits": OWN_PICTURE,
     "docker compose": "needs Docker",
     "MODELS=/srv/models docker compose": "needs Docker",
 }
@@ -134,11 +137,19 @@ def test_what_is_not_run_is_in_the_pages():
         assert any(line.startswith(prefix) for line in lines), prefix
 
 
+def readers_mask() -> Image.Image:
+    """The upper half is transparent: drawn anew."""
+    pixels = np.random.RandomState(0).randint(0, 256, (256, 256, 4), np.uint8)
+    pixels[:128, :, 3], pixels[128:, :, 3] = 0, 255
+    return Image.fromarray(pixels)
+
+
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if blocks(page, "python")], ids=lambda page: page.name
 )
 def test_a_pages_python_runs_from_its_beginning_to_its_end(page, addresses, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    readers_mask().save("mask.png")
     names: dict = {"__name__": "__main__"}
     for block in blocks(page, "python"):
         exec(compile(here(block, addresses), str(page), "exec"), names)

@@ -8,11 +8,12 @@ from triptych_export.cli import CHECKOUT
 
 def test_tensorrt_8_5_takes_every_graph_of_the_repository():
     graphs = sorted((CHECKOUT / "model_repository").glob("*/1/model.onnx"))
-    assert len(graphs) == 3
+    assert len(graphs) == 4
     assert {path.parts[-3]: refusals(path) for path in graphs} == {
         "text_encoder": [],
         "unet": [],
         "vae_decoder": [],
+        "vae_encoder": [],
     }
 
 

@@ -28,7 +28,7 @@ def test_plain_words_draw_the_same_in_either_syntax(calls):
 @pytest.mark.parametrize(
     "other",
     [
-        {"prompt": "a (red:0.2) circle"},
+        {"prompt": "a (red:3) circle"},
         {"prompt": LONG},
         {"prompt": "a red circle", "negative_prompt": LONG},
         {"prompt": "a red circle", "clip_skip": 1},
@@ -38,7 +38,7 @@ def test_plain_words_draw_the_same_in_either_syntax(calls):
 def test_each_of_them_changes_the_picture(calls, other):
     usual, changed = ({**WEBUI, **one} for one in ({"prompt": "a red circle"}, other))
     pictures = [calls.pictures(request(**one))[0] for one in (usual, changed)]
-    assert far(*pictures) > 0.05
+    assert far(*pictures) > 0.1
 
 
 def test_a_long_prompt_is_not_cut_and_is_the_same_in_any_company(calls):

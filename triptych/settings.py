@@ -53,8 +53,8 @@ class Settings:
     that starts from noise alone; `mask_blur` and `padding_mask_crop` are pixels, None where not
     asked for. The pictures themselves go beside the settings. `loras` are those that are asked for
     beside the prompt. `text_inputs`: what the text encoder takes for both prompts, for unet_loop to
-    call it again with LoRAs.
-    `model`: what it is drawn with, None for the model that is meant by no name.
+    call it again with LoRAs. `model`: what it is drawn with, None for the model that is meant by no
+    name.
     `deadline`: when nobody waits for the image any more, in seconds of this machine's monotonic
     clock, which all stages share and no change of the time of day touches; it leaves no mark on the
     image.

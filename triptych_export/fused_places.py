@@ -18,7 +18,7 @@ from onnx import numpy_helper
 from onnxruntime.transformers.float16 import convert_np_to_float16
 
 from triptych.fastdeploy.onnx_graph import OnnxGraph
-from triptych.fastdeploy.places import PLACES, places
+from triptych.fastdeploy.places import PLACES, TRANSPOSED, places
 
 ORDERS = {2: ((1, 0), (0, 1)), 4: ((0, 1, 2, 3), (0, 2, 3, 1))}
 """The axes of a weight in the orders in which a graph can have it."""
@@ -41,7 +41,8 @@ def write_places(fused: onnx.ModelProto, plain: Path) -> int:
     for place in places(graph)[2].values():
         # What the plain graph has in the weight's own order.
         values = graph.values(place.tensor).transpose(np.argsort(place.axes))
-        layer = place.tensor[: -len(".T")] if place.tensor.endswith(".T") else place.tensor
+        turned_name = place.tensor.endswith(TRANSPOSED)
+        layer = place.tensor[: -len(TRANSPOSED)] if turned_name else place.tensor
         for axes in ORDERS[values.ndim]:
             turned = values.transpose(axes)
             halves = (turned.astype(np.float16), convert_np_to_float16(turned), turned)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from triptych.errors import InvalidRequest
-from triptych.lora import files, merging, models, names
+from triptych.lora import files, merging, models
 from triptych.lora.merging import Place
 from triptych_export.errors import ExportError
 
@@ -46,11 +46,9 @@ def _values_of(weights: dict[str, torch.Tensor]) -> Callable[[str], np.ndarray]:
 
 def _places(network: str, weights: dict[str, torch.Tensor]) -> dict[str, Place]:
     """The state dict's own weights, each whole and as it is."""
-    ending = ".weight"
-    return {
-        names.flat(network, name[: -len(ending)]): Place(
-            tuple(weight.shape), name, tuple(range(weight.ndim))
-        )
+    whole = {
+        name: Place(tuple(weight.shape), name, tuple(range(weight.ndim)))
         for name, weight in weights.items()
-        if name.endswith(ending) and weight.ndim in (2, 4)
+        if weight.ndim in (2, 4)
     }
+    return merging.by_layer(network, whole)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 
+import httpx
 import pytest
+import webuiapi
 
 from tests.gateway import browser as chromium
 from tests.gateway.fake_triton import FakeTriton
@@ -35,6 +37,19 @@ def triton(_triton):
 def gateway(_gateway, triton):
     """A gateway in front of it, without options."""
     return _gateway
+
+
+@pytest.fixture
+def webui(gateway):
+    """A client of the gateway's WebUI, without a library."""
+    with httpx.Client(base_url=f"{gateway.url}/sdapi/v1", timeout=60) as client:
+        yield client
+
+
+@pytest.fixture
+def webui_api(gateway):
+    address = httpx.URL(gateway.url)
+    return webuiapi.WebUIApi(host=address.host, port=address.port, sampler="DDIM", steps=4)
 
 
 @pytest.fixture

@@ -16,13 +16,7 @@ from tests.gateway.running import wait_for
 from triptych.schedulers import NAMES, TABLE
 
 
-@pytest.fixture
-def client(gateway):
-    with httpx.Client(base_url=f"{gateway.url}/sdapi/v1", timeout=30) as client:
-        yield client
-
-
-def test_a_prompt_becomes_pictures(client, triton):
+def test_a_prompt_becomes_pictures(webui, triton):
     asked = {
         "prompt": "a red circle",
         "negative_prompt": "blue",
@@ -37,7 +31,7 @@ def test_a_prompt_becomes_pictures(client, triton):
         "override_settings": {"CLIP_stop_at_last_layers": 1},
         "eta": None,
     }
-    answer = client.post("/txt2img", json=asked)
+    answer = webui.post("/txt2img", json=asked)
     assert answer.status_code == 200
     drawn = answer.json()
     images = [Image.open(io.BytesIO(base64.b64decode(text))) for text in drawn["images"]]
@@ -71,8 +65,8 @@ def test_a_prompt_becomes_pictures(client, triton):
         ({"clip_skip": 3, "override_settings": {"CLIP_stop_at_last_layers": 2}}, 1),
     ],
 )
-def test_clip_skip_is_counted_from_one_there(client, triton, asked, sent):
-    assert client.post("/txt2img", json={"prompt": "x", **asked}).status_code == 200
+def test_clip_skip_is_counted_from_one_there(webui, triton, asked, sent):
+    assert webui.post("/txt2img", json={"prompt": "x", **asked}).status_code == 200
     assert triton.requests[0].get("clip_skip") == sent
     assert triton.requests[0]["prompt_syntax"] == "webui"
 
@@ -103,8 +97,8 @@ def test_a_client_of_the_webui_draws(gateway, triton):
     assert client.get_realesrgan_models() == []
 
 
-def test_what_is_left_out_is_the_models_own_and_the_seed_is_told(client):
-    info = json.loads(client.post("/txt2img", json={"prompt": "x", "seed": -1}).json()["info"])
+def test_what_is_left_out_is_the_models_own_and_the_seed_is_told(webui):
+    info = json.loads(webui.post("/txt2img", json={"prompt": "x", "seed": -1}).json()["info"])
     assert (info["width"], info["steps"], info["sampler_name"]) == (64, 20, "PLMS")
     assert 0 <= info["seed"] < 2**32
 
@@ -132,25 +126,25 @@ def test_what_is_left_out_is_the_models_own_and_the_seed_is_told(client):
         ({"sampler_name": "lcm"}, "lcm"),
     ],
 )
-def test_samplers_by_their_names_there(client, triton, asked, sent):
-    assert client.post("/txt2img", json={"prompt": "x", **asked}).status_code == 200
+def test_samplers_by_their_names_there(webui, triton, asked, sent):
+    assert webui.post("/txt2img", json={"prompt": "x", **asked}).status_code == 200
     assert triton.requests[0]["scheduler"] == sent
 
 
 @pytest.mark.parametrize("schedule", ["DDIM", "SGM Uniform", "sgm_uniform", "Simple", "?"])
-def test_a_schedule_that_is_not_there_is_said(client, triton, schedule):
+def test_a_schedule_that_is_not_there_is_said(webui, triton, schedule):
     asked = {"prompt": "x", "sampler_name": "Euler", "scheduler": schedule}
-    drawn = client.post("/txt2img", json=asked).json()
+    drawn = webui.post("/txt2img", json=asked).json()
     assert triton.requests[0]["scheduler"] == "euler"
     assert json.loads(drawn["info"])["warnings"] == [
         f"scheduler: {schedule!r} is not known here; the sampler's own is used"
     ]
 
 
-def test_every_sampler_that_is_listed_draws(client, triton):
-    for sampler in client.get("/samplers").json():
+def test_every_sampler_that_is_listed_draws(webui, triton):
+    for sampler in webui.get("/samplers").json():
         asked = {"prompt": "x", "sampler_name": sampler["name"]}
-        drawn = client.post("/txt2img", json=asked).json()
+        drawn = webui.post("/txt2img", json=asked).json()
         named = json.loads(drawn["info"])["sampler_name"]
         automatic = {
             "DPM++ 2M": "DPM++ 2M Karras",
@@ -162,9 +156,9 @@ def test_every_sampler_that_is_listed_draws(client, triton):
 
 
 @pytest.mark.parametrize("entry", TABLE, ids=NAMES)
-def test_every_scheduler_may_be_the_models_own(client, triton, entry):
+def test_every_scheduler_may_be_the_models_own(webui, triton, entry):
     triton.scheduler = entry.name
-    drawn = client.post("/txt2img", json={"prompt": "x"}).json()
+    drawn = webui.post("/txt2img", json={"prompt": "x"}).json()
     assert json.loads(drawn["info"])["sampler_name"] == entry.label
 
 
@@ -187,14 +181,14 @@ def test_every_scheduler_may_be_the_models_own(client, triton, entry):
         {"steps": True},
     ],
 )
-def test_what_would_change_the_picture_and_cannot_be_is_refused_as_there(client, asked):
-    answer = client.post("/txt2img", json={"prompt": "x", **asked})
+def test_what_would_change_the_picture_and_cannot_be_is_refused_as_there(webui, asked):
+    answer = webui.post("/txt2img", json={"prompt": "x", **asked})
     assert answer.status_code == 422
     assert answer.json()["detail"][0]["msg"].startswith("got ")
     assert answer.json()["detail"][0]["loc"][:2] == ["body", *asked]
 
 
-def test_what_means_nothing_may_be_said(client):
+def test_what_means_nothing_may_be_said(webui):
     asked = {"enable_hr": False, "styles": [], "script_name": "", "alwayson_scripts": {}}
     more = {"subseed_strength": 0, "tiling": None, "steps": 3.0, "sampler_name": None}
     nulls = dict.fromkeys(["negative_prompt", "batch_size", "n_iter", "override_settings", "eta"])
@@ -202,7 +196,7 @@ def test_what_means_nothing_may_be_said(client):
     overrides = {"CLIP_stop_at_last_layers": 1, "sd_model_checkpoint": "sd_ensemble", "sd_vae": ""}
     overrides.update({"save_images_add_number": True, "forge_additional_modules": []})
     everything = {**asked, **more, **nulls, **neutral, "override_settings": overrides}
-    assert client.post("/txt2img", json={"prompt": "x", **everything}).status_code == 200
+    assert webui.post("/txt2img", json={"prompt": "x", **everything}).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -218,16 +212,16 @@ def test_what_means_nothing_may_be_said(client):
         ("samples_format", ["png"]),
     ],
 )
-def test_an_override_that_would_change_the_picture_is_refused_by_name(client, triton, name, value):
-    answer = client.post("/txt2img", json={"prompt": "x", "override_settings": {name: value}})
+def test_an_override_that_would_change_the_picture_is_refused_by_name(webui, triton, name, value):
+    answer = webui.post("/txt2img", json={"prompt": "x", "override_settings": {name: value}})
     assert answer.status_code == 400
     assert f"override_settings.{name}" in answer.json()["detail"]
     assert triton.requests == []
 
 
-def test_the_files_format_may_be_overridden(client):
+def test_the_files_format_may_be_overridden(webui):
     overrides = {"override_settings": {"samples_format": "jpg"}}
-    (image,) = client.post("/txt2img", json={"prompt": "x", **overrides}).json()["images"]
+    (image,) = webui.post("/txt2img", json={"prompt": "x", **overrides}).json()["images"]
     assert base64.b64decode(image).startswith(b"\xff\xd8")
 
 
@@ -243,8 +237,8 @@ def test_the_files_format_may_be_overridden(client):
         (None, 1, 200),
     ],
 )
-def test_eta_where_it_is_read(client, triton, sampler, eta, status):
-    answer = client.post("/txt2img", json={"prompt": "x", "sampler_name": sampler, "eta": eta})
+def test_eta_where_it_is_read(webui, triton, sampler, eta, status):
+    answer = webui.post("/txt2img", json={"prompt": "x", "sampler_name": sampler, "eta": eta})
     assert answer.status_code == status
     if status == 200:
         assert triton.requests[0].get("eta") == (eta if sampler == "DDIM" else None)
@@ -253,13 +247,13 @@ def test_eta_where_it_is_read(client, triton, sampler, eta, status):
     assert status == 200 or answer.json()["detail"].startswith("eta: got ")
 
 
-def test_an_empty_prompt_is_drawn(client, triton):
-    assert client.post("/txt2img", json={"prompt": ""}).status_code == 200
-    assert client.post("/txt2img", json={"negative_prompt": "x"}).status_code == 200
+def test_an_empty_prompt_is_drawn(webui, triton):
+    assert webui.post("/txt2img", json={"prompt": ""}).status_code == 200
+    assert webui.post("/txt2img", json={"negative_prompt": "x"}).status_code == 200
     assert [one["prompt"] for one in triton.requests] == ["", ""]
 
 
-def test_infotexts_and_png_info_keep_the_settings(client):
+def test_infotexts_and_png_info_keep_the_settings(webui):
     asked = {
         "prompt": "a ☀, (x)",
         "negative_prompt": "b\nc",
@@ -268,7 +262,7 @@ def test_infotexts_and_png_info_keep_the_settings(client):
         "seed": 5,
     }
     asked["sampler_name"] = "DPM++ 2M"
-    drawn = client.post("/txt2img", json=asked).json()
+    drawn = webui.post("/txt2img", json=asked).json()
     (text,) = json.loads(drawn["info"])["infotexts"]
     assert text == (
         "a ☀, (x)\nNegative prompt: b\nc\nSteps: 3, Sampler: DPM++ 2M, Schedule type: Karras,"
@@ -277,11 +271,11 @@ def test_infotexts_and_png_info_keep_the_settings(client):
     (image,) = drawn["images"]
     assert Image.open(io.BytesIO(base64.b64decode(image))).text["parameters"] == text
     for given in (image, f"data:image/png;base64,{image}"):
-        told = client.post("/png-info", json={"image": given}).json()
+        told = webui.post("/png-info", json={"image": given}).json()
         assert told["info"] == text
         assert told["parameters"]["scheduler"] == "dpmpp_2m_karras"
     for nothing in ("", "x", base64.b64encode(PREVIEW).decode()):
-        assert client.post("/png-info", json={"image": nothing}).json()["info"] == ""
+        assert webui.post("/png-info", json={"image": nothing}).json()["info"] == ""
 
 
 @pytest.mark.parametrize(
@@ -295,80 +289,80 @@ def test_infotexts_and_png_info_keep_the_settings(client):
         {"width": 100},
     ],
 )
-def test_a_setting_that_cannot_be_is_refused_by_name(client, asked):
-    answer = client.post("/txt2img", json={"prompt": "x", **asked})
+def test_a_setting_that_cannot_be_is_refused_by_name(webui, asked):
+    answer = webui.post("/txt2img", json={"prompt": "x", **asked})
     assert answer.status_code == 400
     assert set(answer.json()) == {"error", "detail", "body", "errors"}
     assert any(answer.json()["detail"].startswith(f"{field}: got ") for field in asked)
 
 
-def test_progress_of_what_is_drawn(client, triton):
-    idle = client.get("/progress").json()
+def test_progress_of_what_is_drawn(webui, triton):
+    idle = webui.get("/progress").json()
     assert (idle["progress"], idle["current_image"]) == (0, None)
     assert idle["state"]["job_count"] == 0
     triton.held_from = 4
     triton.hold.clear()
     drawing = threading.Thread(
-        target=client.post, args=("/txt2img",), kwargs={"json": {"prompt": "x", "batch_size": 2}}
+        target=webui.post, args=("/txt2img",), kwargs={"json": {"prompt": "x", "batch_size": 2}}
     )
     drawing.start()
-    wait_for(lambda: client.get("/progress").json()["state"]["sampling_step"] == 6)
-    now = client.get("/progress").json()
+    wait_for(lambda: webui.get("/progress").json()["state"]["sampling_step"] == 6)
+    now = webui.get("/progress").json()
     assert now["progress"] == 0.75
     assert now["eta_relative"] > 0
     assert now["state"]["job_count"] == 2
     assert now["state"]["sampling_steps"] == 8
     assert base64.b64decode(now["current_image"]) == PREVIEW
-    unseen = client.get("/progress", params={"skip_current_image": True}).json()
+    unseen = webui.get("/progress", params={"skip_current_image": True}).json()
     assert unseen["current_image"] is None
     triton.hold.set()
     drawing.join()
-    assert client.get("/progress").json()["state"]["job_count"] == 0
+    assert webui.get("/progress").json()["state"]["job_count"] == 0
 
 
-def test_interrupt_gives_everything_up(client, triton):
+def test_interrupt_gives_everything_up(webui, triton):
     triton.hold.clear()
     answers = []
     drawing = threading.Thread(
-        target=lambda: answers.append(client.post("/txt2img", json={"prompt": "x", "n_iter": 3}))
+        target=lambda: answers.append(webui.post("/txt2img", json={"prompt": "x", "n_iter": 3}))
     )
     drawing.start()
     wait_for(lambda: len(triton.requests) == 3)
-    assert client.post("/interrupt").status_code == 200
+    assert webui.post("/interrupt").status_code == 200
     drawing.join(10)
     assert answers[0].status_code == 200
     assert answers[0].json()["images"] == []
     wait_for(lambda: triton.left == 3)
 
 
-def test_what_clients_ask_before_they_draw(client):
-    assert client.get("/options").json()["sd_model_checkpoint"] == "sd_ensemble"
+def test_what_clients_ask_before_they_draw(webui):
+    assert webui.get("/options").json()["sd_model_checkpoint"] == "sd_ensemble"
     same = {"sd_model_checkpoint": "sd_ensemble", "CLIP_stop_at_last_layers": 1}
-    assert client.post("/options", json=same).status_code == 200
+    assert webui.post("/options", json=same).status_code == 200
     for other in ({"sd_model_checkpoint": "sdxl"}, {"CLIP_stop_at_last_layers": 2}, {"x": [1]}):
-        answer = client.post("/options", json=other)
+        answer = webui.post("/options", json=other)
         assert answer.status_code == 400
         assert answer.json()["detail"].startswith(repr(next(iter(other))))
     for path in ("latent-upscale-modes", "sd-vae", "hypernetworks"):
-        assert client.get(f"/{path}").json() == []
-    assert client.get("/embeddings").json() == {"loaded": {}, "skipped": {}}
-    assert client.get("/scripts").json() == {"txt2img": [], "img2img": []}
-    assert client.get("/sd-models").json()[0]["title"] == "sd_ensemble"
-    schedules = [one["label"] for one in client.get("/schedulers").json()]
+        assert webui.get(f"/{path}").json() == []
+    assert webui.get("/embeddings").json() == {"loaded": {}, "skipped": {}}
+    assert webui.get("/scripts").json() == {"txt2img": [], "img2img": []}
+    assert webui.get("/sd-models").json()[0]["title"] == "sd_ensemble"
+    schedules = [one["label"] for one in webui.get("/schedulers").json()]
     assert schedules == ["Automatic", "Uniform", "Karras", "Exponential", "Beta"]
 
 
-def test_more_pictures_than_are_ever_drawn_are_not_too_many_now(client, triton):
-    answer = client.post("/txt2img", json={"prompt": "x", "batch_size": 8, "n_iter": 8})
+def test_more_pictures_than_are_ever_drawn_are_not_too_many_now(webui, triton):
+    answer = webui.post("/txt2img", json={"prompt": "x", "batch_size": 8, "n_iter": 8})
     assert answer.status_code == 400
     told = "batch_size: got 8, times n_iter 8; allowed: at most 32, the gateway's --max-pictures"
     assert answer.json()["detail"] == told
     assert triton.requests == []
 
 
-def test_overload_says_when_to_come_back(client, triton):
+def test_overload_says_when_to_come_back(webui, triton):
     triton.abort = (grpc.StatusCode.UNAVAILABLE, "Exceeds maximum queue size")
-    answer = client.post("/txt2img", json={"prompt": "x"})
+    answer = webui.post("/txt2img", json={"prompt": "x"})
     assert (answer.status_code, answer.headers["retry-after"]) == (429, "2")
     assert "Exceeds maximum queue size" in answer.json()["detail"]
 

@@ -5,7 +5,6 @@ import json
 import threading
 from types import SimpleNamespace
 
-import httpx
 import pytest
 import webuiapi
 
@@ -15,25 +14,13 @@ from triptych.gateway.webui_hires import TextToImage, draw_twice
 from triptych.streaming import Step
 
 
-@pytest.fixture
-def client(gateway):
-    with httpx.Client(base_url=f"{gateway.url}/sdapi/v1", timeout=60) as client:
-        yield client
-
-
-@pytest.fixture
-def api(gateway):
-    address = httpx.URL(gateway.url)
-    return webuiapi.WebUIApi(host=address.host, port=address.port, sampler="DDIM", steps=4)
-
-
 def hires(**values):
     return {"prompt": "x", "enable_hr": True, "width": 64, "height": 72, "steps": 10, **values}
 
 
-def test_a_second_pass_starts_from_the_first_ones_picture(client, triton):
+def test_a_second_pass_starts_from_the_first_ones_picture(webui, triton):
     more = {"denoising_strength": 0.5, "seed": 7, "batch_size": 2, "hr_prompt": "y"}
-    answer = client.post("/txt2img", json=hires(**more)).json()
+    answer = webui.post("/txt2img", json=hires(**more)).json()
     assert [decoded(one).size for one in answer["images"]] == [(128, 144)] * 2
     assert json.loads(answer["info"])["all_seeds"] == [7, 8]
     first, second = triton.requests[:2], triton.requests[2:]
@@ -58,8 +45,8 @@ def test_a_second_pass_starts_from_the_first_ones_picture(client, triton):
         ({"override_settings": {"samples_format": "jpg"}}, (128, 144), 14),
     ],
 )
-def test_sizes_and_steps_of_the_second_pass(client, triton, own, size, steps):
-    answer = client.post("/txt2img", json=hires(**own)).json()
+def test_sizes_and_steps_of_the_second_pass(webui, triton, own, size, steps):
+    answer = webui.post("/txt2img", json=hires(**own)).json()
     assert [decoded(one).size for one in answer["images"]] == [size]
     assert triton.requests[0]["output_format"] == "png"
     assert triton.requests[1]["num_inference_steps"] == steps
@@ -81,19 +68,19 @@ def test_sizes_and_steps_of_the_second_pass(client, triton, own, size, steps):
         ({"steps": 201}, "steps: got 201; allowed: "),
     ],
 )
-def test_a_second_pass_that_cannot_be_is_refused_before_the_first(client, triton, own, said):
-    answer = client.post("/txt2img", json=hires(**own))
+def test_a_second_pass_that_cannot_be_is_refused_before_the_first(webui, triton, own, said):
+    answer = webui.post("/txt2img", json=hires(**own))
     assert answer.status_code == 400
     assert answer.json()["detail"].startswith(said)
     assert triton.requests == []
-    assert client.post("/txt2img", json={**hires(**own), "enable_hr": False}).status_code == (
+    assert webui.post("/txt2img", json={**hires(**own), "enable_hr": False}).status_code == (
         400 if "steps" in own else 200
     )
 
 
-def test_a_model_without_an_encoder_has_no_second_pass(client, triton):
+def test_a_model_without_an_encoder_has_no_second_pass(webui, triton):
     triton.takes_pictures = False
-    answer = client.post("/txt2img", json=hires())
+    answer = webui.post("/txt2img", json=hires())
     assert answer.status_code == 400
     assert answer.json()["detail"].startswith("enable_hr: got true; allowed: none: this model has")
     assert triton.requests == []
@@ -122,23 +109,23 @@ def test_progress_is_that_of_both_passes():
     assert seen == [(1, 13), (2, 13), (3, 13), (4, 6), (5, 6), (6, 6)]
 
 
-def test_a_client_of_the_webui_draws_twice(api, triton):
+def test_a_client_of_the_webui_draws_twice(webui_api, triton):
     lanczos = webuiapi.HiResUpscaler.Lanczos
-    drawn = api.txt2img(prompt="x", enable_hr=True, hr_upscaler=lanczos, width=64, height=64)
+    drawn = webui_api.txt2img(prompt="x", enable_hr=True, hr_upscaler=lanczos, width=64, height=64)
     assert drawn.image.size == (128, 128)
-    api.txt2img(prompt="x", width=64, height=64)
+    webui_api.txt2img(prompt="x", width=64, height=64)
     with pytest.raises(RuntimeError, match="hr_upscaler"):
-        api.txt2img(prompt="x", enable_hr=True, width=64, height=64)
+        webui_api.txt2img(prompt="x", enable_hr=True, width=64, height=64)
     assert len(triton.requests) == 3
 
 
-def test_interrupting_ends_the_passes(client, triton):
+def test_interrupting_ends_the_passes(webui, triton):
     answers = []
     triton.hold.clear()
-    drawing = threading.Thread(target=lambda: answers.append(client.post("/txt2img", json=hires())))
+    drawing = threading.Thread(target=lambda: answers.append(webui.post("/txt2img", json=hires())))
     drawing.start()
     wait_for(lambda: len(triton.requests) == 1)
-    assert client.post("/interrupt").status_code == 200
+    assert webui.post("/interrupt").status_code == 200
     drawing.join(10)
     assert answers[0].json()["images"] == []
     wait_for(lambda: triton.left == 1)

@@ -4,10 +4,8 @@ import base64
 import io
 import json
 
-import httpx
 import numpy as np
 import pytest
-import webuiapi
 from PIL import Image
 
 from tests.gateway.pictures import decoded, file_of, flat, grain, text, transparent
@@ -23,25 +21,15 @@ def mask_of(size=(64, 72), part=(0, 0, 32, 72)):
     return text(file_of(mask))
 
 
-@pytest.fixture
-def client(gateway):
-    with httpx.Client(base_url=f"{gateway.url}/sdapi/v1", timeout=60) as client:
-        yield client
-
-
-@pytest.fixture
-def api(gateway):
-    address = httpx.URL(gateway.url)
-    return webuiapi.WebUIApi(host=address.host, port=address.port, sampler="DDIM", steps=4)
-
-
 def asked(**values):
     return {"prompt": "x", "init_images": [text(IMAGE)], **values}
 
 
-def test_a_client_of_the_webui_changes_a_picture(api, triton):
+def test_a_client_of_the_webui_changes_a_picture(webui_api, triton):
     image = Image.new("RGB", (64, 72), "teal")
-    drawn = api.img2img([image], prompt="x", seed=5, width=128, height=64, denoising_strength=0.5)
+    drawn = webui_api.img2img(
+        [image], prompt="x", seed=5, width=128, height=64, denoising_strength=0.5
+    )
     assert drawn.image.size == (128, 64)
     (sent,) = triton.requests
     assert (sent["strength"], sent["width"], sent["seed"]) == (0.5, 128, 5)
@@ -49,19 +37,19 @@ def test_a_client_of_the_webui_changes_a_picture(api, triton):
     assert "mask_image" not in sent
     mask = Image.new("L", (64, 72))
     mask.paste(255, (0, 0, 32, 72))
-    api.img2img([image], mask_image=mask, inpaint_full_res_padding=8, width=64, height=72)
+    webui_api.img2img([image], mask_image=mask, inpaint_full_res_padding=8, width=64, height=72)
     sent = triton.requests[1]
     assert (sent["padding_mask_crop"], sent["mask_blur"]) == (8, 4)
     assert np.array_equal(np.asarray(decoded(sent["mask_image"])), np.asarray(mask))
 
 
-def test_what_is_left_out_is_the_webuis_and_the_pictures_own_size(client, triton):
-    answer = client.post("/img2img", json=asked(batch_size=2)).json()
+def test_what_is_left_out_is_the_webuis_and_the_pictures_own_size(webui, triton):
+    answer = webui.post("/img2img", json=asked(batch_size=2)).json()
     settings = [read_settings(base64.b64decode(image)) for image in answer["images"]]
     assert [(one.width, one.height, one.strength) for one in settings] == [(64, 72, 0.75)] * 2
     assert triton.requests[0]["image"] == text(IMAGE)
     assert answer["parameters"]["init_images"] is None
-    again = client.post("/img2img", json=asked(include_init_images=True)).json()
+    again = webui.post("/img2img", json=asked(include_init_images=True)).json()
     assert again["parameters"]["init_images"] == [text(IMAGE)]
     assert "Denoising strength: 0.75" in json.loads(answer["info"])["infotexts"][0]
 
@@ -70,10 +58,10 @@ def test_what_is_left_out_is_the_webuis_and_the_pictures_own_size(client, triton
     ("own", "white"),
     [({}, slice(0, 32)), ({"inpainting_mask_invert": 1}, slice(32, 64))],
 )
-def test_masks(client, triton, own, white):
+def test_masks(webui, triton, own, white):
     for mask in (mask_of(), text(transparent((64, 72), (32, 0, 64, 72)))):
         more = {"mask": mask, "inpaint_full_res": False, "inpainting_fill": 1, "mask_blur": 0}
-        assert client.post("/img2img", json=asked(**more, **own)).status_code == 200
+        assert webui.post("/img2img", json=asked(**more, **own)).status_code == 200
         sent = triton.requests[-1]
         expected = np.zeros((72, 64), np.uint8)
         expected[:, white] = 255
@@ -82,13 +70,13 @@ def test_masks(client, triton, own, white):
         assert sent["image"] == text(IMAGE)
 
 
-def test_resizing_as_there(client, triton):
+def test_resizing_as_there(webui, triton):
     picture = Image.new("RGB", (128, 64), "red")
     picture.paste("blue", (32, 0, 96, 64))
     size = {"width": 64, "height": 64}
     more = {"init_images": [text(file_of(picture))], "prompt": "x", **size}
     for mode in (0, 1, 2):
-        assert client.post("/img2img", json={**more, "resize_mode": mode}).status_code == 200
+        assert webui.post("/img2img", json={**more, "resize_mode": mode}).status_code == 200
     just, cropped, padded = (decoded(one["image"]) for one in triton.requests)
     assert just.size == (128, 64)
     assert np.array_equal(np.asarray(cropped), np.asarray(Image.new("RGB", (64, 64), "blue")))
@@ -98,12 +86,12 @@ def test_resizing_as_there(client, triton):
     ]
 
 
-def test_what_is_painted_anew_starts_from_the_colours_around(client, triton):
+def test_what_is_painted_anew_starts_from_the_colours_around(webui, triton):
     picture = Image.new("RGB", (64, 72), "red")
     picture.paste("blue", (0, 0, 32, 72))
     more = {"init_images": [text(file_of(picture))], "mask": mask_of()}
     for strength, blue in ((0.5, False), (1, True)):
-        answer = client.post("/img2img", json=asked(**more, denoising_strength=strength))
+        answer = webui.post("/img2img", json=asked(**more, denoising_strength=strength))
         assert answer.status_code == 200
         sent = decoded(triton.requests[-1]["image"])
         assert sent.getpixel((8, 36)) == ((0, 0, 255) if blue else (255, 0, 0))
@@ -144,8 +132,8 @@ def test_a_picture_too_large_as_a_png_goes_as_a_jpeg():
         ({"restore_faces": True}, "restore_faces"),
     ],
 )
-def test_a_field_of_its_own_that_cannot_be_is_refused_as_there(client, triton, own, field):
-    answer = client.post("/img2img", json=asked(**own))
+def test_a_field_of_its_own_that_cannot_be_is_refused_as_there(webui, triton, own, field):
+    answer = webui.post("/img2img", json=asked(**own))
     assert answer.status_code == 422
     assert answer.json()["detail"][0]["msg"].startswith("got ")
     assert answer.json()["detail"][0]["loc"] == ["body", field]
@@ -167,16 +155,16 @@ def test_a_field_of_its_own_that_cannot_be_is_refused_as_there(client, triton, o
         ),
     ],
 )
-def test_the_servers_refusals_have_the_webuis_names(client, triton, own, said):
-    answer = client.post("/img2img", json=asked(**own))
+def test_the_servers_refusals_have_the_webuis_names(webui, triton, own, said):
+    answer = webui.post("/img2img", json=asked(**own))
     assert answer.status_code == 400
     assert answer.json()["detail"].startswith(said)
     assert triton.requests == []
 
 
-def test_two_large_pictures_fit(client, triton):
+def test_two_large_pictures_fit(webui, triton):
     image = text(grain(10))
     more = {"init_images": [image], "mask": image, "inpainting_fill": 1}
-    answer = client.post("/img2img", json=asked(**more, width=64, height=64))
+    answer = webui.post("/img2img", json=asked(**more, width=64, height=64))
     assert answer.status_code == 200
     assert triton.requests[0]["image"] == image

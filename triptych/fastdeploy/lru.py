@@ -25,9 +25,6 @@ class Lru:
             self._kept.popitem(last=False)
         return made[0]
 
-    def clear(self) -> None:
-        self._kept.clear()
-
     @property
     def bytes(self) -> int:
         return sum(size for _, size in self._kept.values())

@@ -110,7 +110,9 @@ class Network:
         chosen = [one for one in self._chosen if one[0] != providers.TENSORRT]
         path = network_file(self._folder, chosen[0][0], self._accelerators.gpu_fp16)
         outputs, bound_to = list(self._outputs), self._bound_to
-        device = ("cuda", self._device) if chosen[0][0] == providers.CUDA else None
+        device = bound_to[1] if bound_to else None
+        if device is None and chosen[0][0] == providers.CUDA:
+            device = ("cuda", self._device)
 
         def start(model: bytes, weights: Mapping[str, Any]) -> Callable:
             session = sessions.start(model, chosen, self._accelerators, str(path.parent))
@@ -121,7 +123,6 @@ class Network:
 
         try:
             graph = OnnxGraph(path)
-            device = bound_to[1] if bound_to else device
             return Adapted(graph, self._loras, start, device, self._most_lora_bytes)
         except ValueError as error:
             allowed = f"none: this network takes no LoRAs: {error}"

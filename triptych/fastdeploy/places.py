@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Dict, Tuple
 
 from triptych.fastdeploy.onnx_graph import OnnxGraph
-from triptych.lora import models, names
-from triptych.lora.merging import Place
+from triptych.lora import models
+from triptych.lora.merging import Place, by_layer
 
 TRANSPOSED = ".T"
 """Ends the name of a tensor that holds a weight transposed."""
@@ -46,13 +46,4 @@ def places(graph: OnnxGraph) -> Found:
                 name, axes, shape = tensor[: -len(TRANSPOSED)], axes[::-1], shape[::-1]
             if len(shape) in (2, 4) and tensor not in shared:
                 own[name] = Place(shape, tensor, axes)
-    ending = ".weight"
-    return (
-        network,
-        model,
-        {
-            names.flat(network, weight[: -len(ending)]): place
-            for weight, place in own.items()
-            if weight.endswith(ending)
-        },
-    )
+    return network, model, by_layer(network, own)

@@ -2,8 +2,7 @@
 
 A config.pbtxt's `parameters { key: "graph_batches" value { string_value: "1 2 4 8" } }` says for
 which batches CUDA graphs are recorded. Others are padded up to the next of them. Without it there
-are no graphs. `lora_bytes` is what the
-changed weights of all kept sets of LoRAs may take together.
+are no graphs. `lora_bytes` is what the changed weights of all kept sets of LoRAs may take together.
 """
 
 from __future__ import annotations

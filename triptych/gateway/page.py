@@ -191,8 +191,10 @@ async def _draw(request: Request, settings: dict[str, Any], news: asyncio.Queue)
     def watch(_: int, step: Step) -> None:
         news.put_nowait(step)
 
+    studio = request.app.state.studio
     try:
-        (drawn,) = await request.app.state.studio.draw([settings], watch, PREVIEW_EVERY)
+        own = {**settings, "model": await studio.model(settings.get("model"))}
+        (drawn,) = await studio.draw([own], watch, PREVIEW_EVERY)
         news.put_nowait(drawn)
     except ClientError as error:
         news.put_nowait(problem(error))

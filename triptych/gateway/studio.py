@@ -43,24 +43,23 @@ class Studio:
     ) -> list[Picture]:
         """The pictures of some requests, keyword arguments of `Client.stream` each.
 
-        All are drawn by the `model` of the first of them; see `Studio.model`.
+        All have the same `model`, which is one of the server's; see `Studio.model`.
         `watch(i, step)` is called in the event loop as the i-th picture comes along. If one fails,
         or the caller is cancelled, all are given up. Raises a ClientError: Overloaded without room
         now, TooMany for more pictures than are ever drawn at a time.
         """
-        model = await self.model(asked[0].get("model"))
         with self._room(len(asked)):
             started = _Started()
             try:
                 return await asyncio.gather(
                     *(
-                        self._follow(i, {**one, "model": model}, started, watch, preview_every)
+                        self._follow(i, one, started, watch, preview_every)
                         for i, one in enumerate(asked)
                     )
                 )
             except Overloaded:
                 if len(asked) > 1:
-                    await self.ask(self._check_server, len(asked), Names(model))
+                    await self.ask(self._check_server, len(asked), Names(asked[0]["model"]))
                 raise
             finally:
                 started.cancel()

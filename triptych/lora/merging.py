@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from triptych.errors import InvalidRequest
+from triptych.lora import names
 from triptych.lora.files import Layer, LoraFile
 
 
@@ -30,6 +31,16 @@ class Place(NamedTuple):
         length = self.shape[self.axes[self.axis]]
         index = [slice(None)] * self.axis + [slice(self.start, self.start + length)]
         return values[tuple(index)]
+
+
+def by_layer(network: str, weights: Mapping[str, Place]) -> dict[str, Place]:
+    """The places of a network's weights, which `weights` has by their names, by layer."""
+    ending = ".weight"
+    return {
+        names.flat(network, name[: -len(ending)]): place
+        for name, place in weights.items()
+        if name.endswith(ending)
+    }
 
 
 def layers_for(

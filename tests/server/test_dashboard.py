@@ -8,7 +8,9 @@ import pytest
 
 from tests.server.calls import SMALL, get, request
 
-DOCS = Path(__file__).parents[2] / "docs"
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+DASHBOARD = ROOT / "deploy" / "helm" / "triptych" / "files" / "grafana.json"
 METRIC = re.compile(r'((?:nv|triptych)_\w+)(?:\{(\w+)(=~?)"([^"]*)"\})?')
 
 
@@ -21,7 +23,7 @@ def page(calls, server):
 
 
 def test_every_metric_that_the_dashboard_asks_for_is_there(page):
-    panels = json.loads((DOCS / "grafana.json").read_text())["panels"]
+    panels = json.loads(DASHBOARD.read_text())["panels"]
     asked = [
         found
         for panel in panels

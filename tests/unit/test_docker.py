@@ -83,7 +83,11 @@ def test_the_cpu_image_installs_what_make_setup_installs():
         re.sub(r" --(no-cache-dir|quiet|disable-pip-version-check)\b", "", command).strip()
         for text in (
             " && ".join(values(ROOT / "docker" / "cpu.Dockerfile", "RUN")),
-            (ROOT / "scripts" / "setup.sh").read_text().replace("\n", " && "),
+            (ROOT / "scripts" / "setup.sh")
+            .read_text()
+            .replace('"$venv/bin/python"', "python")
+            .replace('"$lock"', "requirements/lock.txt")
+            .replace("\n", " && "),
         )
         for command in re.findall(r"pip (install .*?)(?: &&|$)", text)
     ]
@@ -97,9 +101,28 @@ def test_a_server_of_the_compose_file_has_memory_models_and_a_name(name):
     assert server["shm_size"] == "1gb"
     assert server["volumes"] == ["${MODELS:-../model_repository}:/models"]
     assert (ROOT / "docker" / server["build"]["context"] / server["build"]["dockerfile"]).is_file()
-    assert all(port.startswith("127.0.0.1:") for port in server["ports"])
-    assert server["networks"]["default"]["aliases"] == ["server"]
-    assert ("deploy" in server) == (name != "cpu")
+    assert "ports" not in server, "several servers have one machine's ports"
+    assert server["networks"]["default"]["aliases"] == ["servers"]
+    assert ("resources" in server["deploy"]) == (name != "cpu")
+
+
+def test_two_servers_stand_behind_envoy_and_the_gateway_before_it():
+    services = COMPOSE["services"]
+    assert services["cpu"]["deploy"]["replicas"] == "${REPLICAS:-2}"
+    for name in ("envoy", "gateway", "prometheus", "grafana"):
+        assert set(services[name]["profiles"]) == set(SERVERS)
+        assert all(port.startswith("127.0.0.1:") for port in services[name]["ports"])
+    (mount,) = services["envoy"]["volumes"]
+    config = yaml.safe_load((ROOT / "docker" / mount.split(":")[0]).read_text())
+    listening = [
+        each["address"]["socket_address"] for each in config["static_resources"]["listeners"]
+    ]
+    assert [each["port_value"] for each in listening] == [8001, 8002]
+    servers = config["static_resources"]["clusters"][0]["load_assignment"]["endpoints"]
+    (endpoint,) = servers[0]["lb_endpoints"]
+    address = endpoint["endpoint"]["address"]["socket_address"]
+    assert address == {"address": "servers", "port_value": 8001}
+    assert "--url=envoy:8001" in services["gateway"]["entrypoint"]
 
 
 def test_prometheus_and_grafana_find_what_they_need():
@@ -111,7 +134,8 @@ def test_prometheus_and_grafana_find_what_they_need():
     for mount in mounts:
         assert mount in COMPOSE["volumes"] or (ROOT / "docker" / mount).is_file(), mount
     scrape = yaml.safe_load((ROOT / "docker" / "prometheus.yaml").read_text())
-    assert scrape["scrape_configs"][0]["static_configs"] == [{"targets": ["server:8002"]}]
+    (servers,) = scrape["scrape_configs"][0]["dns_sd_configs"]
+    assert (servers["names"], servers["port"]) == (["servers"], 8002)
     source = yaml.safe_load((ROOT / "docker" / "grafana" / "datasource.yaml").read_text())
     assert source["datasources"][0]["url"] == "http://prometheus:9090"
     board = yaml.safe_load((ROOT / "docker" / "grafana" / "dashboards.yaml").read_text())
@@ -119,4 +143,3 @@ def test_prometheus_and_grafana_find_what_they_need():
     assert any(f":{folder}/" in mount for mount in COMPOSE["services"]["grafana"]["volumes"])
     for service in ("prometheus", "grafana"):
         assert "healthcheck" in COMPOSE["services"][service]
-        assert set(COMPOSE["services"][service]["profiles"]) == set(SERVERS)

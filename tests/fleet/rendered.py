@@ -1,0 +1,54 @@
+"""In .venv-fleet: the chart's objects for a file of values, as JSON on standard output.
+
+Each is checked on its way: the chart by Helm's lint, objects by Kubernetes' schema without fields
+of other names, KEDA's and the Prometheus operator's by their models. What is wrong is raised.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import helm_python
+import kubernetes_validate
+import yaml
+from cloudcoil.models.keda.v1alpha1 import ScaledObject
+from cloudcoil.models.prometheus_operator.v1 import ServiceMonitor
+
+KUBERNETES = ("1.30", "1.37")
+"""The oldest that the chart is for, and the newest whose schemas there are."""
+
+OTHERS = {
+    ("keda.sh/v1alpha1", "ScaledObject"): ScaledObject,
+    ("monitoring.coreos.com/v1", "ServiceMonitor"): ServiceMonitor,
+}
+
+
+def rendered(chart: Path, values: dict) -> list[dict]:
+    """The objects, all of them valid."""
+    found = helm_python.lint(str(chart), values, strict=True)
+    assert not found["errors"], found
+    with helm_python.Chart.load(str(chart)) as loaded:
+        texts = loaded.render(values, name="pictures", namespace="drawing").values()
+    objects = [one for text in texts for one in yaml.safe_load_all(text) if one]
+    for one in objects:
+        check(one)
+    return objects
+
+
+def check(one: dict) -> None:
+    """Raise for an object that its API would not take."""
+    model = OTHERS.get((one["apiVersion"], one["kind"]))
+    if model is None:
+        for version in KUBERNETES:
+            kubernetes_validate.validate(one, version, strict=True)
+        return
+    # What the model does not know it drops.
+    known = model.model_validate(one).model_dump(mode="json", by_alias=True, exclude_none=True)
+    assert known == one, f"{known} instead of {one}"
+
+
+if __name__ == "__main__":
+    chart, file = sys.argv[1:]
+    print(json.dumps(rendered(Path(chart), yaml.safe_load(Path(file).read_text()))))

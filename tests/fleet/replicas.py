@@ -1,0 +1,64 @@
+"""Several servers on loopback whose UNet sleeps, so that cores are not what bounds them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+from pathlib import Path
+
+from tests.server import repositories
+from tests.server.processes import Processes
+from triptych.server.running import RunningServer
+
+SLEEP = "time.sleep(0.08 * len(sample))"
+"""More of the UNet: a call's time grows with its rows, as on a GPU that is full."""
+
+
+def repository(folder: Path, queue: int) -> Path:
+    """The checkout's models with a UNet that sleeps; `queue` images are taken at a time."""
+    models = repositories.with_unet(repositories.linked(folder, repositories.MODELS), SLEEP)
+    config = repositories.own(models, "unet_loop") / "config.pbtxt"
+    repositories.change(config, 'string_value: "64"', f'string_value: "{queue}"')
+    return models
+
+
+class Replicas:
+    """Equal servers, `servers` of them running; a context manager."""
+
+    def __init__(self, folder: Path, models: Path, count: int) -> None:
+        self.all = [RunningServer(models, folder / f"server{n}.log") for n in range(count)]
+
+    def __enter__(self) -> Replicas:
+        for server in self.all:
+            server.start()
+        for server in self.all:
+            server.wait_ready(300)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        stopping = [threading.Thread(target=server.stop) for server in self.all]
+        for thread in stopping:
+            thread.start()
+        for thread in stopping:
+            thread.join()
+
+    @property
+    def grpc(self) -> list[str]:
+        """The addresses of all."""
+        return [server.grpc for server in self.all]
+
+    def kill(self, number: int) -> None:
+        """Kill all processes of a server at once, as the end of its machine would."""
+        server = self.all[number]
+        found = Processes(server.process.pid).all()
+        for pid in [found.pop("launcher"), found.pop("triton"), *found.values()]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        server.process.wait(20)
+
+    def start(self, number: int) -> None:
+        """Start a server again at its old addresses, and return when it is ready."""
+        self.all[number].start()
+        self.all[number].wait_ready(300)

@@ -1,0 +1,156 @@
+"""The Helm chart without a cluster: rendered by Helm's engine, valid, true to what it is for."""
+
+from __future__ import annotations
+
+import functools
+import json
+import subprocess
+
+import pytest
+import yaml
+
+from tests.fleet.envoy import CONFIG, ENVOY, ROOT
+
+CHART = ROOT / "deploy" / "helm" / "triptych"
+VALUES = sorted(CHART.glob("values-*.yaml"))
+PYTHON = ENVOY.with_name("python")
+
+
+@functools.cache
+def render(values):
+    """The process that renders the chart with a file of values."""
+    command = [PYTHON, ROOT / "tests" / "fleet" / "rendered.py", CHART, values]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def objects(values):
+    done = render(values)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return {(one["kind"], one["metadata"]["name"]): one for one in json.loads(done.stdout)}
+
+
+@pytest.fixture(scope="module", params=VALUES, ids=lambda path: path.stem)
+def found(request):
+    return objects(request.param)
+
+
+def pod(found, name):
+    return found["Deployment", f"pictures-{name}"]["spec"]["template"]["spec"]
+
+
+def test_every_object_is_valid_and_services_find_their_pods(found):
+    """Validity is `rendered.py`'s, which has raised for anything else."""
+    for (kind, name), one in found.items():
+        if kind in ("Service", "PodDisruptionBudget"):
+            selector = one["spec"]["selector"]
+            labels = found["Deployment", name]["spec"]["template"]["metadata"]["labels"]
+            assert selector.get("matchLabels", selector) == labels
+
+
+def test_ports_have_the_names_that_others_call_them_by(found):
+    for (kind, name), one in found.items():
+        if kind == "Service":
+            (container,) = pod(found, name.removeprefix("pictures-"))["containers"]
+            ports = {port["name"] for port in container["ports"]}
+            assert {port["targetPort"] for port in one["spec"]["ports"]} <= ports
+
+
+def test_a_server_has_shared_memory_and_time_to_finish(found):
+    server = pod(found, "server")
+    (container,) = server["containers"]
+    mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
+    volumes = {volume["name"]: volume for volume in server["volumes"]}
+    assert volumes[mounts["/dev/shm"]]["emptyDir"]["medium"] == "Memory"
+    assert "--restart=false" in container["command"]
+    (timeout,) = [flag for flag in container["command"] if "exit-timeout" in flag]
+    sleeps = container["lifecycle"]["preStop"]["sleep"]["seconds"]
+    assert server["terminationGracePeriodSeconds"] > sleeps + int(timeout.partition("=")[2])
+
+
+def test_every_container_has_probes_resources_and_no_privileges(found):
+    for name in ("server", "envoy", "gateway"):
+        spec = pod(found, name)
+        assert spec["securityContext"]["runAsNonRoot"]
+        (container,) = spec["containers"]
+        assert {"startupProbe", "readinessProbe", "livenessProbe"} <= container.keys()
+        assert "memory" in container["resources"]["limits"]
+        assert not container["securityContext"]["allowPrivilegeEscalation"]
+
+
+def test_envoy_asks_the_servers_by_their_headless_service(found, tmp_path):
+    service = found["Service", "pictures-server"]["spec"]
+    assert service["clusterIP"] == "None"
+    text = found["ConfigMap", "pictures-envoy"]["data"]["envoy.yaml"]
+    assert "pictures-server.drawing.svc" in text
+    assert yaml.safe_load(text) != yaml.safe_load(CONFIG.read_text())
+    (tmp_path / "envoy.yaml").write_text(text)
+    assert valid(tmp_path / "envoy.yaml")
+
+
+def test_gpus_are_asked_for_where_the_values_say_so():
+    for path in VALUES:
+        limits = pod(objects(path), "server")["containers"][0]["resources"]["limits"]
+        assert ("nvidia.com/gpu" in limits) == ("gpu" in path.stem)
+
+
+def test_many_are_scaled_by_images_in_flight_and_never_to_none():
+    found = objects(CHART / "values-many-gpus.yaml")
+    spec = found["ScaledObject", "pictures-server"]["spec"]
+    assert spec["minReplicaCount"] >= 1 and spec["fallback"]["replicas"] >= spec["minReplicaCount"]
+    (trigger,) = spec["triggers"]
+    assert "triptych_images_in_flight" in trigger["metadata"]["query"]
+    assert trigger["metadata"]["ignoreNullValues"] == "false"
+    assert spec["scaleTargetRef"]["name"] == "pictures-server"
+    assert "replicas" not in found["Deployment", "pictures-server"]["spec"]
+    board = json.loads(found["ConfigMap", "pictures-dashboard"]["data"]["triptych.json"])
+    assert board["panels"]
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ("models: { volume: '' }", "models: give one of"),
+        ("models: { volume: a, image: b }", "models: give one of"),
+        ("{ models: { volume: a }, autoscaling: { enabled: true, min: 0 } }", "at least 1"),
+    ],
+)
+def test_values_that_make_no_sense_are_refused(tmp_path, values, says):
+    (tmp_path / "values.yaml").write_text(values)
+    done = render(tmp_path / "values.yaml")
+    assert done.returncode != 0 and says in done.stderr
+
+
+def test_envoy_takes_the_configuration_as_it_is():
+    assert valid(CONFIG)
+
+
+def test_the_serving_runtime_of_kserve_is_a_pod_that_its_service_names(tmp_path):
+    """KServe's own schemas are in no package: the pod in the runtime is what can be checked."""
+    folder = ROOT / "deploy" / "kserve"
+    runtime = yaml.safe_load((folder / "servingruntime.yaml").read_text())
+    service = yaml.safe_load((folder / "inferenceservice.yaml").read_text())
+    model = service["spec"]["predictor"]["model"]
+    assert model["runtime"] == runtime["metadata"]["name"]
+    formats = [each["name"] for each in runtime["spec"]["supportedModelFormats"]]
+    assert model["modelFormat"]["name"] in formats
+    assert model["protocolVersion"] in runtime["spec"]["protocolVersions"]
+    spec = {name: runtime["spec"][name] for name in ("containers", "volumes")}
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x"}, "spec": spec}
+    (tmp_path / "pod.yaml").write_text(yaml.safe_dump(pod))
+    command = [ENVOY.with_name("kubernetes-validate"), "--strict", tmp_path / "pod.yaml"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_compose_file_is_valid():
+    command = [ENVOY.with_name("check-jsonschema"), "--builtin-schema", "vendor.compose-spec"]
+    done = subprocess.run(
+        [*command, ROOT / "docker" / "compose.yaml"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout
+
+
+def valid(path):
+    command = [ENVOY, "--mode", "validate", "-c", path]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.returncode == 0 and done.stdout + done.stderr

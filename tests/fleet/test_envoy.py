@@ -1,0 +1,158 @@
+"""Envoy and the client with stand-ins for servers: who is asked, and what is asked again."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tests.fleet.conftest import gateway
+from tests.fleet.envoy import Envoy
+from tests.fleet.load import Load
+from tests.gateway.running import wait_for
+from triptych.client import Client, NotThere, Overloaded, Picture
+from triptych.server import supervise
+from triptych.server.running import free_ports
+
+QUEUE = 8
+
+
+class StandIns:
+    """Stand-ins for servers, which can be ended and started again."""
+
+    def __init__(self, count=2):
+        self.ports = free_ports(count)
+        self.processes = [self._start(port) for port in self.ports]
+
+    def _start(self, port):
+        command = [sys.executable, "-m", "tests.fleet.stand_in", str(port), str(QUEUE)]
+        return subprocess.Popen(command, preexec_fn=supervise.end_with_parent)
+
+    def addresses(self):
+        return [f"127.0.0.1:{port}" for port in self.ports]
+
+    def start(self, number):
+        self.processes[number] = self._start(self.ports[number])
+
+    def end(self, number, signum):
+        self.processes[number].send_signal(signum)
+
+    def close(self):
+        for process in self.processes:
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture
+def stand_ins():
+    made = StandIns()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def envoy(stand_ins, tmp_path):
+    with Envoy(tmp_path, stand_ins.addresses()) as running:
+        wait_for(lambda: healthy(running) == 2, 60)
+        yield running
+
+
+def healthy(envoy):
+    return envoy.stats()["membership_healthy"]
+
+
+def draw(client, count):
+    """What so many requests at once get: pictures, or errors."""
+
+    def one(seed):
+        try:
+            (*_, last) = client.stream(f"picture {seed}", timeout=60, seed=seed)
+        except Exception as error:
+            return error
+        return last
+
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(one, range(count)))
+
+
+def pictures(answers):
+    return [each for each in answers if isinstance(each, Picture)]
+
+
+def test_a_killed_server_loses_no_picture(stand_ins, envoy):
+    with Client(envoy.grpc) as client:
+        threading.Timer(0.25, stand_ins.end, (1, signal.SIGKILL)).start()
+        answers = draw(client, QUEUE)
+        again = draw(client, QUEUE)
+    assert [one.settings.seed for one in answers] == list(range(QUEUE)), answers
+    assert len(pictures(again)) == QUEUE, again
+
+
+def test_a_server_that_is_ending_fails_no_request(stand_ins, envoy):
+    """Its health is still good: requests that it refuses go to the other."""
+    with Client(envoy.grpc) as client:
+        assert len(pictures(draw(client, QUEUE))) == QUEUE
+        stand_ins.end(0, signal.SIGUSR1)
+        for _ in range(5):
+            answers = draw(client, QUEUE)
+            assert len(pictures(answers)) == QUEUE, answers
+
+
+def test_a_server_that_is_back_takes_its_share_within_10_seconds(stand_ins, envoy):
+    with Client(envoy.grpc) as client:
+        stand_ins.end(0, signal.SIGKILL)
+        wait_for(lambda: healthy(envoy) == 1, 60)
+        stand_ins.start(0)
+        began = time.monotonic()
+        wait_for(lambda: healthy(envoy) == 2, 60)
+        answers = draw(client, 2 * QUEUE)  # more than one would take
+    assert len(pictures(answers)) == 2 * QUEUE, answers
+    assert time.monotonic() - began < 10
+
+
+def test_the_room_of_all_is_used_before_any_request_is_refused(envoy):
+    with Client(envoy.grpc) as client:
+        answers = draw(client, 3 * QUEUE)
+    assert len(pictures(answers)) >= 2 * QUEUE
+    refused = [each for each in answers if not isinstance(each, Picture)]
+    assert refused and all(type(each) is Overloaded for each in refused), refused
+
+
+def test_servers_add_up_behind_the_gateway(tmp_path):
+    """As many pictures a second as they have together, and none waits longer than with one."""
+    clients, each, found = 4, 24, []
+    made = StandIns(3)
+    try:
+        for count in (1, 2, 3):
+            with Envoy(tmp_path, made.addresses()[:count]) as envoy, gateway(envoy.grpc) as url:
+                wait_for(lambda envoy=envoy, count=count: healthy(envoy) == count, 60)
+                with Load(url, clients * count, clients * count) as first:
+                    first.wait()  # connections are made
+                began = time.monotonic()
+                with Load(url, clients * count, each * count, num_inference_steps=25) as load:
+                    load.wait()
+                found.append((each * count / (time.monotonic() - began), load.seconds(95)))
+            assert not load.problems()
+    finally:
+        made.close()
+    for count, (rate, p95) in enumerate(found, 1):
+        times, longer = rate / found[0][0], p95 / found[0][1]
+        print(
+            f"{count}: {rate:.3f} pictures/s, {times:.3f} of one's; p95 {p95:.3f} s, {longer:.3f}"
+        )
+    (one, waits), (two, _), (three, _) = found
+    assert two >= 1.95 * one and three >= 2.9 * one, found
+    assert all(p95 <= 1.15 * waits for _, p95 in found), found
+
+
+def test_no_server_at_all_is_told_as_such(stand_ins, envoy):
+    for number in (0, 1):
+        stand_ins.end(number, signal.SIGKILL)
+    with Client(envoy.grpc) as client:
+        (answer,) = draw(client, 1)
+    assert type(answer) is NotThere

@@ -1,9 +1,9 @@
-"""Take pictures of the page, drawn on by the served model: light, dark, on a phone.
+"""Take pictures of the page, drawn on by the served model.
 
     python scripts/screenshot_page.py --output docs
 
-writes page.webp, page-dark.webp, page-phone.webp and page-drawing.webp, the last with previews. It
-needs Debian's packages chromium and chromium-driver.
+writes page-start.webp, the first screen; page.webp, with pictures; page-drawing.webp, at work and
+dark; page-phone.webp. It needs Debian's packages chromium and chromium-driver.
 """
 
 from __future__ import annotations
@@ -24,12 +24,13 @@ from tests.gateway.running import Gateway, wait_for
 from triptych.server.running import RunningServer
 
 DRAWN = (
-    ("a green star left of a small orange heart", 3),
-    ("the moon over a sea at night", 11),
-    ("a red circle on a blue background", 7),
-    ("a yellow sun over green hills at sunset", 5),
+    ("a green star left of a small orange heart", "3", 1),
+    ("the moon over a sea at night", "11", 3),
+    ("a yellow sun over green hills at sunset", "5", 3),
 )
-NAMES = ("page", "page-dark", "page-phone", "page-drawing")
+_FILL = """
+for (const [id, value] of Object.entries(arguments[0])) document.getElementById(id).value = value;
+"""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -37,39 +38,43 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--output", type=Path, default=Path("docs"), metavar="FOLDER")
-    parser.add_argument("--only", choices=NAMES, help="write this one alone")
     options = parser.parse_args(arguments)
     if chromium.missing():
         print(chromium.missing(), file=sys.stderr)
         return 2
-    wanted = (options.only,) if options.only else NAMES
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         server = RunningServer(CHECKOUT / "model_repository", folder / "server.log")
         stack.enter_context(server)
         gateway = stack.enter_context(Gateway(server.grpc))
         browser = stack.enter_context(chromium.Browser(folder / "profile"))
-        for name in NAMES:
-            if name in wanted:
-                browser.look_like(
-                    chromium.PHONE if name == "page-phone" else chromium.WIDE, name == "page-dark"
-                )
-                _draw(Page(browser, gateway.url), is_done=name != "page-drawing")
-                path = options.output / f"{name}.webp"
-                path.write_bytes(browser.screenshot())
-                print(path, flush=True)
+        browser.look_like()
+        page = Page(browser, gateway.url, sees_all=False)
+        _write(page, options.output / "page-start.webp")
+        for prompt, seed, count in DRAWN:
+            _ask(page, prompt, seed, count)
+            wait_for(lambda: not page.all(".coming"), 300)
+        _write(page, options.output / "page.webp")
+        browser.look_like(chromium.PHONE)
+        _write(page, options.output / "page-phone.webp")
+        browser.look_like(dark=True)
+        _ask(page, "a red sun over a purple sea at sunrise", "2", 3)
+        wait_for(lambda: len(page.all(".coming .preview:not([hidden])")) == 3, 300)
+        _write(page, options.output / "page-drawing.webp")
     return 0
 
 
-def _draw(page: Page, is_done: bool) -> None:
-    wait_for(lambda: page["num_inference_steps"].get_property("value"))
-    for prompt, seed in DRAWN:
-        page.draw(prompt=prompt, seed=str(seed))
-        if is_done:
-            wait_for(lambda: not page.all(".coming"), 120)
-    if not is_done:
-        wait_for(lambda: len(page.all(".coming img:not([hidden])")) == len(DRAWN), 120)
-    time.sleep(0.5)  # the last card's appearing
+def _ask(page: Page, prompt: str, seed: str, count: int) -> None:
+    """Draw without unfolding the form."""
+    page.browser.execute_script(_FILL, {"prompt": prompt, "seed": seed, "count": count})
+    page["draw"].click()
+
+
+def _write(page: Page, path: Path) -> None:
+    page.browser.execute_script("scrollTo(0, 0); document.activeElement.blur()")
+    time.sleep(1)  # what fades in
+    path.write_bytes(page.browser.screenshot())
+    print(path, flush=True)
 
 
 if __name__ == "__main__":

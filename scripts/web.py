@@ -1,6 +1,7 @@
 """The page to draw on: start the server and the gateway, open the page, stop both on Ctrl-C.
 
-Takes the arguments of `triptych gateway`, and adds the server's address.
+Takes the arguments of `triptych gateway`, and adds the server's address. The server's gRPC is at
+--grpc-port, 8001 by default, for clients beside the page.
 """
 
 from __future__ import annotations
@@ -24,19 +25,28 @@ import webbrowser
 
 from scripts.own_server import with_server
 from triptych import cli
-from triptych.server import flags
+from triptych.server import Unfit, flags, preflight
 from triptych.server.running import RunningServer
 
 
 def main(arguments: list[str]) -> int:
-    """The gateway's exit code, 1 if the server cannot start."""
-    page = f"http://127.0.0.1:{flags.value(arguments, '--port', '7860')}/"
+    """The gateway's exit code, 1 if the server cannot start or a port is taken."""
+    try:
+        port = preflight.port_of(arguments, "--port", "7860")
+        host = flags.value(arguments, "--host", "127.0.0.1")
+        preflight.check_port("page", host, port, "--port", "--host")
+        grpc_port = preflight.port_of(arguments, "--grpc-port", preflight.PORTS["grpc"])
+        preflight.check_port("grpc", "127.0.0.1", grpc_port, "--grpc-port", "--grpc-address")
+    except Unfit as reason:
+        print(f"make web: {reason}", file=sys.stderr)
+        return 1
+    arguments = flags.without(arguments, "--grpc-port")
 
     def draw(server: RunningServer) -> int:
-        threading.Thread(target=_open, args=(page,), daemon=True).start()
+        threading.Thread(target=_open, args=(f"http://127.0.0.1:{port}/",), daemon=True).start()
         return cli.main(["gateway", *arguments, "--url", server.grpc])
 
-    return with_server(draw)
+    return with_server(draw, grpc_port)
 
 
 def _open(page: str) -> None:

@@ -73,6 +73,21 @@ class Browser(webdriver.Chrome):
         ]
         return [address for address in addresses if not address.startswith("chrome://")]
 
+    def forget(self, url: str) -> None:
+        """Forget what pages of that address have stored."""
+        what = {"origin": url, "storageTypes": "indexeddb,local_storage"}
+        self.execute_cdp_cmd("Storage.clearDataForOrigin", what)
+
+    def allow_clipboard(self, url: str) -> None:
+        """Let the pages of that address copy and paste without asking."""
+        allowed = ["clipboardReadWrite", "clipboardSanitizedWrite"]
+        self.execute_cdp_cmd("Browser.grantPermissions", {"origin": url, "permissions": allowed})
+
+    def speak(self, language: str) -> None:
+        """The language that the browser tells pages."""
+        agent = {"userAgent": self.execute_script("return navigator.userAgent")}
+        self.execute_cdp_cmd("Network.setUserAgentOverride", {**agent, "acceptLanguage": language})
+
     def download_to(self, folder: Path) -> None:
         """Where the files go that the page offers."""
         where = {"behavior": "allow", "downloadPath": str(folder)}

@@ -33,7 +33,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
     `left`: how many streams were given up by whoever asked. `scheduler`: the model's own.
     `parameters`: those of config.pbtxt, by model. `takes_pictures`: whether it has a vae_encoder.
     `loras`: those of each model. `models`: what it draws with; `asked_of` has the model of each of
-    `requests`.
+    `requests`, `ids` its id and its traceparent.
     """
 
     def __init__(self) -> None:
@@ -56,6 +56,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         self.models = [MODEL]
         self.loras: list[str] = []
         self.asked_of: list[str] = []
+        self.ids: list[tuple[str, str | None]] = []
 
     def __enter__(self) -> FakeTriton:
         any_length = [("grpc.max_receive_message_length", -1)]
@@ -89,8 +90,9 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
 
     def ModelInfer(self, request, context):
         assert request.model_name in [Names(model).stage("tokenizer") for model in self.models]
-        if "list" in request.parameters:
-            assert request.parameters["list"].string_param == "loras"
+        wanted = request.parameters["list"].string_param
+        assert wanted in ("loras", "settings")
+        if wanted == "loras":
             return _response(settings=json.dumps(self.loras).encode())
         return _response(settings=self._settings(request, context).to_json().encode())
 
@@ -98,6 +100,8 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         (request,) = requests
         self.asked_of.append(Names.of(request.model_name).model)
         assert request.model_name == Names(self.asked_of[-1]).stream
+        traceparent = dict(context.invocation_metadata()).get("traceparent")
+        self.ids.append((request.id, traceparent))
         settings = self._settings(request, context)
         self.requests.append(json.loads(request.raw_input_contents[0][4:]))
         if self.abort:

@@ -12,11 +12,49 @@ from tests.gateway.running import wait_for
 class Page:
     """The page at an address, by what is on it."""
 
-    def __init__(self, browser, url):
+    def __init__(self, browser, url, path="", sees_all=True):
+        """The page as at a first visit; with `sees_all` the whole form is open."""
         self.browser = browser
         self.own = (url, f"blob:{url}", "data:")
+        browser.get("about:blank")
+        browser.forget(url)
         browser.requested()
-        browser.get(url)
+        browser.get(f"{url}/{path}")
+        self.loaded()
+        if sees_all:
+            self.open_form()
+
+    def loaded(self):
+        """Wait for the page's own beginning."""
+        wait_for(lambda: self.all("body.ready, dialog[open], #lost:not(:empty)"))
+
+    def reload(self):
+        self.browser.refresh()
+        self.loaded()
+
+    def open_form(self):
+        if self["unfold"].is_displayed() and self.all("form.folded"):
+            self["unfold"].click()
+        if not self["advanced"].get_property("open"):
+            self.browser.execute_script("document.getElementById('advanced').open = true")
+
+    def act(self, name, card=0):
+        """Press one of a picture's small buttons, which show under the pointer."""
+        frame = self.all(".card:not(.coming) .frame")[card]
+        ActionChains(self.browser).move_to_element(frame).perform()
+        frame.find_element(By.CSS_SELECTOR, f".small [data-does={name}]").click()
+
+    def settings(self, card=0):
+        """What the sheet says of a picture."""
+        self.act("sheet", card)
+        text = self.one("#sheet dl").text
+        self.one("#sheet [data-does=close]").click()
+        return text
+
+    def use(self, card=0, seed="same"):
+        """Take a picture's settings into the form."""
+        self.act("sheet", card)
+        self.one(f"#sheet [data-does={seed}-seed]").click()
 
     def __getitem__(self, name):
         return self.browser.find_element(By.ID, name)
@@ -28,6 +66,7 @@ class Page:
         return self.browser.find_element(By.CSS_SELECTOR, selector)
 
     def fill(self, **fields):
+        self.open_form()
         for name, text in fields.items():
             self[name].clear()
             self[name].send_keys(text)

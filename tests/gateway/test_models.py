@@ -120,10 +120,12 @@ def test_the_page_lets_choose_and_remembers(several, triton, tmp_path):
         wait_for(lambda: triton.asked_of == ["ink"])
         wait_for(lambda: len(browser.find_elements("css selector", ".card:not(.coming)")) == 1)
         Select(models()).select_by_visible_text("oil")
-        browser.find_element("css selector", "[data-does=use]").click()
-        assert models().get_property("value") == "ink"
         browser.get(several.url)
         wait_for(lambda: models().get_property("value") == "oil")
+        sheet = browser.find_element("css selector", ".small [data-does=sheet]")
+        browser.execute_script("arguments[0].click()", sheet)
+        browser.find_element("css selector", "#sheet [data-does=same-seed]").click()
+        assert models().get_property("value") == "ink"
         triton.models = ["sd_ensemble"]
         browser.get(several.url)
         wait_for(lambda: models().get_property("value") == "sd_ensemble")

@@ -1,6 +1,7 @@
 """OpenAI's images API, by OpenAI's own client."""
 
 import base64
+import dataclasses
 import io
 import threading
 
@@ -11,7 +12,9 @@ import pytest
 from PIL import Image
 
 from tests.gateway.running import wait_for
+from triptych.gateway.openai import Asked
 from triptych.picture.metadata import read_settings
+from triptych.settings import Settings
 
 
 @pytest.fixture
@@ -58,6 +61,30 @@ def test_our_settings_go_beside_and_come_back(client, triton):
         assert (settings.scheduler, settings.output_format) == ("ddim", "webp")
         assert settings.timestep_spacing == "trailing"
     assert answer.output_format == "webp"
+
+
+def test_every_setting_of_ours_reaches_the_server(client, triton):
+    own = {
+        "negative_prompt": "blue",
+        "num_inference_steps": 3,
+        "guidance_scale": 2.5,
+        "seed": 7,
+        "scheduler": "ddim",
+        "timestep_spacing": "trailing",
+        "eta": 0.5,
+        "clip_skip": 1,
+        "prompt_syntax": "webui",
+        "guidance_rescale": 0.5,
+        "guidance_start": 0.25,
+        "guidance_stop": 0.75,
+        "output_format": "webp",
+        "loras": [{"name": "ink", "scale": 0.5}, {"name": "chalk", "scale": 1.0}],
+    }
+    settings = {field.name for field in dataclasses.fields(Settings)}
+    assert {*own, "model"} == settings & set(Asked.model_fields)
+    client.images.generate(prompt="x", extra_body=own)
+    (request,) = triton.requests
+    assert {name: request.get(name) for name in own} == own
 
 
 def test_a_picture_by_url_is_the_same_file_and_can_be_fetched_again(client, gateway):

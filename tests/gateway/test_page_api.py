@@ -2,6 +2,7 @@
 
 import base64
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import httpx
@@ -33,6 +34,7 @@ def test_steps_and_previews_then_the_picture(client, triton):
     asked = {"prompt": "a red circle", "seed": str(2**64 - 1), "width": 128}
     answer = client.post("/api/picture", json=asked)
     assert answer.headers["content-type"].startswith("text/event-stream")
+    assert answer.headers["connection"] == "close"
     *steps, (name, drawn) = events(answer)
     shown = [(name, one["step"], one["total"], bool(one["preview"])) for name, one in steps]
     assert shown == [("step", step, TOTAL, step == 2) for step in range(1, TOTAL + 1)]
@@ -99,6 +101,35 @@ def test_what_fails_on_the_way_is_an_event(client, triton):
     name, data = events(client.post("/api/picture", json={"prompt": "x"}))[-1]
     assert name == "error"
     assert "it broke" in data["message"]
+    assert data["status"] == 500
+
+
+def waiting(answer):
+    """The data of each event, as they come."""
+    for line in answer.iter_lines():
+        if line.startswith("data: "):
+            yield json.loads(line.removeprefix("data: "))
+
+
+def test_a_picture_that_waits_tells_its_place(client, triton):
+    triton.hold.clear()
+    told = []
+
+    def draw_second():
+        with client.stream("POST", "/api/picture", json={"prompt": "second"}) as answer:
+            for one in waiting(answer):
+                told.append(one)
+
+    with ThreadPoolExecutor() as threads:
+        with client.stream("POST", "/api/picture", json={"prompt": "first"}) as answer:
+            first = waiting(answer)  # closes the answer when it is forgotten
+            assert next(first) == {"place": 1}
+            second = threads.submit(draw_second)
+            wait_for(lambda: told == [{"place": 2}])
+        wait_for(lambda: told == [{"place": 2}, {"place": 1}])
+        triton.hold.set()
+        second.result()
+    assert "settings" in told[-1]
 
 
 @pytest.mark.parametrize("held_from", [1, 3])
@@ -114,7 +145,7 @@ def test_the_page_and_its_files(client):
     page = client.get("/")
     assert page.headers["content-type"].startswith("text/html")
     assert "script-src 'self'" in page.headers["content-security-policy"]
-    for name in ("page.js", "page.css", "icon.svg"):
+    for name in ("page.js", "base.css", "icon.svg"):
         assert f"web/{name}" in page.text
         assert client.get(f"/web/{name}").status_code == 200
     assert client.get("/web/../page.py").status_code == 404

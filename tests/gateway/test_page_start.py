@@ -60,7 +60,7 @@ def test_a_picture_to_start_from_is_sent_and_left_out_again(page, triton):
     assert "mask_image" not in sent
     page["start-drop"].click()
     assert not page["start"].is_displayed()
-    page.one("[data-does=use]").click()
+    page.use()
     page["draw"].click()
     page.settled(2)
     assert not {"image", "strength", "mask_image"} & triton.requests[1].keys()
@@ -92,10 +92,27 @@ def test_what_is_painted_over_is_drawn_anew(page, triton):
     assert "mask_image" not in triton.requests[1]
 
 
+def test_the_picture_and_its_mask_survive_a_reload(page, triton):
+    start(page)
+    paint(page)
+    page.fill(prompt="x", width="80")
+    page.reload()
+    page["draw"].click()
+    page.settled(1)
+    sent = triton.requests[0]
+    assert sent_file(sent["image"]) == IMAGE
+    mask = np.asarray(Image.open(io.BytesIO(sent_file(sent["mask_image"]))))
+    assert mask[120, 160, 0] == 255 and (mask[:80, :, :3] == 0).all()
+    assert (sent["width"], sent["strength"]) == (80, 1)
+    page["start-drop"].click()
+    page.reload()
+    assert not page["start"].is_displayed()
+
+
 def test_a_mask_is_painted_by_keyboard_alone(page, triton):
     drop(page, IMAGE, "start")
     wait_for(lambda: page["start"].is_displayed())
-    page.press(*[Keys.TAB] * 2)
+    page.press(Keys.TAB)
     assert page.focused() == "start-drop"
     page.press(Keys.TAB, Keys.SPACE, Keys.ARROW_RIGHT, Keys.ARROW_RIGHT, Keys.SPACE)
     assert page.said() == "The brush is up"
@@ -131,7 +148,7 @@ def test_pasted_chosen_and_drawn_pictures(page, triton, tmp_path):
     page["start-drop"].click()
     page.draw(prompt="a red circle", width="64", height="64")
     page.settled(1)
-    page.one("[data-does=start]").click()
+    page.act("start")
     wait_for(lambda: page["start"].is_displayed())
     page["draw"].click()
     page.settled(2)
@@ -164,12 +181,11 @@ def test_a_pictures_strength_goes_nowhere_without_a_picture(page, triton):
 
 def test_a_model_without_an_encoder_is_offered_no_pictures(page, triton):
     triton.takes_pictures = False
-    page.browser.refresh()
-    wait_for(lambda: page["scheduler"].get_property("value") == "pndm")
+    page.reload()
     assert not page["start-field"].is_displayed()
     page.draw(prompt="x")
     page.settled(1)
-    assert not page.one("[data-does=start]").is_displayed()
+    assert not page.one(".card [data-does=start]").is_displayed()
     page.browser.execute_script(DROP, base64.b64encode(IMAGE).decode())
     wait_for(lambda: "does not say how" in page["alert"].text)
     assert page["dropped"].get_attribute("open") is None

@@ -71,6 +71,14 @@ def test_clip_skip_is_counted_from_one_there(webui, triton, asked, sent):
     assert triton.requests[0]["prompt_syntax"] == "webui"
 
 
+def test_the_part_of_the_steps_that_has_guidance_goes_by_our_names(webui, triton):
+    asked = {"prompt": "x", "guidance_start": 0, "guidance_stop": 0.5}
+    assert webui.post("/txt2img", json=asked).status_code == 200
+    assert {name: triton.requests[0].get(name) for name in asked} == asked
+    refused = webui.post("/txt2img", json={"prompt": "x", "guidance_stop": 1.5})
+    assert refused.status_code == 422 and "guidance_stop" in refused.text
+
+
 def test_a_client_of_the_webui_draws(gateway, triton):
     address = httpx.URL(gateway.url)
     client = webuiapi.WebUIApi(host=address.host, port=address.port, sampler="Euler a", steps=3)

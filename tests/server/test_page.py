@@ -27,11 +27,11 @@ def page(server, tmp_path_factory):
 def test_a_picture_with_its_previews(page, repository):
     page.draw(prompt="a red circle", num_inference_steps="20", seed="7")
     if ModelFiles.load(repository / "unet_loop" / "1").latent_rgb:
-        wait_for(lambda: page.all(".coming img:not([hidden])"), 30)
-        assert page.one(".coming img").get_property("naturalWidth") == 32
+        wait_for(lambda: page.all(".coming .preview:not([hidden])"), 30)
+        assert page.one(".coming .preview").get_property("naturalWidth") == 32
     wait_for(lambda: page.all(".card:not(.coming)"), 60)
     size = page.values("width")[0]
-    wait_for(lambda: str(page.one(".card img").get_property("naturalWidth")) == size)
+    wait_for(lambda: str(page.one(".card .picture img").get_property("naturalWidth")) == size)
     assert page.browser.complaints() == []
 
 

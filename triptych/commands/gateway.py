@@ -11,6 +11,7 @@ import os
 import re
 import signal
 import socket
+import ssl
 import sys
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--api-key-file", metavar="FILE", help=f"holds the key to ask for (default: ${KEY}, if set)"
     )
     add(
+        "--keys-file",
+        metavar="FILE",
+        help="several keys, each with a name and bounds, as JSON; read again when it changes",
+    )
+    add("--tls-cert", metavar="FILE", help="a certificate, PEM, with its chain: serves https")
+    add("--tls-key", metavar="FILE", help="the certificate's key, PEM, without a passphrase")
+    add(
         "--timeout", type=_seconds, default=300, metavar="SECONDS", help="a picture's (%(default)s)"
     )
     add(
@@ -61,6 +69,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=_origin,
         metavar="ORIGIN",
         help="a page elsewhere that may ask, as https://example.com; may be repeated",
+    )
+    add(
+        "--log-prompts",
+        action="store_true",
+        help="have prompts in the access log, which is on standard error",
     )
     add(
         "--model-alias",
@@ -110,14 +123,23 @@ def run(options: argparse.Namespace) -> int:
     try:
         import uvicorn
 
-        from triptych.client import ClientError, check_url
+        from triptych.addresses import check_url
+        from triptych.client_errors import ClientError
+        from triptych.gateway import access_log
         from triptych.gateway.app import LOOPBACK, create_app
+        from triptych.gateway.keys import Keys
     except ModuleNotFoundError as error:
         print(f"triptych gateway: {error}: pip install 'triptych[gateway]'", file=sys.stderr)
         return 2
     try:
         check_url(options.url)
         key = _key(options.api_key_file)
+        keys = None
+        if options.keys_file is not None:
+            if key is not None:
+                raise ValueError(f"--keys-file: not beside --api-key-file or {KEY}")
+            keys = Keys(Path(options.keys_file))
+        _check_tls(options.tls_cert, options.tls_key)
         listening = socket.create_server((options.host, options.port))
     except (ClientError, ValueError) as error:
         print(f"triptych gateway: {error}", file=sys.stderr)
@@ -127,7 +149,7 @@ def run(options: argparse.Namespace) -> int:
         print(f"triptych gateway: cannot listen on {where}: {error}", file=sys.stderr)
         return 1
     on_loopback = options.host in ("127.0.0.1", "localhost")
-    if not on_loopback and key is None:
+    if not on_loopback and key is None and keys is None:
         print("triptych gateway: warning: anybody may draw here; see --api-key-file", flush=True)
     app = create_app(
         options.url,
@@ -137,8 +159,18 @@ def run(options: argparse.Namespace) -> int:
         hosts=[*LOOPBACK, *options.allow_host] if on_loopback or options.allow_host else None,
         origins=options.cors_origin,
         model_aliases=dict(options.model_alias),
+        keys=keys,
+        log_prompts=options.log_prompts,
     )
-    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=30)
+    _log_to_stderr(access_log.log)
+    config = uvicorn.Config(
+        app,
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=30,
+        ssl_certfile=options.tls_cert,
+        ssl_keyfile=options.tls_key,
+    )
 
     class Server(uvicorn.Server):
         def handle_exit(self, *signal: Any) -> None:
@@ -155,9 +187,17 @@ def run(options: argparse.Namespace) -> int:
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, end)
     port = listening.getsockname()[1]
-    print(f"triptych gateway: http://{options.host}:{port}/", flush=True)
+    scheme = "https" if options.tls_cert else "http"
+    print(f"triptych gateway: {scheme}://{options.host}:{port}/", flush=True)
     server.run(sockets=[listening])
     return 0
+
+
+def _log_to_stderr(log: logging.Logger) -> None:
+    """Write the lines as they are."""
+    log.addHandler(logging.StreamHandler())
+    log.setLevel(logging.INFO)
+    log.propagate = False
 
 
 def _key(file: str | None) -> str | None:
@@ -171,3 +211,19 @@ def _key(file: str | None) -> str | None:
     if not key:
         raise ValueError(f"--api-key-file: {file} is empty")
     return key
+
+
+def _check_tls(cert: str | None, key: str | None) -> None:
+    """ValueError unless both are named and fit together, or neither is."""
+    if cert is None and key is None:
+        return
+    if cert is None or key is None:
+        raise ValueError("--tls-cert and --tls-key go together")
+
+    def no_passphrase() -> str:
+        raise ValueError(f"--tls-key: {key} has a passphrase")
+
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key, no_passphrase)
+    except OSError as error:  # ssl.SSLError too
+        raise ValueError(f"--tls-cert {cert}, --tls-key {key}: {error}") from error

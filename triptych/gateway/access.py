@@ -15,6 +15,7 @@ from fastapi.security import HTTPBearer
 
 from triptych.errors import shorten
 from triptych.gateway.errors import Problem
+from triptych.gateway.keys import CALLER
 
 MAX_BODY = 1024 * 1024
 """Bytes of a request's body."""
@@ -32,20 +33,25 @@ FILES = (
 _bearer = HTTPBearer(auto_error=False, description="The gateway's key, if it has one")
 
 
-def require_key(request: Request, _: Annotated[object, Depends(_bearer)] = None) -> None:
-    """A dependency: Problem 401 unless the request brings the gateway's key, if it has one.
+async def require_key(request: Request, _: Annotated[object, Depends(_bearer)] = None) -> None:
+    """A dependency: Problem 401 unless the request brings a key, where the gateway asks for one.
 
     As `Authorization: Bearer KEY`, or, as clients of the WebUI do, as the password of Basic.
     """
-    key = request.app.state.api_key
-    if key is None:
+    key, keys = request.app.state.api_key, request.app.state.keys
+    if key is None and keys is None:
         return
     scheme, _, given = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() == "basic":
         given = _password(given)
     elif scheme.lower() != "bearer":
         given = ""
-    if not secrets.compare_digest(given.encode(), key.encode()):
+    if keys is not None:
+        CALLER.set(keys.caller(given))
+        known = CALLER.get() is not None
+    else:
+        known = secrets.compare_digest(given.encode(), key.encode())
+    if not known:
         raise Problem(401, "a key is needed: Authorization: Bearer KEY")
 
 

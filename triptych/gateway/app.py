@@ -7,9 +7,9 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
-from fastapi import FastAPI, Request
+from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
@@ -17,12 +17,15 @@ from starlette.requests import ClientDisconnect
 
 import triptych
 from triptych.client import Client, ClientError
-from triptych.gateway import openai, openai_edits, page, webui
-from triptych.gateway.access import BoundedBody, KnownHosts
+from triptych.gateway import openai, openai_edits, openai_generations, page, web_files, webui
+from triptych.gateway.access import BoundedBody, KnownHosts, require_key
+from triptych.gateway.access_log import AccessLog
+from triptych.gateway.background import Background
 from triptych.gateway.docs import describe
 from triptych.gateway.errors import Problem, body_problem, invalid, problem
 from triptych.gateway.jobs import Jobs
 from triptych.gateway.kept import Kept
+from triptych.gateway.keys import Keys
 from triptych.gateway.studio import Studio
 
 LOOPBACK = ["localhost", "127.0.0.1", "[::1]"]
@@ -42,24 +45,29 @@ def create_app(
     hosts: Sequence[str] | None = None,
     origins: Sequence[str] = (),
     model_aliases: Mapping[str, str | None] | None = None,
+    keys: Keys | None = None,
+    log_prompts: bool = False,
 ) -> FastAPI:
     """The application in front of the Triton whose gRPC is at `url`.
 
-    `api_key`: what a request must bring, None for no key. `timeout`: seconds for a picture.
+    `api_key`: what a request must bring, None for no key; or `keys`: those of several callers.
+    `timeout`: seconds for a picture.
     `max_pictures`: how many are drawn at a time, more are refused. `hosts`: names by which a
     request may call this server, any with None; a page elsewhere cannot forge them. `origins`: of
     the pages elsewhere that may ask. `model_aliases`: more names in OpenAI's API, each of a model,
-    or of the one that is meant by none.
+    or of the one that is meant by none. `log_prompts`: whether the access log has prompts.
     """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.studio = Studio(Client(url), max_pictures, timeout)
         app.state.jobs = Jobs()
+        app.state.background = Background(app.state.studio)
         app.state.kept = Kept()
         app.state.checkpoint = None  # chosen by the WebUI's options
         app.state.started = int(time.time())
         yield
+        await app.state.background.close()
         app.state.studio.close()
 
     app = FastAPI(
@@ -71,17 +79,19 @@ def create_app(
         redoc_url=None,
     )
     app.state.api_key = api_key
+    app.state.keys = keys
     app.state.origins = tuple(origins)
     app.state.aliases = dict(model_aliases or {})
     for router in (
         openai.router,
-        openai.short,
+        openai_generations.router,
+        openai_generations.short,
         openai_edits.router,
         openai_edits.short,
         openai.files,
         webui.router,
         page.router,
-        page.files,
+        web_files.router,
     ):
         app.include_router(router)
     app.add_middleware(BoundedBody)
@@ -91,16 +101,20 @@ def create_app(
         app.add_middleware(
             CORSMiddleware,
             allow_origins=origins,
-            allow_methods=["GET", "POST"],
+            allow_methods=["GET", "POST", "DELETE"],
             allow_headers=["*"],
-            expose_headers=["Retry-After"],
+            expose_headers=["Retry-After", "X-Request-Id"],
         )
+
+    if keys is not None:
+
+        @app.get("/metrics", include_in_schema=False, dependencies=[Depends(require_key)])
+        def metrics() -> PlainTextResponse:
+            return PlainTextResponse(keys.metrics(), media_type="text/plain; version=0.0.4")
 
     @app.get("/docs", include_in_schema=False)
     def docs() -> HTMLResponse:
-        policy = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
-        headers = {"Content-Security-Policy": policy}
-        return HTMLResponse(describe(app.openapi()), headers=headers)
+        return HTMLResponse(describe(app.openapi()), headers=web_files.HEADERS)
 
     @app.get("/healthz", tags=["Operation"], responses={503: {"model": Health}})
     async def healthz(request: Request) -> Health:
@@ -139,6 +153,9 @@ def create_app(
     async def failure(request: Request, error: Exception) -> JSONResponse:
         return respond(request, HTTPException(500, "the gateway failed; its log says why"))
 
+    # Around all of Starlette's own too, so that the answer to a failure has an id and a line.
+    build = app.build_middleware_stack
+    app.build_middleware_stack = lambda: AccessLog(build(), log_prompts)
     app.openapi = functools.partial(_openapi, app, app.openapi)
     return app
 

@@ -1,22 +1,9 @@
-"""The OpenAPI description as a page, without a script and without anything from elsewhere."""
+"""The OpenAPI description as a page, in the dress of the page to draw on."""
 
 from __future__ import annotations
 
 from html import escape
 from typing import Any
-
-_STYLE = """
-:root { color-scheme: light dark }
-html { background: Canvas; color: CanvasText }
-a { color: inherit }
-body { font: 1rem/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
-code { font-size: .95em }
-details { border: 1px solid #8886; border-radius: .5rem; padding: .5rem .8rem; margin: .6rem 0 }
-summary { cursor: pointer }
-table { border-collapse: collapse; margin: .5rem 0 }
-td { padding: .2rem .8rem .2rem 0; vertical-align: top; border-top: 1px solid #8883 }
-div { overflow-x: auto }
-"""
 
 
 def describe(openapi: dict[str, Any]) -> str:
@@ -31,10 +18,14 @@ def describe(openapi: dict[str, Any]) -> str:
     return (
         '<!doctype html><html lang="en"><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width">'
-        f"<title>{escape(info['title'])} API</title><style>{_STYLE}</style><main>"
+        '<link rel="icon" href="web/icon.svg" type="image/svg+xml">'
+        '<link rel="stylesheet" href="web/base.css"><link rel="stylesheet" href="web/docs.css">'
+        f"<script src=web/look.js></script><title>{escape(info['title'])} API</title>"
+        '<header><img src="web/icon.svg" alt="" width="26" height="26">'
         f"<h1>{escape(info['title'])} {escape(info['version'])}</h1>"
-        f"<p>{escape(info['description'])}</p>"
-        f'<p><a href="/openapi.json">openapi.json</a></p>{sections}</main>'
+        '<nav aria-label="About the page"><a href=".">Draw</a>'
+        '<a href="openapi.json">openapi.json</a></nav></header><main>'
+        f"<p>{escape(info['description'])}</p>{sections}</main>"
     )
 
 

@@ -9,15 +9,24 @@ from starlette.exceptions import HTTPException
 
 from triptych.client import ClientError, NotReady, NotThere, Overloaded, Refused, TimedOut
 from triptych.errors import invalid_of, shorten
+from triptych.gateway.keys import NotAllowed, OverLimit
 
 RETRY_AFTER = {429: "2", 503: "5"}
 """Seconds after which asking again makes sense, by status."""
 
-_STATUS = {Refused: 400, Overloaded: 429, NotThere: 503, NotReady: 503, TimedOut: 504}
+_STATUS = {
+    NotAllowed: 403,
+    Refused: 400,
+    Overloaded: 429,
+    NotThere: 503,
+    NotReady: 503,
+    TimedOut: 504,
+}
 
 _TEXTS = {
     400: "The request cannot be served",
     401: "No key, or a wrong one",
+    403: "The key does not allow this model",
     404: "There is no such thing",
     405: "No such method",
     413: "The request is too long",
@@ -45,7 +54,10 @@ def problem(error: ClientError) -> Problem:
     """The Problem for an error of `triptych.client`; status 500 for a failure of the server."""
     status = next((_STATUS[kind] for kind in type(error).mro() if kind in _STATUS), 500)
     invalid = invalid_of(str(error))
-    return Problem(status, str(error), invalid[0] if invalid and status == 400 else None)
+    told = Problem(status, str(error), invalid[0] if invalid and status == 400 else None)
+    if isinstance(error, OverLimit):
+        told.headers["Retry-After"] = error.retry_after
+    return told
 
 
 def renamed(problem: Problem, names: Mapping[str, str]) -> Problem:

@@ -91,6 +91,15 @@ Rescale = Annotated[
 ]
 
 
+def _part_of_steps(description: str) -> Any:
+    field = Field(strict=True, ge=0, le=1, allow_inf_nan=False, description=description)
+    return Annotated[float, field]
+
+
+GuidanceStart = _part_of_steps("The part of the steps before guidance begins")
+GuidanceStop = _part_of_steps("The part of the steps after which guidance ends")
+
+
 class LoraAsked(BaseModel):
     """A LoRA, by the name of its file, and how much of it."""
 

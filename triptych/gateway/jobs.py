@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -64,6 +64,13 @@ class Job:
             self._drawing.cancel()
 
 
+def made(steps: Sequence[Step | None]) -> tuple[int, int]:
+    """How many UNet calls are made of how many, by the newest Step of each picture, if any."""
+    known = [step for step in steps if step is not None]
+    total = max((step.total for step in known), default=0) * len(steps)
+    return min(sum(step.step for step in known), total), total
+
+
 class Jobs:
     """All jobs of a gateway; used in its event loop alone."""
 
@@ -87,15 +94,13 @@ class Jobs:
 
     def now(self) -> Now:
         """The progress of all jobs together, all zero without any."""
-        known = [step for job in self._jobs for step in job.steps if step is not None]
-        pictures = sum(len(job.steps) for job in self._jobs)
-        each = max((step.total for step in known), default=0)
-        step, total = sum(step.step for step in known), each * pictures
+        steps = [step for job in self._jobs for step in job.steps]
+        step, total = made(steps)
         begun = min((job.begun for job in self._jobs), default=0.0)
         previews = [job.preview for job in self._jobs if job.preview]
         return Now(
-            pictures=pictures,
-            step=min(step, total),
+            pictures=len(steps),
+            step=step,
             total=total,
             begun=begun,
             seconds_left=(time.time() - begun) * (total - step) / step if step else 0.0,

@@ -7,9 +7,11 @@ The model's own settings may stand beside OpenAI's fields: with the `openai` pac
 from __future__ import annotations
 
 import base64
+import dataclasses
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -25,6 +27,8 @@ from triptych.gateway.fields import (
     ClipSkip,
     Eta,
     Guidance,
+    GuidanceStart,
+    GuidanceStop,
     Loras,
     Negative,
     Prompt,
@@ -42,6 +46,7 @@ from triptych.gateway.fields import (
 )
 from triptych.gateway.gone import unless_gone
 from triptych.gateway.studio import TooMany
+from triptych.settings import Settings
 
 PREFIX = "/v1"
 SIZE = "^(auto|[1-9][0-9]{1,3}x[1-9][0-9]{1,3})$"
@@ -95,14 +100,10 @@ class Asked(BaseModel):
     prompt_syntax: Syntax | None = None
     clip_skip: ClipSkip | None = None
     guidance_rescale: Rescale | None = None
+    guidance_start: GuidanceStart | None = None
+    guidance_stop: GuidanceStop | None = None
     loras: Loras | None = None
     seed: Seed | None = Field(None, description="The first picture's; the next ones have the next")
-
-
-class Generation(Asked):
-    """A request for pictures of a prompt."""
-
-    prompt: Words
 
 
 class Image(BaseModel):
@@ -142,15 +143,7 @@ RESPONSES = responses(Error)
 router = APIRouter(
     prefix=PREFIX, tags=["OpenAI"], dependencies=[Depends(require_key)], responses=RESPONSES
 )
-short = APIRouter(dependencies=[Depends(require_key)], include_in_schema=False)
 files = APIRouter(tags=["OpenAI"], responses={404: RESPONSES[404]})
-
-
-@short.post("/images/generations", response_model_exclude_none=True)
-@router.post("/images/generations", response_model_exclude_none=True)
-async def create_images(asked: Generation, request: Request) -> Images:
-    """Draw `n` pictures of a prompt."""
-    return await answer(asked, request, {"prompt": asked.prompt})
 
 
 @router.get("/models")
@@ -186,16 +179,26 @@ def get_image(name: str, request: Request) -> Response:
 
 def error_response(problem: HTTPException) -> JSONResponse:
     """A Problem in the shape of OpenAI's errors."""
-    kinds = {401: "authentication_error", 429: "rate_limit_error"}
-    codes = {401: "invalid_api_key", 404: "not_found", 429: "rate_limit_exceeded"}
+    error = Error(error=fault_of(problem))
+    return JSONResponse(error.model_dump(), problem.status_code, problem.headers)
+
+
+def fault_of(problem: HTTPException) -> Fault:
+    """A Problem as OpenAI's errors have it inside."""
+    kinds = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+    codes = {
+        401: "invalid_api_key",
+        403: "model_not_allowed",
+        404: "not_found",
+        429: "rate_limit_exceeded",
+    }
     status = problem.status_code
-    fault = Fault(
+    return Fault(
         message=str(problem.detail),
         type=kinds.get(status, "invalid_request_error" if status < 500 else "server_error"),
         param=getattr(problem, "field", None),
         code=codes.get(status),
     )
-    return JSONResponse(Error(error=fault).model_dump(), status, problem.headers)
 
 
 async def answer(
@@ -205,14 +208,25 @@ async def answer(
 
     names: the API's names of fields by the server's, for its errors. Raises a Problem.
     """
-    more = {**more, "model": await _model(asked.model, request)}
+    requests = await requests_of(asked, request, more)
+    with said_of(asked, names):
+        pictures = await unless_gone(request, request.app.state.studio.draw(requests))
+    return images_of(asked, request, pictures)
+
+
+@contextmanager
+def said_of(asked: Asked, names: Mapping[str, str] = {}) -> Iterator[None]:
+    """Raise what the studio says of the request's fields as a Problem with OpenAI's names."""
     try:
-        drawing = request.app.state.studio.draw(_requests(asked, more))
-        pictures = await unless_gone(request, drawing)
+        yield
     except TooMany as error:
         raise Problem(400, f"n: got {asked.n}; allowed: {error.allowed}", "n") from error
     except Refused as error:
         raise renamed(_of_size(problem(error), asked.size), names) from error
+
+
+def images_of(asked: Asked, request: Request, pictures: Sequence[Picture]) -> Images:
+    """The answer with these pictures, in the form that was asked for."""
     usual = "url" if is_dall_e(asked) else "b64_json"
     by_url = (asked.response_format or usual) == "url"
     return Images(
@@ -246,14 +260,13 @@ def _of_size(refused: Problem, size: str | None) -> Problem:
     return Problem(400, f"size: got {size!r}; allowed: WIDTHxHEIGHT, each {allowed}", "size")
 
 
-def _requests(asked: Asked, more: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """What the client is to be asked for each picture."""
-    names = (
-        *("negative_prompt", "num_inference_steps"),
-        *("guidance_scale", "scheduler", "timestep_spacing", "eta", "output_format"),
-        *("prompt_syntax", "clip_skip", "guidance_rescale"),
-    )
-    common = {name: getattr(asked, name) for name in names}
+async def requests_of(
+    asked: Asked, request: Request, more: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """What the studio is to be asked for each picture; Problem 404 for a model that is none."""
+    more = {**more, "model": await _model(asked.model, request)}
+    names = {field.name for field in dataclasses.fields(Settings)} & set(Asked.model_fields)
+    common = asked.model_dump(include=names - {"model", "seed"})
     common.update(size_of(asked.size), **more)
     common = {name: value for name, value in common.items() if value is not None}
     count = asked.n or 1

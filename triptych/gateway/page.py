@@ -6,11 +6,11 @@ import asyncio
 import base64
 import json
 from collections.abc import AsyncIterator
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Request
-from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
+from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
@@ -21,6 +21,8 @@ from triptych.gateway.fields import (
     ClipSkip,
     Eta,
     Guidance,
+    GuidanceStart,
+    GuidanceStop,
     Loras,
     Negative,
     Prompt,
@@ -40,19 +42,20 @@ from triptych.gateway.samplers import LABELS
 from triptych.names import MODEL
 from triptych.streaming import Step
 
-FOLDER = Path(__file__).with_name("web")
 PREFIX = "/api"
-SCRIPTS = ("asking.js", "gallery.js", "loras.js", "mask.js", "models.js", "page.js", "start.js")
-FILES = {
-    **dict.fromkeys(SCRIPTS, "text/javascript"),
-    "page.css": "text/css",
-    "icon.svg": "image/svg+xml",
-}
-POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:;"
-    " connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
 PREVIEW_EVERY = 2
+PATIENCE = 1.0
+"""Seconds without a step after which a picture's place in line is told."""
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A picture waits for its first step; `place` is 1 if it is the next in turn."""
+
+    place: int
+
+
+News = Step | Waiting | Picture | Problem
 
 
 class Error(BaseModel):
@@ -80,6 +83,8 @@ class Asked(BaseModel):
     prompt_syntax: Syntax | None = None
     clip_skip: ClipSkip | None = None
     guidance_rescale: Rescale | None = None
+    guidance_start: GuidanceStart | None = None
+    guidance_stop: GuidanceStop | None = None
     loras: Loras | None = None
     seed: Seed | Annotated[str, Field(pattern="^[0-9]{1,20}$")] | None = None
     output_format: Literal["png", "jpeg", "webp"] = "png"
@@ -94,8 +99,22 @@ class Models(BaseModel):
     models: list[str]
 
 
+class Bounds(BaseModel):
+    """The most that a request may ask for, as its server's operator set it."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    max_num_inference_steps: int
+    max_guidance_scale: float
+    max_pixels: int = Field(description="Width times height")
+    max_width: int
+    max_height: int
+    min_side: int = Field(description="The least width and height")
+    max_prompt_bytes: int
+
+
 class Usual(BaseModel):
-    """A model's default settings, and the schedulers to choose from."""
+    """A model's default settings, its limits, what it draws, and the schedulers to choose from."""
 
     num_inference_steps: int
     guidance_scale: float
@@ -104,25 +123,16 @@ class Usual(BaseModel):
     scheduler: str
     takes_pictures: bool = Field(description="Whether drawing can start from a picture")
     schedulers: dict[str, str] = Field(description="Each with its name for people")
+    limits: Bounds
+    title: str = Field(description="The model's name for people, empty if it has none")
+    about: str = Field(description="What it can draw, empty if it does not say")
+    has_samples: bool = Field(description="Whether the page's sample pictures are of this model")
 
 
 RESPONSES = responses(Error)
 router = APIRouter(
     prefix=PREFIX, tags=["Page"], dependencies=[Depends(require_key)], responses=RESPONSES
 )
-files = APIRouter(include_in_schema=False)
-
-
-@files.get("/")
-def page() -> FileResponse:
-    return _file("page.html", "text/html")
-
-
-@files.get("/web/{name}")
-def page_file(name: str) -> FileResponse:
-    if name not in FILES:
-        raise Problem(404, "no such file")
-    return _file(name, FILES[name])
 
 
 @router.get("/models")
@@ -147,8 +157,13 @@ async def usual(request: Request, model: str | None = None) -> Usual:
     settings = await studio.ask(studio.client.settings_of, "x", model)
     names = ("num_inference_steps", "guidance_scale", "width", "height", "scheduler")
     values = {name: getattr(settings, name) for name in names}
-    takes_pictures = await studio.takes_pictures(model)
-    return Usual(**values, takes_pictures=takes_pictures, schedulers=LABELS)
+    return Usual(
+        **values,
+        takes_pictures=await studio.takes_pictures(model),
+        schedulers=LABELS,
+        limits=Bounds.model_validate(await studio.limits(model)),
+        **await studio.about(model),
+    )
 
 
 _FILE = {"requestBody": {"content": {"image/*": {"schema": {"type": "string"}}}}}
@@ -163,11 +178,14 @@ async def settings_of(request: Request) -> dict[str, Any]:
 
 @router.post("/picture", response_class=StreamingResponse)
 async def picture(asked: Asked, request: Request) -> StreamingResponse:
-    """One picture, as server-sent events: `step`, many times, then `picture` or `error`."""
+    """One picture, as server-sent events, of which the last is `picture` or `error`.
+
+    Before it come `step`, many times, and, while it is not its turn, `waiting`, with its place.
+    """
     settings = {name: value for name, value in asked.model_dump().items() if value is not None}
     if isinstance(asked.seed, str):
         settings["seed"] = int(asked.seed)
-    news: asyncio.Queue[Step | Picture | Problem] = asyncio.Queue()
+    news: asyncio.Queue[News] = asyncio.Queue()
     drawing = asyncio.ensure_future(_draw(request, settings, news))
     try:
         first = await unless_gone(request, news.get())
@@ -176,7 +194,8 @@ async def picture(asked: Asked, request: Request) -> StreamingResponse:
         raise
     if isinstance(first, Problem):
         raise first
-    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    # A browser reads on for up to 5 s after a cancel, where it may use the connection again.
+    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no", "Connection": "close"}
     events = _events(first, news, drawing)
     return StreamingResponse(events, media_type="text/event-stream", headers=headers)
 
@@ -188,29 +207,46 @@ def error_response(problem: HTTPException) -> JSONResponse:
 
 
 async def _draw(request: Request, settings: dict[str, Any], news: asyncio.Queue) -> None:
+    begun, place = asyncio.get_running_loop().time(), None
+
+    def tell_place() -> None:
+        if place is not None:
+            news.put_nowait(Waiting(place))
+
+    def wait(_: int, now: int) -> None:
+        nonlocal place
+        place = now
+        asyncio.get_running_loop().call_at(begun + PATIENCE, tell_place)
+
     def watch(_: int, step: Step) -> None:
+        nonlocal place
+        place = None
         news.put_nowait(step)
 
     studio = request.app.state.studio
     try:
         own = {**settings, "model": await studio.model(settings.get("model"))}
-        (drawn,) = await studio.draw([own], watch, PREVIEW_EVERY)
+        (drawn,) = await studio.draw([own], watch, PREVIEW_EVERY, wait)
         news.put_nowait(drawn)
     except ClientError as error:
         news.put_nowait(problem(error))
+    finally:
+        place = None
 
 
-async def _events(
-    first: Step | Picture | Problem, news: asyncio.Queue, drawing: asyncio.Future
-) -> AsyncIterator[str]:
+async def _events(first: News, news: asyncio.Queue, drawing: asyncio.Future) -> AsyncIterator[str]:
     """Server-sent events from `first` on; the picture is cancelled if the reader leaves."""
     try:
         one = first
-        while isinstance(one, Step):
-            yield _event("step", step=one.step, total=one.total, preview=_base64(one.preview))
+        while isinstance(one, (Step, Waiting)):
+            if isinstance(one, Waiting):
+                yield _event("waiting", place=one.place)
+            else:
+                yield _event("step", step=one.step, total=one.total, preview=_base64(one.preview))
             one = await news.get()
         if isinstance(one, Problem):
-            yield _event("error", message=str(one.detail), field=one.field)
+            error = {"message": str(one.detail), "field": one.field, "status": one.status_code}
+            yield _event("error", **error)
         else:
             settings = _told(one)
             yield _event("picture", file=_base64(one.file), settings=settings, seconds=one.seconds)
@@ -230,13 +266,3 @@ def _event(name: str, **data: Any) -> str:
 
 def _base64(data: bytes | None) -> str | None:
     return base64.b64encode(data).decode() if data else None
-
-
-def _file(name: str, media_type: str) -> FileResponse:
-    headers = {
-        "Content-Security-Policy": POLICY,
-        "X-Content-Type-Options": "nosniff",
-        "Referrer-Policy": "no-referrer",
-        "Cache-Control": "no-cache",
-    }
-    return FileResponse(FOLDER / name, media_type=media_type, headers=headers)

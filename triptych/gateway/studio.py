@@ -6,17 +6,22 @@ import asyncio
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from triptych.client import Client, Overloaded, Picture, PictureStream, Refused
 from triptych.errors import InvalidRequest
+from triptych.gateway.access_log import ENTRY
 from triptych.gateway.errors import problem
+from triptych.gateway.keys import CALLER
+from triptych.gateway.line import Line
 from triptych.gateway.pictures import ANY_PICTURE
+from triptych.limits import Limits
 from triptych.names import Names, chosen
 from triptych.streaming import Step
 
 Watch = Callable[[int, Step], None]
+Wait = Callable[[int, int], None]
 
 
 class TooMany(Refused):
@@ -36,24 +41,34 @@ class Studio:
         self._most = max_pictures
         self._timeout = timeout
         self._drawing = 0
+        self._line = Line()
         self._threads = ThreadPoolExecutor(max_pictures)
 
     async def draw(
-        self, asked: Sequence[dict[str, Any]], watch: Watch | None = None, preview_every: int = 0
+        self,
+        asked: Sequence[dict[str, Any]],
+        watch: Watch | None = None,
+        preview_every: int = 0,
+        wait: Wait | None = None,
     ) -> list[Picture]:
         """The pictures of some requests, keyword arguments of `Client.stream` each.
 
         All have the same `model`, which is one of the server's; see `Studio.model`.
-        `watch(i, step)` is called in the event loop as the i-th picture comes along. If one fails,
-        or the caller is cancelled, all are given up. Raises a ClientError: Overloaded without room
-        now, TooMany for more pictures than are ever drawn at a time.
+        `watch(i, step)` is called in the event loop as the i-th picture comes along, and before
+        its first step `wait(i, place)`, with its place among all pictures of this gateway that
+        wait for theirs. If one fails, or the caller is cancelled, all are given up.
+        Raises a ClientError: Overloaded without room now, TooMany for more pictures than are ever
+        drawn at a time, and what the caller's key does not allow.
         """
-        with self._room(len(asked)):
+        caller = CALLER.get()
+        _note(asked)
+        own_room = caller.room(len(asked), asked[0]["model"]) if caller else nullcontext()
+        with self._room(len(asked)), own_room:
             started = _Started()
             try:
                 return await asyncio.gather(
                     *(
-                        self._follow(i, one, started, watch, preview_every)
+                        self._follow(i, one, started, watch, preview_every, wait)
                         for i, one in enumerate(asked)
                     )
                 )
@@ -63,6 +78,15 @@ class Studio:
                 raise
             finally:
                 started.cancel()
+
+    async def check(self, asked: Sequence[dict[str, Any]]) -> None:
+        """Raise a ClientError if `draw` would refuse these, whatever room there is."""
+        caller = CALLER.get()
+        _note(asked)
+        if caller is not None:
+            caller.check(len(asked), asked[0]["model"])
+        self._check_number(len(asked))
+        await self.ask(lambda: self.client.settings_of(**asked[0]))
 
     async def model(self, name: str | None = None) -> str:
         """The server's model of that name, or the one that is meant by None; raises a ClientError.
@@ -87,6 +111,29 @@ class Studio:
         """The names of the LoRAs of one of the server's models; raises a ClientError."""
         return await self.ask(self.client.loras, model)
 
+    async def limits(self, model: str) -> Limits:
+        """The most that the server lets a request to a model ask for; raises a ClientError.
+
+        By the tokenizer's parameters and the largest latents that unet's config.pbtxt names, as
+        the server's stages read them.
+        """
+        tokenizer = await self.ask(self.client.config, Names(model).stage("tokenizer"))
+        unet = await self.ask(self.client.config, Names(model).stage("unet"))
+        known = Limits.from_parameters(_parameters(tokenizer))
+        for accelerator in unet.optimization.execution_accelerators.gpu_execution_accelerator:
+            if accelerator.name == "max_shape":
+                known = known.within_latents(accelerator.parameters.get("sample", ""), 8)
+        return known
+
+    async def about(self, model: str) -> dict[str, Any]:
+        """What a model's config.pbtxt says of it for people: title, about, has_samples.
+
+        Its parameters of the same names; raises a ClientError.
+        """
+        said = _parameters(await self.ask(self.client.config, model))
+        texts = {name: said.get(name, "") for name in ("title", "about")}
+        return {**texts, "has_samples": said.get("has_samples") == "true"}
+
     async def ask(self, question: Callable[..., Any], *arguments: Any) -> Any:
         """The result of `question(*arguments)`, a short blocking call, made in a thread."""
         return await asyncio.to_thread(question, *arguments)
@@ -96,10 +143,13 @@ class Studio:
         self.client.close()
         self._threads.shutdown()
 
-    @contextmanager
-    def _room(self, pictures: int):
+    def _check_number(self, pictures: int) -> None:
         if pictures > self._most:
             raise TooMany(pictures, f"at most {self._most}, the gateway's --max-pictures")
+
+    @contextmanager
+    def _room(self, pictures: int):
+        self._check_number(pictures)
         if self._drawing + pictures > self._most:
             raise Overloaded(f"{self._drawing} of {self._most} pictures are being drawn; try later")
         self._drawing += pictures
@@ -122,21 +172,45 @@ class Studio:
         started: _Started,
         watch: Watch | None,
         preview_every: int,
+        wait: Wait | None,
     ) -> Picture:
         """A picture of `draw`; a thread also makes the request, which may hold pictures."""
-        events = asyncio.get_running_loop()
+        events, entry = asyncio.get_running_loop(), ENTRY.get()
+        own = {"request_id": entry.request_id, "headers": entry.metadata} if entry else {}
+
+        def waits(place: int) -> None:
+            if wait is not None:
+                wait(number, place)
+
+        def steps(step: Step) -> None:
+            begins()
+            if watch is not None:
+                watch(number, step)
 
         def follow() -> Picture:
             stream = self.client.stream(
-                **request, timeout=self._timeout, preview_every=preview_every
+                **request, **own, timeout=self._timeout, preview_every=preview_every
             )
             started.add(stream)
             for told in stream:
-                if watch is not None and isinstance(told, Step):
-                    events.call_soon_threadsafe(watch, number, told)
+                if isinstance(told, Step):
+                    events.call_soon_threadsafe(steps, told)
             return told
 
-        return await events.run_in_executor(self._threads, follow)
+        with self._line.wait(waits) as begins:
+            return await events.run_in_executor(self._threads, follow)
+
+
+def _note(asked: Sequence[dict[str, Any]]) -> None:
+    """Have the request's line in the access log say what is drawn."""
+    entry = ENTRY.get()
+    if entry is not None:
+        entry.draws(asked)
+
+
+def _parameters(config: Any) -> dict[str, str]:
+    """The parameters in a config.pbtxt that is protobuf."""
+    return {name: value.string_value for name, value in config.parameters.items()}
 
 
 class _Started:

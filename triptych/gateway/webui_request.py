@@ -13,7 +13,17 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from triptych.errors import shorten
 from triptych.gateway.errors import Problem
-from triptych.gateway.fields import Guidance, Negative, Prompt, Side, Steps, only, whole
+from triptych.gateway.fields import (
+    Guidance,
+    GuidanceStart,
+    GuidanceStop,
+    Negative,
+    Prompt,
+    Side,
+    Steps,
+    only,
+    whole,
+)
 from triptych.gateway.samplers import LABELS, SCHEDULES, scheduler_of
 from triptych.limits import MAX_CLIP_SKIP
 from triptych.schedulers import entry, resolve
@@ -51,6 +61,8 @@ class Asked(BaseModel):
     negative_prompt: Annotated[Negative, or_else("")] = ""
     steps: Steps | None = None
     cfg_scale: Guidance | None = None
+    guidance_start: GuidanceStart | None = None
+    guidance_stop: GuidanceStop | None = None
     width: Side | None = None
     height: Side | None = None
     seed: whole(-1, MAX_SEED) | None = -1
@@ -122,6 +134,8 @@ def requests_of(asked: Asked) -> tuple[list[dict[str, Any]], list[str]]:
         "negative_prompt": asked.negative_prompt,
         "num_inference_steps": asked.steps,
         "guidance_scale": asked.cfg_scale,
+        "guidance_start": asked.guidance_start,
+        "guidance_stop": asked.guidance_stop,
         "width": asked.width,
         "height": asked.height,
         "scheduler": scheduler,

@@ -1,35 +1,57 @@
-"use strict";
+// What the server is asked: the key that it may ask for, patience where it is busy or away.
 
-// What the server is asked, and the key that it may ask for.
+import { $ } from "./dom.js";
+import { t } from "./words.js";
 
-const $ = (id) => document.getElementById(id);
 const TRIES = 10; // while the server has too much to do
+const PAUSE = 2; // seconds between two looks whether the server is back
+
+export class Lost extends Error {} // the gateway, or the server behind it, is not there
 
 function headers() {
   const key = sessionStorage.getItem("key");
   return { "Content-Type": "application/json", ...(key && { Authorization: `Bearer ${key}` }) };
 }
 
-/** The answer to a request, with the key that the server may ask for, and patience if it is busy. */
-async function ask(path, options, onBusy = () => {}) {
+/**
+ * The answer to a request, with the key that the server may ask for, and patience if it is busy.
+ * Throws Lost where there is no server, else an Error with the `field` at fault.
+ */
+export async function ask(path, options = {}, onBusy = () => {}) {
+  let askedForKey = false;
   for (let tries = 1; ; tries++) {
-    const answer = await fetch(path, { ...options, headers: { ...headers(), ...options.headers } });
-    if (answer.ok) return answer;
+    const answer = await fetch(path, { ...options, headers: { ...headers(), ...options.headers } }).catch((error) => {
+      throw error instanceof TypeError ? new Lost(t("Connection lost. Is `make web` still running?")) : error;
+    });
+    if (answer.ok) {
+      if (askedForKey) document.dispatchEvent(new Event("keyfits"));
+      return answer;
+    }
     const problem = await answer.json().catch(() => ({ message: answer.statusText }));
     if (answer.status === 401) {
       await askForKey();
+      askedForKey = true;
     } else if (answer.status === 429 && tries < TRIES) {
       const seconds = Number(answer.headers.get("Retry-After")) || 2;
       onBusy(seconds);
       await pause(seconds, options.signal);
     } else {
-      throw Object.assign(new Error(problem.message), { field: problem.field });
+      throw failure({ ...problem, status: answer.status });
     }
   }
 }
 
+/** An Error for what the gateway says. */
+export function failure({ message, field, status }) {
+  if (status === 503) return new Lost(t("The server is not ready at the moment."));
+  if (status === 429) return new Error(t("The server has too much to do. Try again later."));
+  if (status === 504) return new Error(t("The picture took too long and was given up."));
+  return Object.assign(new Error(message), { field });
+}
+
 function pause(seconds, signal) {
   return new Promise((resolve, reject) => {
+    if (signal?.aborted) return reject(signal.reason);
     const timer = setTimeout(resolve, 1000 * seconds);
     signal?.addEventListener("abort", () => {
       clearTimeout(timer);
@@ -38,10 +60,29 @@ function pause(seconds, signal) {
   });
 }
 
+let coming = null; // one wait for all
+
+/** Say that the server is away, and return when it is back; throws if the signal is aborted. */
+export function untilBack(lost, signal) {
+  $("lost").textContent = `${lost.message} ${t("The page goes on by itself when it is back.")}`;
+  coming ??= whenBack();
+  return Promise.race([coming, pause(2 ** 20, signal)]);
+}
+
+async function whenBack() {
+  do await pause(PAUSE);
+  while (!(await fetch("healthz").catch(() => null))?.ok);
+  coming = null;
+  $("lost").textContent = "";
+}
+
 let askingForKey = null; // one dialog for all requests that wait
 
 function askForKey() {
   askingForKey ??= new Promise((resolve, reject) => {
+    const wrong = sessionStorage.getItem("key") !== null;
+    $("key-wrong").textContent = wrong ? t("This key is wrong.") : "";
+    sessionStorage.removeItem("key");
     $("key").returnValue = "";
     $("key").showModal();
     $("key-text").select();
@@ -49,7 +90,7 @@ function askForKey() {
       "close",
       () => {
         askingForKey = null;
-        if ($("key").returnValue !== "use") return reject(new Error("This server asks for a key."));
+        if ($("key").returnValue !== "use") return reject(new Error(t("This server draws only with its key.")));
         sessionStorage.setItem("key", $("key-text").value);
         resolve();
       },
@@ -59,12 +100,14 @@ function askForKey() {
   return askingForKey;
 }
 
-/** The server-sent events of an answer: [name, data] each. */
-async function* events(answer) {
+/** The server-sent events of an answer: [name, data] each. Throws Lost if the connection breaks. */
+export async function* events(answer) {
   const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
   let text = "";
   for (;;) {
-    const { value, done } = await reader.read();
+    const { value, done } = await reader.read().catch((error) => {
+      throw error.name === "AbortError" ? error : new Lost(t("Connection lost. Is `make web` still running?"));
+    });
     if (done) return;
     text += value;
     const blocks = text.split("\n\n");

@@ -1,90 +1,189 @@
-"use strict";
+// The pictures: in groups of the same prompt, the newest first; each has one card from its first step on.
 
-// The cards of the gallery. `LABELS`, `schedulers` and `use` are page.js's, `startFrom` is start.js's.
+import { $, doing, fromTemplate, noticeBriefly, say, showIcons } from "./dom.js";
+import { start } from "./drawing.js";
+import { usual } from "./models.js";
+import { openSheet, showWarnings } from "./sheet.js";
+import { dataAddress, startFrom } from "./start.js";
+import { forget, keep, kept } from "./store.js";
+import { open, picked } from "./viewer.js";
+import { pictures, secondsSaid, t } from "./words.js";
 
-function fromTemplate(id) {
-  return $(id).content.cloneNode(true).firstElementChild;
+const LIKENESS = 0.7; // the strength of "More like this"
+const SECOND_PASS = 0.5; // the strength of "Draw larger"
+const records = new WeakMap(); // of each card with a picture
+
+export const recordOf = (card) => records.get(card);
+
+/** The cards with a picture, as they stand. */
+export function cards() {
+  return [...document.querySelectorAll("#gallery .card:not(.coming)")];
 }
 
-function coming({ width, height, prompt }) {
-  const card = fromTemplate("on-its-way");
-  card.querySelector(".frame").style.aspectRatio = `${width} / ${height}`;
-  card.querySelector("progress").setAttribute("aria-label", `Steps of: ${prompt}`);
-  $("gallery").prepend(card);
+/** A card for a picture on its way, or for one that is there, at its place. */
+export function place({ batch, index, asked }, cancel) {
+  const card = fromTemplate("card");
+  card.dataset.order = `${String(batch).padStart(16, "0")} ${String(1e6 - index).padStart(7, "0")}`;
+  const { width = usual.width, height = usual.height, prompt } = asked;
+  card.querySelector(".frame").style.aspectRatio = width && height ? `${width} / ${height}` : "1";
+  card.querySelector("progress").setAttribute("aria-label", t("Steps of: {prompt}", { prompt }));
+  doing(card, "give-up").setAttribute("aria-label", t("Cancel: {prompt}", { prompt }));
+  doing(card, "give-up").addEventListener("click", cancel);
+  const list = groupOf(prompt).querySelector("ol");
+  list.insertBefore(card, [...list.children].find((other) => other.dataset.order < card.dataset.order) ?? null);
+  showCount();
   return card;
 }
 
-function step(card, { step, total, preview }) {
+function groupOf(prompt) {
+  const newest = $("gallery").firstElementChild;
+  if (newest?.dataset.prompt === prompt) return newest;
+  const group = fromTemplate("batch");
+  group.dataset.prompt = prompt;
+  group.querySelector("h3").textContent = prompt;
+  $("gallery").prepend(group);
+  return group;
+}
+
+export function remove(card) {
+  const group = card.closest(".batch");
+  URL.revokeObjectURL(card.querySelector(".picture img").src);
+  card.remove();
+  if (group && group.querySelector("li") === null) group.remove();
+  showCount();
+}
+
+export const isWorking = () => document.body.classList.contains("working");
+
+/** How many pictures there are, and what can be done with all of them. */
+export function showCount() {
+  const number = cards().length;
+  $("empty").hidden = document.querySelector("#gallery .card") !== null;
+  $("bar").hidden = !$("empty").hidden;
+  if (!isWorking()) $("all-said").textContent = pictures(number);
+  $("compare").disabled = number < 2;
+  $("download-all").disabled = $("clear-all").disabled = number === 0;
+}
+
+export function showWaiting(card, text) {
+  card.querySelector(".steps").textContent = text;
+  card.querySelector("progress").value = 0;
+}
+
+export function showStep(card, { step, total, preview }) {
   const bar = card.querySelector("progress");
   bar.max = total;
   bar.value = step;
-  card.querySelector(".steps").textContent = step < total ? `step ${step} of ${total}` : "decoding";
-  if (preview) {
-    const image = card.querySelector("img");
-    image.src = `data:image/png;base64,${preview}`;
-    image.alt = `A preview after ${step} of ${total} steps`;
-    image.hidden = false;
-  }
+  const said = step < total ? t("step {step} of {total}", { step, total }) : t("finishing");
+  card.querySelector(".steps").textContent = said;
+  if (!preview) return;
+  const image = card.querySelector(".preview");
+  image.src = `data:image/png;base64,${preview}`;
+  image.alt = t("A preview after {step} of {total} steps", { step, total });
+  image.hidden = false;
 }
 
-function drawn({ file, settings, seconds }) {
-  const card = fromTemplate("drawn");
-  const bytes = Uint8Array.from(atob(file), (letter) => letter.charCodeAt(0));
-  const type = `image/${settings.output_format}`;
-  const blob = new Blob([bytes], { type });
+/** Have a card show its picture, over the preview that it had. */
+export function showPicture(card, record) {
+  const { settings, seconds, blob } = record;
+  const { prompt, seed, width, height } = settings;
+  records.set(card, record);
+  card.classList.remove("coming");
+  card.querySelector(".frame").style.aspectRatio = `${width} / ${height}`;
+  card.querySelector("progress").remove();
   const url = URL.createObjectURL(blob);
-  const image = card.querySelector("img");
+  const picture = card.querySelector(".picture");
+  const image = picture.querySelector("img");
+  image.addEventListener("load", () => card.classList.add("there"), { once: true });
   image.src = url;
-  image.alt = settings.prompt;
-  const frame = card.querySelector(".frame");
-  frame.style.aspectRatio = `${settings.width} / ${settings.height}`;
-  frame.setAttribute("aria-label", `Enlarge: ${settings.prompt}`);
-  card.querySelector(".prompt").textContent = settings.prompt;
+  image.alt = prompt;
+  picture.hidden = false;
+  picture.setAttribute("aria-label", t("View: {prompt}", { prompt }));
+  picture.addEventListener("click", () => picked(card) || open(card));
+  card.querySelector(".told").textContent = t("seed {seed}, {time}", { seed, time: secondsSaid(seconds) });
   showWarnings(card.querySelector(".warnings"), settings.warnings ?? []);
-  const list = card.querySelector("dl");
-  const shown = { ...settings, scheduler: schedulers[settings.scheduler] ?? settings.scheduler };
-  shown.loras = lorasSaid(settings.loras);
-  for (const [name, label] of Object.entries(LABELS)) {
-    if (name !== "prompt" && shown[name]?.toString()) describe(list, label, shown[name].toString());
+  const actions = card.querySelector(".small");
+  actions.hidden = false;
+  for (const one of actions.children) one.setAttribute("aria-label", `${t(one.title)}: ${prompt}`);
+  offer(doing(actions, "download"), record, url);
+  doing(actions, "start").addEventListener("click", () => startFrom(blob));
+  doing(actions, "more").addEventListener("click", () => moreLike(record));
+  doing(actions, "sheet").addEventListener("click", () => openSheet(record));
+  doing(actions, "delete").addEventListener("click", () => drop(card));
+  showCount();
+}
+
+/** Have a link give the picture's file. */
+export function offer(link, { settings }, url) {
+  link.href = url;
+  link.download = `triptych-${settings.seed}.${settings.output_format}`;
+}
+
+/** What a picture was asked for with, but its seed and what it began from. */
+function askedFor({ warnings, output_format, seed, strength, mask_blur, padding_mask_crop, ...asked }) {
+  return asked;
+}
+
+/** Draw four more: from this picture where the model takes one, else with other seeds. */
+export async function moreLike({ settings, blob }) {
+  const from = usual.takes_pictures ? { image: await dataAddress(blob), strength: LIKENESS } : {};
+  start({ ...askedFor(settings), ...from }, 4);
+}
+
+/** Draw a picture once more from itself, twice as wide and high or as large as the server draws. */
+export async function larger({ settings, blob }) {
+  const { width, height, seed } = settings;
+  const { max_pixels, max_width, max_height } = usual.limits;
+  const times = Math.min(2, Math.sqrt(max_pixels / (width * height)), max_width / width, max_height / height);
+  if (times <= 1) return noticeBriefly(t("The server draws no larger pictures."));
+  const size = { width: 8 * Math.floor((times * width) / 8), height: 8 * Math.floor((times * height) / 8) };
+  start({ ...askedFor(settings), seed, ...size, image: await dataAddress(blob), strength: SECOND_PASS }, 1);
+}
+
+/** Delete a picture, with a way back for a while. */
+export function drop(card) {
+  const record = recordOf(card);
+  const near = card.nextElementSibling ?? card.previousElementSibling;
+  (near?.querySelector(".picture") ?? $("prompt")).focus();
+  remove(card);
+  forget("pictures", record.key);
+  noticeBriefly(t("The picture is deleted."), [t("Undo"), () => putBack(record)]);
+}
+
+function putBack(record) {
+  show(record);
+  keep("pictures", record.key, record);
+}
+
+function show(record) {
+  const card = place({ ...record, asked: record.settings }, () => {});
+  showPicture(card, record);
+  card.querySelector(".picture").focus({ preventScroll: true });
+}
+
+/** Delete all pictures, once that is sure. */
+function dropAll() {
+  $("sure").returnValue = "";
+  $("sure").showModal();
+  const answer = () => {
+    if ($("sure").returnValue !== "yes") return;
+    for (const card of cards()) {
+      remove(card);
+      forget("pictures", recordOf(card).key); // another tab's new ones stay
+    }
+    $("prompt").focus();
+    say(t("All pictures are deleted"));
+  };
+  $("sure").addEventListener("close", answer, { once: true });
+}
+
+/** The pictures of earlier visits. */
+export async function restore() {
+  const before = await kept("pictures");
+  for (const record of before.sort((a, b) => a.batch - b.batch || a.index - b.index)) {
+    showPicture(place({ ...record, asked: record.settings }, () => {}), record);
   }
-  describe(list, "Time", `${seconds.toFixed(1)} s`);
-  const download = card.querySelector("[data-does=download]");
-  download.href = url;
-  download.download = `triptych-${settings.seed}.${settings.output_format}`;
-  download.setAttribute("aria-label", `Download: ${settings.prompt}`);
-  const again = card.querySelector("[data-does=use]");
-  again.setAttribute("aria-label", `Use these settings: ${settings.prompt}`);
-  again.addEventListener("click", () => use({ ...settings, ...syntaxOf(settings) }));
-  const begin = card.querySelector("[data-does=start]");
-  begin.setAttribute("aria-label", `Start from it: ${settings.prompt}`);
-  begin.addEventListener("click", () => startFrom(blob));
-  frame.addEventListener("click", () => enlarge(image));
-  return card;
 }
 
-/** What was cut, changed or not understood, beside the picture. */
-function showWarnings(list, warnings) {
-  list.replaceChildren(
-    ...warnings.map((text) => {
-      const item = document.createElement("li");
-      item.textContent = text;
-      return item;
-    }),
-  );
-  list.hidden = warnings.length === 0;
-}
-
-function describe(list, label, text) {
-  const name = document.createElement("dt");
-  const value = document.createElement("dd");
-  name.textContent = label;
-  value.textContent = text;
-  list.append(name, value);
-}
-
-function enlarge({ src, alt }) {
-  const image = $("large").querySelector("img");
-  image.src = src;
-  image.alt = alt;
-  $("large").showModal();
-}
+showIcons(document);
+$("clear-all").addEventListener("click", dropAll);

@@ -1,42 +1,46 @@
-"use strict";
+// The LoRAs of a picture: a list to choose from, and of each that is chosen how much.
 
-// The LoRAs of a picture: a list to choose from, and of each that is chosen how much. `$` and `ask` are page.js's.
+import { ask } from "./asking.js";
+import { $, fromTemplate } from "./dom.js";
+import { remember } from "./form.js";
+import { t } from "./words.js";
 
 /** Fill the list with the chosen model's LoRAs; without any there is nothing to choose. */
-async function showLoras() {
-  const names = await (await ask(`api/loras?model=${encodeURIComponent($("model").value)}`, {})).json();
+export async function showLoras() {
+  const names = await (await ask(`api/loras?model=${encodeURIComponent($("model").value)}`)).json();
   $("loras").replaceChildren(...names.map((name) => new Option(name, name)));
   $("loras-field").hidden = names.length === 0 && chosenLoras().length === 0;
 }
 
 /** What a request says of them. */
-function chosenLoras() {
+export function chosenLoras() {
   const rows = [...$("chosen-loras").children];
   return rows.map((row) => ({ name: row.dataset.name, scale: Number(row.querySelector("input").value) }));
 }
 
 /** Have these chosen and no others. */
-function chooseLoras(loras) {
+export function chooseLoras(loras) {
   $("chosen-loras").replaceChildren();
   for (const { name, scale } of loras) chooseLora(name, scale);
 }
 
 function chooseLora(name, scale) {
-  if (chosenLoras().some((one) => one.name === name)) return;
-  const row = document.getElementById("chosen-lora").content.cloneNode(true).firstElementChild;
+  if (!name || chosenLoras().some((one) => one.name === name)) return;
+  const row = fromTemplate("chosen-lora");
   row.dataset.name = name;
   row.querySelector("span").textContent = name;
   const input = row.querySelector("input");
   input.value = scale;
-  input.setAttribute("aria-label", `Scale of ${name}`);
+  input.setAttribute("aria-label", t("Scale of {name}", { name }));
   input.addEventListener("change", () => {
     const wanted = input.value === "" ? 1 : Number(input.value);
     input.value = Math.min(4, Math.max(-4, wanted));
   });
   const button = row.querySelector("button");
-  button.setAttribute("aria-label", `Leave out ${name}`);
+  button.setAttribute("aria-label", t("Leave out {name}", { name }));
   button.addEventListener("click", () => {
     row.remove();
+    remember();
     $("loras").focus();
   });
   $("chosen-loras").append(row);
@@ -44,8 +48,11 @@ function chooseLora(name, scale) {
 }
 
 /** Them and their scales, for people. */
-function lorasSaid(loras) {
+export function lorasSaid(loras) {
   return (loras ?? []).map(({ name, scale }) => `${name} ${scale}`).join(", ");
 }
 
-document.getElementById("add-lora").addEventListener("click", () => chooseLora($("loras").value, 1));
+$("add-lora").addEventListener("click", () => {
+  chooseLora($("loras").value, 1);
+  remember();
+});

@@ -1,6 +1,9 @@
-"use strict";
-
 // The mask over the picture to start from: strokes of a brush and an eraser, by pointer or by keys.
+
+import { $, say } from "./dom.js";
+import { usualStrength } from "./start.js";
+import { keep } from "./store.js";
+import { t } from "./words.js";
 
 const KEPT = "black"; // diffusers' colours of a mask
 const PAINTED_ANEW = "white";
@@ -11,22 +14,22 @@ function mask() {
   return $("mask").getContext("2d", { willReadFrequently: true });
 }
 
-/** An empty mask of a size in pixels. */
-function newMask(width, height) {
+/** A mask of a size in pixels, empty or with the strokes of an earlier one. */
+export function newMask(width, height, earlier = []) {
   Object.assign($("mask"), { width, height });
   pen = { x: width / 2, y: height / 2, down: false };
-  strokes = [];
+  strokes = earlier;
   showMask();
 }
 
 /** Whether anything is to be painted anew. */
-function isMasked() {
+export function isMasked() {
   const { width, height } = $("mask");
   return strokes.length > 0 && mask().getImageData(0, 0, width, height).data.some((value, i) => i % 4 === 3 && value > 127);
 }
 
 /** The mask as a data: address of a PNG, white where the picture is painted anew. */
-function maskFile() {
+export function maskFile() {
   const { width, height } = $("mask");
   const whole = Object.assign(document.createElement("canvas"), { width, height });
   const context = whole.getContext("2d");
@@ -63,6 +66,7 @@ function drawStroke({ clears, erases, width, points }) {
 /** What depends on whether there is a mask. */
 function afterStroke() {
   const masked = isMasked();
+  keep("start", "strokes", strokes);
   $("undo").disabled = strokes.length === 0;
   $("clear").disabled = !masked;
   usualStrength(masked);
@@ -85,7 +89,7 @@ function undo() {
   strokes.pop();
   pen.down = false;
   showMask();
-  say("Undone");
+  say(t("Undone"));
 }
 
 function choose(tool) {
@@ -120,7 +124,7 @@ function byKey(event) {
   } else if (event.key === " ") {
     pen.down = !pen.down;
     if (pen.down) beginStroke([pen.x, pen.y]);
-    say(pen.down ? "The brush is down: the arrow keys paint" : "The brush is up");
+    say(pen.down ? t("The brush is down: the arrow keys paint") : t("The brush is up"));
   } else {
     return;
   }

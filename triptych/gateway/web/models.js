@@ -1,40 +1,61 @@
-"use strict";
+// The server's models, with one of which there is nothing to choose, and what each does by itself.
 
-// The list of the server's models; with one there is nothing to choose. `schedulers`, `usualArea` and `showError` are page.js's.
+import { Lost, ask, untilBack } from "./asking.js";
+import { $ } from "./dom.js";
+import { clearErrors, recallChoice, showError } from "./form.js";
+import { showLoras } from "./loras.js";
+import { showSamples } from "./samples.js";
+import { showSize } from "./sizes.js";
+
+const NUMBERS = ["num_inference_steps", "guidance_scale", "width", "height"];
+export let usual = { schedulers: {} }; // what api/usual says of the chosen model
 
 /** Fill the list, and choose what was chosen in an earlier visit. */
 async function showModels() {
-  const { models } = await (await ask("api/models", {})).json();
+  const { models } = await (await ask("api/models")).json();
   const list = $("model");
   list.replaceChildren(...models.map((name) => new Option(name, name)));
-  const before = localStorage.getItem("model");
-  if (models.includes(before)) list.value = before;
+  recallChoice(list);
   $("model-field").hidden = models.length < 2;
 }
 
-/** The chosen model's own settings in the form: in its empty fields, or in all of them. */
-async function showUsual(all) {
-  const usual = await (await ask(`api/usual?model=${encodeURIComponent($("model").value)}`, {})).json();
-  Object.assign(schedulers, usual.schedulers);
-  $("scheduler").replaceChildren(...Object.entries(schedulers).map(([name, label]) => new Option(label, name)));
-  for (const name of NUMBERS) if (all || !$(name).value) $(name).value = usual[name];
+/** The chosen model's own settings in the form: in its empty fields, or, for `anew`, in all of them. */
+async function showUsual(anew) {
+  usual = await (await ask(`api/usual?model=${encodeURIComponent($("model").value)}`)).json();
+  const labels = Object.entries(usual.schedulers);
+  $("scheduler").replaceChildren(...labels.map(([name, label]) => new Option(label, name)));
+  for (const name of NUMBERS) if (anew || !$(name).value) $(name).value = usual[name];
   $("scheduler").value = usual.scheduler;
-  usualArea = usual.width * usual.height;
+  if (!anew) recallChoice($("scheduler"));
   document.body.classList.toggle("takes-pictures", usual.takes_pictures);
   $("start-field").hidden = !usual.takes_pictures;
+  showSize();
+  await showSamples(usual, $("model").value);
   await showLoras();
 }
 
-/** Do what asks the server, and say what goes wrong. */
+/** Do what asks the server, again and again while it is away, and say what else goes wrong. */
 async function orSay(work) {
-  try {
-    await work();
-  } catch (error) {
-    showError(error instanceof TypeError ? "The gateway cannot be reached." : error.message);
+  for (;;) {
+    try {
+      return await work();
+    } catch (error) {
+      if (!(error instanceof Lost)) return showError(error.message);
+      await untilBack(error);
+    }
   }
 }
 
-$("model").addEventListener("change", ({ target }) => {
-  localStorage.setItem("model", target.value);
+/** Show what the server has. */
+export function showServer() {
+  return orSay(async () => {
+    await showModels();
+    await showUsual(false);
+  });
+}
+
+document.addEventListener("keyfits", () => usual.width || showServer());
+$("model").addEventListener("change", () => {
+  clearErrors();
   orSay(() => showUsual(true));
 });

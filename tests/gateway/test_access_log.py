@@ -1,0 +1,133 @@
+"""The access log: a line of JSON for each request, under an id that Triton has been told."""
+
+import json
+import logging
+import re
+import signal
+import subprocess
+import sys
+from datetime import datetime
+
+import httpx
+import pytest
+
+from tests.gateway.running import wait_for
+from tests.gateway.test_keys import ask, write
+from triptych.gateway import access_log
+from triptych.gateway.keys import Keys
+
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+TRACEPARENT = f"00-{TRACE}-00f067aa0ba902b7-01"
+GENERATIONS = "/v1/images/generations"
+FOX = {"prompt": "a fox", "size": "64x64"}
+
+
+@pytest.fixture
+def lines():
+    """`lines(n)`: the log's lines as objects, as soon as there are so many."""
+
+    class Kept(logging.Handler):
+        def emit(self, record):
+            written.append(json.loads(record.getMessage()))
+
+    def come(number):
+        wait_for(lambda: len(written) >= number)
+        return written
+
+    written, handler = [], Kept()
+    access_log.log.addHandler(handler)
+    access_log.log.setLevel(logging.INFO)
+    yield come
+    access_log.log.removeHandler(handler)
+    access_log.log.setLevel(logging.NOTSET)
+
+
+def test_a_request_can_be_followed_to_triton(gateway, triton, lines):
+    headers = {"x-request-id": "order-7:a", "traceparent": TRACEPARENT}
+    answer = httpx.post(gateway.url + GENERATIONS, json={**FOX, "n": 2}, headers=headers)
+    assert answer.headers["x-request-id"] == "order-7:a"
+    assert triton.ids == [("order-7:a", TRACEPARENT)] * 2
+    (line,) = lines(1)
+    age = datetime.now().astimezone() - datetime.fromisoformat(line.pop("time"))
+    assert 0 <= age.total_seconds() < 60
+    assert 0 < line.pop("ms") < 60_000
+    assert line == {
+        "method": "POST",
+        "path": GENERATIONS,
+        "status": 200,
+        "request_id": "order-7:a",
+        "trace_id": TRACE,
+        "client": "127.0.0.1",
+        "model": "sd_ensemble",
+        "pictures": 2,
+    }
+
+
+@pytest.mark.parametrize("given", ["", "a b", "x" * 129, 'a"b', "ü".encode()])
+@pytest.mark.parametrize("trace", ["00-0-0-01", TRACEPARENT.upper(), TRACEPARENT + "-x"])
+def test_ids_that_are_none_are_replaced(gateway, triton, lines, given, trace):
+    headers = {"x-request-id": given, "traceparent": trace}
+    answer = httpx.post(gateway.url + GENERATIONS, json=FOX, headers=headers)
+    own = answer.headers["x-request-id"]
+    assert re.fullmatch("[0-9a-f]{32}", own)
+    assert triton.ids == [(own, None)]
+    (line,) = lines(1)
+    assert line["request_id"] == own and "trace_id" not in line
+
+
+def test_a_stream_is_logged_when_it_ends(gateway, triton, lines):
+    triton.hold.clear()
+    triton.held_from = 2
+    with httpx.stream("POST", f"{gateway.url}/api/picture", json={"prompt": "a fox"}) as answer:
+        events = answer.iter_lines()
+        assert next(events) == "event: step"
+        httpx.get(f"{gateway.url}/api/models")
+        assert [line["path"] for line in lines(1)] == ["/api/models"]
+        triton.hold.set()
+        list(events)
+    stream = lines(2)[1]
+    assert (stream["path"], stream["status"], stream["pictures"]) == ("/api/picture", 200, 1)
+    assert answer.headers["x-request-id"] == stream["request_id"] == triton.ids[0][0]
+
+
+def test_refusals_and_failures_have_lines_and_ids_too(start, triton, lines, monkeypatch):
+    gateway = start(hosts=["127.0.0.1"])
+    assert httpx.get(gateway.url, headers={"Host": "evil.example"}).status_code == 400
+    monkeypatch.setattr(gateway.app.state.studio, "model", None)
+    failed = httpx.get(f"{gateway.url}/healthz", headers={"x-request-id": "mine"})
+    assert (failed.status_code, failed.headers["x-request-id"]) == (500, "mine")
+    refused, failure = lines(2)
+    assert (refused["status"], failure["status"]) == (400, 500)
+    assert failure["request_id"] == "mine"
+
+
+def test_a_kept_pictures_address_is_not_in_the_log(gateway, lines):
+    asked = {**FOX, "response_format": "url"}
+    url = httpx.post(gateway.url + GENERATIONS, json=asked).json()["data"][0]["url"]
+    assert httpx.get(url).status_code == 200
+    assert lines(2)[1]["path"] == "/images/..."
+
+
+def test_keys_by_name_and_prompts_only_where_asked_for(start, tmp_path, lines):
+    keys = Keys(write(tmp_path / "keys.json", {"name": "ada"}))
+    url = start(keys=keys, log_prompts=True).url
+    ask(url)
+    ask(url, key="bob's")
+    httpx.get(f"{url}/docs")
+    drawn, unknown, page = lines(3)
+    assert (drawn["key"], drawn["prompts"]) == ("ada", ["a fox"])
+    assert (unknown["status"], unknown.get("key")) == (401, None)
+    assert "key" not in page and "prompts" not in page
+
+
+def test_the_command_writes_it_to_standard_error(triton):
+    command = [sys.executable, "-m", "triptych.cli", "gateway", "--port", "0", "--url", triton.url]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as gateway:
+        try:
+            url = gateway.stdout.readline().decode().split()[-1]
+            httpx.get(f"{url}healthz")
+        finally:
+            gateway.send_signal(signal.SIGTERM)
+        assert gateway.stdout.read() == b""
+        (line,) = gateway.stderr.read().splitlines()
+    assert json.loads(line)["path"] == "/healthz"

@@ -1,0 +1,124 @@
+"""Several keys in a file: who may draw what, and how much."""
+
+import hashlib
+import json
+import os
+import threading
+
+import httpx
+import pytest
+
+from tests.gateway.running import wait_for
+from triptych.gateway import keys as keys_module
+from triptych.gateway.keys import Keys
+
+PATHS = ("/v1/images/generations", "/sdapi/v1/txt2img", "/api/picture")
+SMALL = {"prompt": "a fox", "width": 64, "height": 64}
+BODIES = {
+    "/v1/images/generations": {"prompt": "a fox", "size": "64x64"},
+    "/sdapi/v1/txt2img": SMALL,
+    "/api/picture": SMALL,
+}
+
+
+def write(path, *entries):
+    """A file of keys; the key of `ada` is `ada's`."""
+    rows = [
+        {**entry, "sha256": hashlib.sha256(f"{entry['name']}'s".encode()).hexdigest()}
+        for entry in entries
+    ]
+    path.with_suffix(".new").write_text(json.dumps(rows))
+    os.replace(path.with_suffix(".new"), path)
+    return path
+
+
+def ask(url, path="/v1/images/generations", key="ada's", **more):
+    headers = {"Authorization": f"Bearer {key}"}
+    return httpx.post(f"{url}{path}", json={**BODIES[path], **more}, headers=headers, timeout=30)
+
+
+def metrics(url, key="ada's"):
+    answer = httpx.get(f"{url}/metrics", headers={"Authorization": f"Bearer {key}"})
+    lines = [line for line in answer.text.splitlines() if not line.startswith("#")]
+    return {name: int(number) for name, number in map(str.split, lines)}
+
+
+def test_each_has_a_key_of_its_own_and_the_file_is_read_again(start, tmp_path):
+    path = write(tmp_path / "keys.json", {"name": "ada"})
+    url = start(keys=Keys(path)).url
+    assert [ask(url, one).status_code for one in PATHS] == [200] * 3
+    assert [ask(url, one, key="bob's").status_code for one in PATHS] == [401] * 3
+    assert httpx.get(f"{url}/metrics").status_code == 401
+    write(path, {"name": "bob"})
+    assert ask(url).status_code == 401
+    assert ask(url, key="bob's").status_code == 200
+    path.write_text("no JSON")
+    assert ask(url, key="bob's").status_code == 200
+    path.unlink()
+    assert ask(url, key="bob's").status_code == 200
+
+
+def test_a_model_that_is_not_allowed_is_403_in_each_apis_shape(start, tmp_path):
+    url = start(keys=Keys(write(tmp_path / "keys.json", {"name": "ada", "models": ["ink"]}))).url
+    words = "model: got 'sd_ensemble'; allowed with this key: ink"
+    openai, webui, page = (ask(url, one) for one in PATHS)
+    assert (openai.status_code, webui.status_code, page.status_code) == (403, 403, 403)
+    error = openai.json()["error"]
+    assert (error["message"], error["type"], error["code"]) == (
+        *(words, "permission_error"),
+        "model_not_allowed",
+    )
+    assert webui.json()["detail"] == words
+    assert page.json()["message"] == words
+
+
+def test_pictures_at_a_time(start, triton, tmp_path):
+    entries = {"name": "ada", "pictures_at_a_time": 1}, {"name": "bob", "pictures_at_a_time": 2}
+    url = start(keys=Keys(write(tmp_path / "keys.json", *entries))).url
+    triton.hold.clear()
+    first = threading.Thread(target=ask, args=(url,))
+    first.start()
+    wait_for(lambda: metrics(url)['triptych_gateway_pictures_in_flight{name="ada"}'] == 1)
+    refused = ask(url)
+    assert refused.status_code == 429 and refused.headers["retry-after"] == "2"
+    assert "1 of 1 pictures with this key" in refused.json()["error"]["message"]
+    triton.hold.set()
+    first.join()
+    assert ask(url, key="bob's", n=2).status_code == 200
+    many = ask(url, key="bob's", n=3)
+    assert many.status_code == 400
+    assert "allowed: 2 at a time with this key" in many.json()["error"]["message"]
+    assert metrics(url) == {
+        'triptych_gateway_pictures_total{name="ada"}': 1,
+        'triptych_gateway_pictures_in_flight{name="ada"}': 0,
+        'triptych_gateway_pictures_total{name="bob"}': 2,
+        'triptych_gateway_pictures_in_flight{name="bob"}': 0,
+    }
+
+
+def test_pictures_a_minute(start, tmp_path, monkeypatch):
+    monkeypatch.setattr(keys_module, "MINUTE", 2.0)
+    url = start(
+        keys=Keys(write(tmp_path / "keys.json", {"name": "ada", "pictures_a_minute": 2}))
+    ).url
+    assert [ask(url).status_code for _ in range(3)] == [200, 200, 429]
+    wait_for(lambda: ask(url).status_code == 200)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{}", "Input should be a valid array"),
+        ('[{"name": "a b", "sha256": ""}]', "0.name"),
+        ('[{"name": "a"}]', "0.sha256: Field required"),
+        (json.dumps([{"name": "a", "sha256": "0" * 64}] * 2), "name a stands there twice"),
+        (json.dumps([{"name": "a", "sha256": "0" * 64, "picture": 1}]), "0.picture"),
+        (json.dumps([{"name": "a", "sha256": "0" * 64, "pictures_a_minute": 0}]), "0.pictures_a"),
+    ],
+)
+def test_a_file_that_is_none_is_said_at_the_start(tmp_path, text, said):
+    (tmp_path / "keys.json").write_text(text)
+    with pytest.raises(ValueError, match=said):
+        Keys(tmp_path / "keys.json")
+    with pytest.raises(ValueError, match="No such file"):
+        Keys(tmp_path / "none")

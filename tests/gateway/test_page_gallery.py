@@ -1,0 +1,211 @@
+"""The page's gallery: pictures that stay, are looked at, compared, copied, packed and deleted."""
+
+import io
+import zipfile
+
+import pytest
+from selenium.webdriver import Keys
+
+from tests.gateway import browser as chromium
+from tests.gateway.page import Page, violations
+from tests.gateway.running import wait_for
+from triptych.picture.metadata import read_settings
+
+pytestmark = pytest.mark.skipif(chromium.missing() is not None, reason=str(chromium.missing()))
+
+
+def seeds(page):
+    return [text.text.split(",")[0] for text in page.all(".card .told")]
+
+
+def test_pictures_and_the_form_survive_a_reload(page):
+    page.draw(prompt="a red circle", seed="7", count="2", negative_prompt="blue", width="128")
+    page.settled(2)
+    page.fill(prompt="a green star", seed="9")
+    page.draw(count="1")
+    page.settled(3)
+    page.fill(prompt="not yet drawn")
+    page.reload()
+    page.settled(3)
+    assert [one.text for one in page.all(".batch h3")] == ["a green star", "a red circle"]
+    assert seeds(page) == ["seed 9", "seed 7", "seed 8"]
+    wait_for(lambda: page.one(".card .picture img").get_property("naturalWidth") == 128)
+    fields = ("prompt", "negative_prompt", "width", "seed", "count")
+    assert page.values(*fields) == ["not yet drawn", "blue", "128", "9", "1"]
+
+
+def test_pictures_of_one_prompt_stand_together(page):
+    for seed in ("1", "5"):
+        page.draw(prompt="a red circle", seed=seed, count="2")
+        page.settled(2 if seed == "1" else 4)
+    assert len(page.all(".batch")) == 1
+    assert seeds(page) == ["seed 5", "seed 6", "seed 1", "seed 2"]
+
+
+def test_pictures_on_their_way_go_on_after_a_reload(page, triton):
+    triton.held_from = 3
+    triton.hold.clear()
+    page.draw(prompt="a red circle", seed="7", count="2")
+    wait_for(lambda: len(triton.requests) == 2)
+    page.reload()
+    wait_for(lambda: len(triton.requests) == 4)
+    triton.hold.set()
+    page.settled(2)
+    assert [request["seed"] for request in triton.requests[2:]] == [7, 8]
+    page.reload()
+    page.settled(2)
+    assert len(triton.requests) == 4
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_pictures_on_their_way_are_asked_about_when_the_page_is_opened_again(page, triton, wanted):
+    triton.hold.clear()
+    page.draw(prompt="a red circle", count="2")
+    wait_for(lambda: len(triton.requests) == 2)
+    url = page.browser.current_url
+    page.browser.get("about:blank")
+    triton.hold.set()
+    page.browser.get(url)
+    page.loaded()
+    assert "2 pictures were on their way" in page["notice"].text
+    page["notice-do" if wanted else "notice-not"].click()
+    page.settled(2 if wanted else 0)
+    page.reload()
+    page.settled(2 if wanted else 0)
+    assert not page["notice"].is_displayed()
+
+
+def test_one_is_deleted_and_brought_back(page):
+    page.draw(prompt="a red circle", seed="1", count="2")
+    page.settled(2)
+    page.act("delete", 0)
+    page.settled(1)
+    page["notice-do"].click()
+    page.settled(2)
+    assert seeds(page) == ["seed 1", "seed 2"]
+    page.act("delete", 1)
+    page.reload()
+    page.settled(1)
+    assert seeds(page) == ["seed 1"]
+
+
+def test_all_are_deleted_once_that_is_sure(page):
+    page.draw(prompt="a red circle", count="2")
+    page.settled(2)
+    page["clear-all"].click()
+    assert violations(page.browser) == []
+    page.one("#sure button[value='']").click()
+    page.settled(2)
+    page["clear-all"].click()
+    page.one("#sure button[value=yes]").click()
+    page.settled(0)
+    assert page["samples"].is_displayed()
+    page.reload()
+    page.settled(0)
+
+
+def test_all_are_downloaded_as_one_file(page, tmp_path):
+    page.browser.download_to(tmp_path)
+    page.draw(prompt="a ☀ over hills", seed="5", count="2")
+    page.settled(2)
+    page["download-all"].click()
+    path = tmp_path / "triptych.zip"
+    wait_for(path.exists)
+    with zipfile.ZipFile(io.BytesIO(path.read_bytes())) as archive:
+        assert archive.testzip() is None
+        assert archive.namelist() == ["001-6.png", "002-5.png"]
+        settings = read_settings(archive.read("001-6.png"))
+    assert (settings.prompt, settings.seed) == ("a ☀ over hills", 6)
+
+
+def shown(page):
+    return page.one("#viewer figcaption").text
+
+
+def test_pictures_are_seen_in_their_own_size_and_walked_through_by_keys(page):
+    page.draw(prompt="a red circle", seed="1", count="3", width="128", height="64")
+    page.settled(3)
+    page.one(".card .picture").click()
+    assert "a red circle" in shown(page) and "128 \N{MULTIPLICATION SIGN} 64" in shown(page)
+    assert "1 / 3" in shown(page)
+    image = page.one("#viewer img")
+    assert (image.rect["width"], image.rect["height"]) == (128, 64)
+    assert violations(page.browser) == []
+    page.press(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT, Keys.ARROW_RIGHT)
+    assert "seed 3" in shown(page) and "3 / 3" in shown(page)
+    page.press(Keys.ARROW_LEFT)
+    assert "seed 2" in shown(page)
+    page.one("#viewer [data-does=zoom]").click()
+    assert image.rect["width"] == 256
+    assert image.value_of_css_property("image-rendering") == "pixelated"
+    page.one("#viewer [data-does=delete]").click()
+    assert "seed 3" in shown(page) and "2 / 2" in shown(page)
+    page.press(Keys.ESCAPE)
+    page.settled(2)
+    focused = page.browser.switch_to.active_element
+    assert focused.get_attribute("aria-label") == "View: a red circle"
+
+
+def test_two_are_compared(page):
+    page.draw(prompt="a red circle", seed="1", guidance_scale="3")
+    page.settled(1)
+    page.draw(prompt="a red circle", seed="1", guidance_scale="7")
+    page.settled(2)
+    page["compare"].click()
+    for picture in page.all(".picture"):
+        picture.click()
+    captions = [one.text for one in page.all("#viewer figcaption")]
+    assert captions == ["Guidance: 7", "Guidance: 3"]
+    assert violations(page.browser) == []
+    page.press(Keys.ESCAPE)
+    page["compare"].click()
+    page.press(Keys.ESCAPE)
+    page.one(".picture").click()
+    assert len([one for one in page.all("#viewer figure") if one.is_displayed()]) == 1
+
+
+def test_a_picture_and_a_link_to_its_settings_are_copied(page, triton):
+    page.browser.allow_clipboard(page.own[0])
+    triton.loras = ["ink"]
+    page["scheduler"].send_keys("UniPC")
+    page.draw(prompt="a ☀ & hills", negative_prompt="50%", seed="18446744073709551615", width="96")
+    page.settled(1)
+    page.one(".picture").click()
+    page.one("#viewer [data-does=copy]").click()
+    wait_for(lambda: "The picture is copied." in page["viewer-said"].text)
+    page.one("#viewer [data-does=link]").click()
+    wait_for(lambda: "The link is copied." in page["viewer-said"].text)
+    read = "navigator.clipboard.readText().then(arguments[0])"
+    link = page.browser.execute_async_script(read)
+    assert link.startswith(page.own[0])
+    opened = Page(page.browser, page.own[0], link.removeprefix(f"{page.own[0]}/"))
+    fields = ("prompt", "negative_prompt", "seed", "width", "scheduler")
+    wanted = ["a ☀ & hills", "50%", "18446744073709551615", "96", "unipc"]
+    assert opened.values(*fields) == wanted
+    assert "#" not in page.browser.current_url
+    opened.draw()
+    opened.settled(1)
+
+
+def test_one_is_drawn_larger_from_itself(page, triton):
+    page.draw(prompt="a red circle", seed="1", width="512", height="256")
+    page.settled(1)
+    page.one(".picture").click()
+    page.one("#viewer [data-does=larger]").click()
+    page.settled(2)
+    second = triton.requests[1]
+    assert (second["width"], second["height"], second["strength"]) == (1024, 512, 0.5)
+    assert second["seed"] == 1 and second["image"].startswith("data:image/png;base64,")
+    page.one(".picture").click()
+    page.one("#viewer [data-does=larger]").click()
+    page.settled(3)
+    assert (triton.requests[2]["width"], triton.requests[2]["height"]) == (1080, 536)
+
+
+def test_more_like_one_start_from_it(page, triton):
+    page.draw(prompt="a red circle", seed="1")
+    page.settled(1)
+    page.act("more")
+    page.settled(5)
+    assert {request.get("strength") for request in triton.requests[1:]} == {0.7}
+    assert len({request["seed"] for request in triton.requests}) == 5

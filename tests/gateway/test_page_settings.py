@@ -1,0 +1,69 @@
+"""The settings of a picture's file, in the page's form."""
+
+import io
+
+import pytest
+from PIL import Image, PngImagePlugin
+
+from tests.gateway import browser as chromium
+from tests.gateway.page import drop
+from tests.gateway.running import wait_for
+from triptych.client import Client
+
+pytestmark = pytest.mark.skipif(chromium.missing() is not None, reason=str(chromium.missing()))
+
+
+@pytest.fixture
+def file(triton, tmp_path):
+    """A PNG of this server's."""
+    path = tmp_path / "own.png"
+    with Client(triton.url) as client:
+        *_, picture = client.stream("a ☀, naïve", seed=2**63, scheduler="lms", guidance_scale=3)
+    picture.save(path)
+    return path
+
+
+@pytest.mark.parametrize("how", ["dropped", "chosen"])
+def test_the_settings_of_a_png(page, file, how):
+    page.fill(negative_prompt="stays not")
+    drop(page, file.read_bytes()) if how == "dropped" else page["file"].send_keys(str(file))
+    wait_for(lambda: page.values("prompt") == ["a ☀, naïve"])
+    assert page.values("negative_prompt", "seed", "scheduler") == ["", str(2**63), "lms"]
+    assert float(*page.values("guidance_scale")) == 3
+    assert page.values("width", "height") == ["64", "64"]
+
+
+def test_a_pictures_settings_without_a_field_are_kept_and_shown(page, triton):
+    own = {"scheduler": "ddim", "timestep_spacing": "trailing", "eta": 0.5}
+    with Client(triton.url) as client:
+        *_, picture = client.stream("as before", width=64, height=64, **own)
+    drop(page, picture.file)
+    wait_for(lambda: page.values("prompt") == ["as before"])
+    assert page["others"].text.startswith(
+        "Also as in the picture: timestep spacing trailing, eta 0.5."
+    )
+    page.draw()
+    page.settled(1)
+    assert {key: triton.requests[-1].get(key) for key in own} == own
+    page["others-drop"].click()
+    assert not page["others"].is_displayed()
+    page.draw()
+    page.settled(2)
+    assert not {"timestep_spacing", "eta"} & triton.requests[-1].keys()
+
+
+def test_what_is_not_taken_from_a_picture_is_said(page):
+    chunks, file = PngImagePlugin.PngInfo(), io.BytesIO()
+    chunks.add_text("parameters", "a fox\nSteps: 5, Sampler: DPM++ SDE, Seed: 1, Size: 64x64")
+    Image.new("RGB", (4, 4)).save(file, "PNG", pnginfo=chunks)
+    drop(page, file.getvalue())
+    wait_for(lambda: page.values("prompt") == ["a fox"])
+    assert "sampler is not one of those here" in page["alert"].text
+
+
+def test_files_that_say_nothing(page):
+    plain = io.BytesIO()
+    Image.new("RGB", (4, 4)).save(plain, "PNG")
+    for data, said in ((plain.getvalue(), "does not say"), (b"GIF89a", "is no PNG")):
+        drop(page, data)
+        wait_for(lambda said=said: said in page["alert"].text)

@@ -1,0 +1,99 @@
+"""The page's words: each has its Chinese, in the scripts and in the HTML."""
+
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from tests.gateway import browser as chromium
+from tests.gateway.page import Page, violations
+from tests.gateway.running import wait_for
+from triptych.gateway.web_files import FOLDER
+
+ATTRIBUTES = ("aria-label", "placeholder", "title")
+ONLY_ENGLISH = (
+    *("a yellow sun over green hills at sunset", "Triptych", "English"),
+    *("Ctrl", "Enter", "Esc", "API"),
+)
+CONFIG = FOLDER.parents[2] / "model_repository" / "sd_ensemble" / "config.pbtxt"
+SWITCH = """
+const choice = document.getElementById("language");
+choice.value = arguments[0];
+choice.dispatchEvent(new Event("change"));
+"""
+TEXT = r'"((?:[^"\\]|\\.)*)"'
+
+
+class Texts(HTMLParser):
+    """Every text of an HTML page that a reader sees or hears."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = set()
+        self._skipped = 0
+
+    def handle_starttag(self, tag, attrs):
+        self._skipped += tag == "script"
+        self.found |= {value for name, value in attrs if name in ATTRIBUTES and value}
+
+    def handle_endtag(self, tag):
+        self._skipped -= tag == "script"
+
+    def handle_data(self, data):
+        text = " ".join(data.split())
+        if re.search("[A-Za-z]", text) and not self._skipped:
+            self.found.add(text)
+
+
+def said():
+    """Every text that the page says."""
+    texts = Texts()
+    for name in ("page.html", "dialogs.html"):
+        texts.feed((FOLDER / name).read_text("utf-8"))
+    scripts = "".join(path.read_text("utf-8") for path in sorted(FOLDER.glob("*.js")))
+    called = set(re.findall(rf"\bt\({TEXT}", scripts))
+    labels = re.search(r"LABELS = \{(.*?)\}", scripts, re.DOTALL)[1]
+    return (texts.found - set(ONLY_ENGLISH)) | called | set(re.findall(TEXT, labels))
+
+
+def chinese():
+    """The table of words_zh.js."""
+    text = (FOLDER / "words_zh.js").read_text("utf-8")
+    return dict(re.findall(rf"^  {TEXT}:\s+{TEXT},$", text, re.MULTILINE))
+
+
+def test_every_word_has_its_chinese_and_no_other_has():
+    demo = re.findall(r'"(?:title|about)" value \{ string_value: "(.*)" \}', CONFIG.read_text())
+    assert len(demo) == 2
+    assert set(chinese()) == said() | {*demo, "Time", "Drawn"}
+
+
+def test_the_chinese_has_the_same_values_in_it():
+    def values(text):
+        return sorted(re.findall(r"\{(\w+)\}", text))
+
+    assert [text for text, other in chinese().items() if values(text) != values(other)] == []
+
+
+@pytest.mark.skipif(chromium.missing() is not None, reason=str(chromium.missing()))
+def test_chinese_by_the_browser_and_by_the_switch(browser, gateway, triton):
+    browser.speak("zh-CN")
+    page = Page(browser, gateway.url)
+    assert page.one("html").get_attribute("lang") == "zh"
+    assert page["draw"].text == "绘制"
+    assert violations(browser) == []
+    page.draw(prompt="")
+    assert page["prompt-error"].text == "请写出要画什么"
+    page.draw(prompt="a red circle", seed="7")
+    page.settled(1)
+    assert page.one(".card .told").text.startswith("种子 7")
+    assert "引导强度" in page.settings()
+    browser.execute_script(SWITCH, "en")
+    wait_for(lambda: page.all("html[lang=en] body.ready"))
+    assert page["draw"].text == "Draw"
+    assert page.values("prompt") == ["a red circle"]
+    page.settled(1)
+    browser.speak("en-US")
+    browser.execute_script(SWITCH, "zh")
+    wait_for(lambda: page.all("html[lang=zh] body.ready"))
+    browser.complaints()

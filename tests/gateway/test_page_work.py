@@ -1,0 +1,207 @@
+"""The page at work: progress, a server that goes and comes back, and the first screen."""
+
+import grpc
+import pytest
+from selenium.webdriver import Keys
+
+from tests.gateway import browser as chromium
+from tests.gateway.fake_triton import TOTAL
+from tests.gateway.page import Page, violations
+from tests.gateway.running import wait_for
+
+pytestmark = pytest.mark.skipif(chromium.missing() is not None, reason=str(chromium.missing()))
+
+
+def test_the_progress_of_all_and_cancelling_one(page, triton):
+    triton.held_from = 3
+    triton.hold.clear()
+    page.draw(prompt="a red circle", count="3", num_inference_steps=str(TOTAL))
+    wait_for(lambda: page["all-steps"].get_property("value") == 6)
+    assert page["all-steps"].get_property("max") == 3 * (TOTAL + 1)
+    assert page["all-said"].text.startswith("3 pictures to come, about ")
+    assert page["all-said"].text.endswith(" s left")
+    page.one(".coming [data-does=give-up]").click()
+    wait_for(lambda: triton.left == 1)
+    wait_for(lambda: page["all-said"].text.startswith("2 pictures"))
+    triton.hold.set()
+    page.settled(2)
+    assert page["all-said"].text == "2 pictures"
+    assert not page["cancel"].is_displayed()
+
+
+def test_places_in_line(page, triton):
+    triton.hold.clear()
+    page.draw(prompt="a red circle", count="3")
+    texts = ["number 2 in line", "number 3 in line", "starting"]
+    wait_for(lambda: sorted(one.text for one in page.all(".steps")) == texts)
+    page["cancel"].click()
+    page.settled(0)
+
+
+def test_a_picture_takes_its_previews_place_without_a_jump(page, triton):
+    triton.held_from = 3
+    triton.hold.clear()
+    page.draw(prompt="a red circle", width="128", height="64")
+    wait_for(lambda: page.all(".coming .preview:not([hidden])"))
+    before = page.one(".card").rect
+    triton.hold.set()
+    wait_for(lambda: page.all(".there"))
+    assert page.one(".card").rect == before
+    wait_for(lambda: page.one(".picture").value_of_css_property("opacity") == "1")
+
+
+def test_pictures_go_on_when_the_server_is_back(page, triton):
+    triton.ready = False
+    triton.abort = (grpc.StatusCode.UNAVAILABLE, "Server not ready")
+    page.draw(prompt="a red circle", seed="7")
+    wait_for(lambda: "not ready at the moment" in page["lost"].text)
+    assert page.one(".steps").text == "waiting for the server"
+    triton.ready, triton.abort = True, None
+    page.settled(1)
+    assert page["lost"].text == ""
+    assert page["alert"].text == ""
+
+
+def test_the_page_says_that_the_connection_is_lost_and_goes_on(browser, start, triton):
+    page = Page(browser, start().url)
+    lost = {"offline": True, "latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
+    browser.execute_cdp_cmd("Network.enable", {})
+    browser.execute_cdp_cmd("Network.emulateNetworkConditions", lost)
+    page.draw(prompt="a red circle")
+    wait_for(lambda: page["lost"].text)
+    assert page["lost"].text.startswith("Connection lost. Is `make web` still running?")
+    browser.execute_cdp_cmd("Network.emulateNetworkConditions", {**lost, "offline": False})
+    page.settled(1)
+    browser.complaints()
+
+
+def test_samples_are_pictures_of_the_model_that_drew_them(browser, gateway, triton):
+    said = {"title": "A small model", "about": "draws shapes.", "has_samples": "true"}
+    triton.parameters["sd_ensemble"] = said
+    page = Page(browser, gateway.url)
+    assert page["about"].text == "A small model draws shapes."
+    pictures = page.all("#samples img")
+    assert len(pictures) == 6
+    wait_for(lambda: all(one.get_property("naturalWidth") == 256 for one in pictures))
+    assert violations(browser) == []
+    page.one("#samples button").click()
+    page.settled(1)
+    sample = page.one("#samples button").get_property("textContent")
+    assert triton.requests[0]["prompt"] == sample == "a yellow sun over green hills at sunset"
+    assert triton.requests[0]["seed"] == 5
+
+
+def test_another_model_has_its_name_and_prompts_alone(page, triton):
+    assert page["about"].text.startswith("sd_ensemble. ")
+    assert not page.all("#samples img")
+    page.one("#samples button").click()
+    page.settled(1)
+
+
+def test_shapes_have_the_models_number_of_pixels(page, triton):
+    for shape, size in (("portrait", ["64", "80"]), ("landscape", ["80", "64"])):
+        page.browser.execute_script(f"document.querySelector('[value={shape}]').click()")
+        assert page.values("width", "height") == size
+    page.draw(prompt="x")
+    page.settled(1)
+    assert (triton.requests[0]["width"], triton.requests[0]["height"]) == (80, 64)
+    page.fill(width="72")
+    assert not page.all("[name=shape]:checked")
+
+
+def test_limits_are_the_servers_own(browser, gateway, triton):
+    triton.parameters["tokenizer"] = {"max_pixels": "16384", "max_prompt_bytes": "2000"}
+    page = Page(browser, gateway.url)
+    page.draw(prompt="x", width="136", height="128")
+    text = "136 x 128 is too large: at most 128 x 128 in total"
+    assert page["width-error"].text == text
+    page.draw(prompt="x" * 2001, width="64")
+    text = "This prompt is too long (about 2,000 letters at most)"
+    assert page["prompt-error"].text == text
+    assert triton.requests == []
+
+
+def test_no_number_of_pictures_is_one_and_a_seed_of_minus_one_is_random(page, triton):
+    page.draw(prompt="x", count="", seed="-1")
+    page.settled(1)
+    page["draw"].click()
+    page.settled(2)
+    assert triton.requests[0]["seed"] != triton.requests[1]["seed"]
+
+
+def test_a_pictures_seed_is_used_once(page, triton):
+    page.draw(prompt="x", seed="4294967295")
+    page.settled(1)
+    page.use(seed="new")
+    assert page.values("seed") == [""]
+    page.use(seed="same")
+    assert page.values("seed") == ["4294967295"]
+    field = page["seed"]
+    assert field.get_property("scrollWidth") <= field.get_property("clientWidth")
+    page["draw"].click()
+    page.settled(2)
+    assert [one["seed"] for one in triton.requests] == [4294967295] * 2
+    assert page.values("seed") == [""]
+
+
+def test_recent_prompts_and_styles(page):
+    for number, prompt in enumerate(("a red circle", "a green star", "a red circle"), 1):
+        page.draw(prompt=prompt)
+        page.settled(number)
+    page.fill(prompt="ink drawing of {prompt}", negative_prompt="blurred")
+    page["prompts-open"].click()
+    recent = [one.text for one in page.all("#recent .take")]
+    assert recent == ["a red circle", "a green star"]
+    page["style-name"].send_keys("Ink", Keys.ENTER)
+    assert "ink drawing of {prompt}" in page.one("#styles .take").text
+    assert violations(page.browser) == []
+    page["style-whole"].click()
+    page["style-name"].send_keys("Sharp", Keys.ENTER)
+    assert page.all("#styles .take")[1].text == "Sharp\nnot blurred"
+    page.all("#recent .take")[1].click()
+    assert page.values("prompt") == ["a green star"]
+    page.fill(negative_prompt="red")
+    page.reload()
+    page["prompts-open"].click()
+    page.one("#styles .take").click()
+    wanted = ["ink drawing of a green star", "red, blurred"]
+    assert page.values("prompt", "negative_prompt") == wanted
+
+
+def test_colours_can_be_chosen(page):
+    def ground():
+        return page.one("body").value_of_css_property("background-color")
+
+    light = ground()
+    page["look"].send_keys("Dark")
+    dark = ground()
+    assert dark != light
+    page.reload()
+    assert ground() == dark
+    page.browser.look_like(dark=True)
+    page["look"].send_keys("Light")
+    assert ground() == light
+
+
+def test_on_a_phone_the_prompt_and_draw_stay_in_reach(page):
+    page.browser.look_like(chromium.PHONE)
+    page.draw(prompt="a red circle", count="4")
+    page.settled(4)
+    assert not page["width"].is_displayed()
+    page.browser.execute_script("scrollTo(0, document.body.scrollHeight)")
+    script = "return document.getElementById(arguments[0]).getBoundingClientRect().bottom"
+    assert page.browser.execute_script(script, "draw") <= chromium.PHONE[1]
+    last = page.all(".card")[-1].find_element("css selector", ".told")
+    bottom = page.browser.execute_script("return arguments[0].getBoundingClientRect().bottom", last)
+    top = "return document.getElementById('form').getBoundingClientRect().top"
+    assert bottom <= page.browser.execute_script(top)
+    assert violations(page.browser) == []
+
+
+def test_the_gallery_grows_with_the_screen(page):
+    page.draw(prompt="a red circle", count="8")
+    page.settled(8)
+    page.browser.look_like((2560, 1300))
+    tops = "return [...document.querySelectorAll('.card')].map((card) => card.offsetTop)"
+    assert len(set(page.browser.execute_script(tops))) <= 2
+    page.browser.look_like()

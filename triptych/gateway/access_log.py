@@ -1,0 +1,112 @@
+"""The access log: one line of JSON for each request, under an id that Triton is told too."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from starlette.datastructures import Headers, MutableHeaders
+
+from triptych.gateway.keys import CALLER
+
+MOST_PATH = 200
+"""Characters of a path in a line."""
+
+_ID = re.compile("[A-Za-z0-9_.:=@/+-]{1,128}")
+_TRACE = re.compile("(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+"""W3C's traceparent: https://www.w3.org/TR/trace-context/#traceparent-header."""
+
+_KEPT = re.compile(r"^/images/[^/]+\.[a-z]+$")
+"""A kept picture's address, which opens it to whoever knows it, so that no log may have it."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Entry:
+    """What is known of the request that is served; `drawn` what it had drawn, for its line."""
+
+    request_id: str
+    traceparent: str | None = None
+    drawn: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, headers: Mapping[str, str]) -> Entry:
+        """By the request's `x-request-id` and `traceparent`; what is none of these is not used."""
+        request_id, trace = headers.get("x-request-id", ""), headers.get("traceparent", "")
+        known = request_id if _ID.fullmatch(request_id) else secrets.token_hex(16)
+        return cls(known, trace if _TRACE.fullmatch(trace) else None)
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """For the gRPC calls that the request leads to."""
+        return {"traceparent": self.traceparent} if self.traceparent else {}
+
+    def draws(self, asked: Sequence[Mapping[str, Any]]) -> None:
+        """Note the pictures that are drawn for it, as `Studio.draw` has them."""
+        prompts = list(dict.fromkeys(one["prompt"] for one in asked))
+        self.drawn = {"model": asked[0]["model"], "pictures": len(asked), "prompts": prompts}
+
+
+ENTRY: ContextVar[Entry | None] = ContextVar("entry", default=None)
+"""That of the request which is served now; None outside of one."""
+
+
+class AccessLog:
+    """ASGI middleware: logs each request when its answer has ended, a stream's too.
+
+    Every answer gets the request's id as `x-request-id`.
+    """
+
+    def __init__(self, app: Any, prompts: bool) -> None:
+        """`prompts`: whether the lines have them."""
+        self._app = app
+        self._prompts = prompts
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        begun, status = time.monotonic(), None
+        entry = Entry.of(Headers(scope=scope))
+        ENTRY.set(entry)
+        CALLER.set(None)
+
+        async def told(message: Any) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)["x-request-id"] = entry.request_id
+            await send(message)
+
+        try:
+            await self._app(scope, receive, told)
+        finally:
+            log.info(json.dumps(self._line(scope, entry, status, time.monotonic() - begun)))
+
+    def _line(self, scope: Any, entry: Entry, status: int | None, seconds: float) -> dict[str, Any]:
+        """Without what is not known: a status is missing where no answer was begun."""
+        caller, client = CALLER.get(), scope.get("client")
+        line = {
+            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "method": scope["method"],
+            "path": _KEPT.sub("/images/...", scope["path"])[:MOST_PATH],
+            "status": status,
+            "ms": round(1000 * seconds, 1),
+            "request_id": entry.request_id,
+            "trace_id": entry.traceparent and entry.traceparent.split("-")[1],
+            "client": client and client[0],
+            "key": caller and caller.key.name,
+            **entry.drawn,
+        }
+        if not self._prompts:
+            line.pop("prompts", None)
+        return {name: value for name, value in line.items() if value is not None}

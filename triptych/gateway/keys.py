@@ -1,0 +1,160 @@
+"""Who has a key, and how much each may draw: a file that is read again when it changes."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from triptych.client import Overloaded, Refused
+
+MINUTE = 60.0
+"""Seconds."""
+
+log = logging.getLogger(__name__)
+
+
+class Key(BaseModel):
+    """An entry of the file. What is not said is not bounded."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    pictures_at_a_time: Annotated[int, Field(ge=1)] | None = None
+    pictures_a_minute: Annotated[int, Field(ge=1)] | None = None
+    models: list[str] | None = None
+
+
+class NotAllowed(Refused):
+    """The key does not allow that model."""
+
+
+class OverLimit(Overloaded):
+    """The key's pictures of this time are drawn; `retry_after` in seconds, as a text."""
+
+    def __init__(self, text: str, retry_after: float) -> None:
+        super().__init__(text)
+        self.retry_after = str(max(1, round(retry_after)))
+
+
+class Caller:
+    """Whoever has a key: what it allows, and what was drawn with it since the gateway started."""
+
+    def __init__(self, key: Key) -> None:
+        self.key = key
+        self.drawing = self.drawn = 0
+        self._begun: deque[float] = deque()
+
+    @contextmanager
+    def room(self, pictures: int, model: str) -> Iterator[None]:
+        """Draw so many pictures of a model within; raises NotAllowed, Refused or OverLimit."""
+        self.check(pictures, model)
+        self._check_room(pictures)
+        self._begun.extend([time.monotonic()] * pictures)
+        self.drawing += pictures
+        try:
+            yield
+            self.drawn += pictures
+        finally:
+            self.drawing -= pictures
+
+    def check(self, pictures: int, model: str) -> None:
+        """Raise NotAllowed or Refused for what the key never allows."""
+        key = self.key
+        if key.models is not None and model not in key.models:
+            raise NotAllowed(
+                f"model: got {model!r}; allowed with this key: {', '.join(key.models)}"
+            )
+        most, a_minute = key.pictures_at_a_time, key.pictures_a_minute
+        for bound, what in ((most, "at a time"), (a_minute, "a minute")):
+            if bound is not None and pictures > bound:
+                allowed = f"{bound} {what} with this key"
+                raise Refused(f"pictures: got {pictures} in one request; allowed: {allowed}")
+
+    def _check_room(self, pictures: int) -> None:
+        most, a_minute = self.key.pictures_at_a_time, self.key.pictures_a_minute
+        if most is not None and self.drawing + pictures > most:
+            raise OverLimit(f"{self.drawing} of {most} pictures with this key are being drawn", 2)
+        now = time.monotonic()
+        while self._begun and now - self._begun[0] >= MINUTE:
+            self._begun.popleft()
+        if a_minute is not None and len(self._begun) + pictures > a_minute:
+            oldest = self._begun[len(self._begun) + pictures - a_minute - 1]
+            told = f"{len(self._begun)} of {a_minute} pictures a minute with this key are begun"
+            raise OverLimit(told, oldest + MINUTE - now)
+
+
+CALLER: ContextVar[Caller | None] = ContextVar("caller", default=None)
+"""Whose request it is; None where there are no keys."""
+
+
+class Keys:
+    """The callers of a file: a JSON list of objects with the fields of `Key`."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises ValueError for a file that is none."""
+        self._path = path
+        self._callers: dict[str, Caller] = {}
+        self._by_hash: dict[str, Caller] = {}
+        self._version = self._stat()
+        self._read()
+
+    def caller(self, given: str) -> Caller | None:
+        """Whoever has this key; as the file is now, or was when it last was one."""
+        version = self._stat()
+        if version != self._version:
+            self._version = version
+            try:
+                self._read()
+            except ValueError as error:
+                log.warning("%s; the keys stay as they were", error)
+        return self._by_hash.get(hashlib.sha256(given.encode()).hexdigest())
+
+    def metrics(self) -> str:
+        """In Prometheus' text format, by name."""
+        lines = []
+        for metric, kind, field in (
+            ("triptych_gateway_pictures_total", "counter", "drawn"),
+            ("triptych_gateway_pictures_in_flight", "gauge", "drawing"),
+        ):
+            lines.append(f"# TYPE {metric} {kind}")
+            for name, caller in sorted(self._callers.items()):
+                lines.append(f'{metric}{{name="{name}"}} {getattr(caller, field)}')
+        return "\n".join(lines) + "\n"
+
+    def _stat(self) -> tuple[int, ...]:
+        try:
+            found = os.stat(self._path)
+        except OSError:
+            return ()
+        return found.st_ino, found.st_size, found.st_mtime_ns
+
+    def _read(self) -> None:
+        try:
+            keys = TypeAdapter(list[Key]).validate_json(self._path.read_bytes())
+        except OSError as error:
+            raise ValueError(f"keys: {error}") from error
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            raise ValueError(f"{self._path}: {where}: {first['msg']}") from None
+        for field in ("name", "sha256"):
+            values = [getattr(key, field) for key in keys]
+            twice = next((value for value in values if values.count(value) > 1), None)
+            if twice is not None:
+                raise ValueError(f"{self._path}: {field} {twice} stands there twice")
+        callers = {key.name: self._callers.get(key.name) or Caller(key) for key in keys}
+        for key in keys:
+            callers[key.name].key = key
+        self._callers = callers
+        self._by_hash = {caller.key.sha256: caller for caller in callers.values()}

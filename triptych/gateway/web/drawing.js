@@ -1,0 +1,162 @@
+// Pictures on their way: from the form's Draw to the picture's card, through reloads and a server that is away.
+
+import { Lost, ask, events, failure, untilBack } from "./asking.js";
+import { $, notice, say } from "./dom.js";
+import { count, isFilledIn, seedIsUsed, settings, showError, unfold } from "./form.js";
+import { cards, place, recordOf, remove, showPicture, showCount, showStep, showWaiting } from "./gallery.js";
+import { usual } from "./models.js";
+import { rememberPrompt } from "./prompts.js";
+import { forget, keep, kept } from "./store.js";
+import { pictures, secondsSaid, t } from "./words.js";
+
+const jobs = new Set();
+const OLD = 24 * 60 * 60 * 1000; // milliseconds after which a closed tab's pictures are forgotten
+let made = 0; // steps of pictures that are done, since there was nothing to draw
+let busy = 0; // seconds since then
+let last = 0; // when the time was looked at, in milliseconds
+
+/** This tab, also after a reload: another tab's pictures on their way are its own affair. */
+const TAB = (sessionStorage.tab ??= `${Date.now()}-${Math.random()}`);
+
+/** Draw what the form says. */
+export function draw() {
+  if (!isFilledIn()) return;
+  const asked = settings();
+  rememberPrompt(asked.prompt);
+  unfold(false);
+  start(asked, count());
+  seedIsUsed();
+}
+
+/** Draw some pictures of the same settings, with seeds one after the other. */
+export function start(asked, number) {
+  const batch = Date.now();
+  const first = BigInt(asked.seed ?? crypto.getRandomValues(new Uint32Array(1))[0]);
+  say(number === 1 ? t("Drawing a picture") : t("Drawing {number} pictures", { number }));
+  for (let index = 0; index < number; index++) {
+    follow({ batch, index, asked: { ...asked, seed: String(first + BigInt(index)) } });
+  }
+  scrollTo({ top: 0 }); // where the newest stand
+}
+
+async function follow({ batch, index, asked }) {
+  const key = `${TAB} ${batch} ${index}`;
+  const total = asked.num_inference_steps ?? usual.num_inference_steps ?? 20;
+  const job = { batch, index, asked, total, step: 0, seconds: 0, inLine: false };
+  job.controller = new AbortController();
+  job.card = place(job, () => job.controller.abort());
+  if (jobs.size === 0) [made, busy, last] = [0, 0, performance.now()];
+  jobs.add(job);
+  showAll();
+  keep("coming", key, { tab: TAB, batch, index, asked });
+  try {
+    await drawPatiently(job);
+  } catch (error) {
+    remove(job.card);
+    if (error.name === "AbortError") say(t("Cancelled"));
+    else showError(error.message, error.field);
+  } finally {
+    jobs.delete(job);
+    forget("coming", key);
+    showAll();
+  }
+}
+
+/** Draw a picture, once more from the start whenever the server was away. */
+async function drawPatiently(job) {
+  for (;;) {
+    try {
+      return await drawOnce(job);
+    } catch (error) {
+      if (!(error instanceof Lost)) throw error;
+      Object.assign(job, { step: 0, seconds: 0, inLine: true });
+      showWaiting(job.card, t("waiting for the server"));
+      showAll();
+      await untilBack(error, job.controller.signal);
+    }
+  }
+}
+
+async function drawOnce(job) {
+  job.inLine = false;
+  const options = { method: "POST", body: JSON.stringify(job.asked), signal: job.controller.signal };
+  const onBusy = (seconds) => showWaiting(job.card, t("busy, again in {seconds} s", { seconds }));
+  const answer = await ask("api/picture", options, onBusy);
+  for await (const [name, data] of events(answer)) {
+    passTime();
+    if (name === "error") throw failure(data);
+    if (name === "picture") return finish(job, data);
+    if (name === "waiting") {
+      wait(job, data);
+    } else {
+      Object.assign(job, { step: data.step, total: data.total, inLine: false });
+      showStep(job.card, data);
+    }
+    showAll();
+  }
+  throw new Lost(t("Connection lost. Is `make web` still running?"));
+}
+
+/** Show a picture's place among all that wait for their first step, others' too. */
+function wait(job, { place }) {
+  job.inLine = place > 1 || [...jobs].some(({ step }) => step > 0);
+  showWaiting(job.card, job.inLine ? t("number {place} in line", { place }) : t("starting"));
+}
+
+async function finish(job, { file, settings }) {
+  made += job.total + 1;
+  const bytes = Uint8Array.from(atob(file), (letter) => letter.charCodeAt(0));
+  const blob = new Blob([bytes], { type: `image/${settings.output_format}` });
+  const { batch, index, seconds } = job;
+  const record = { key: `${batch} ${index}`, batch, index, seconds, settings, blob };
+  showPicture(job.card, record);
+  say(t("Drawn in {time}: {prompt}", { time: secondsSaid(seconds), prompt: settings.prompt }));
+  const isKept = await keep("pictures", record.key, record);
+  if (!isKept) $("alert").textContent = t("This browser keeps no more pictures: download what you want to have.");
+}
+
+/** Share the time since the last look between the pictures that the server is at. */
+function passTime() {
+  const now = performance.now();
+  const going = [...jobs].filter((job) => !job.inLine);
+  for (const job of going) job.seconds += (now - last) / 1000 / going.length;
+  busy += (now - last) / 1000;
+  last = now;
+}
+
+/** The progress of all pictures together; decoding counts as one more step each. */
+function showAll() {
+  if (jobs.size === 0 && document.activeElement === $("cancel")) $("draw").focus();
+  document.body.classList.toggle("working", jobs.size > 0);
+  $("cancel").hidden = jobs.size === 0;
+  const all = [...jobs].reduce((sum, job) => sum + job.total + 1, made);
+  const done = [...jobs].reduce((sum, job) => sum + job.step, made);
+  $("all-steps").max = all || 1;
+  $("all-steps").value = done;
+  const left = done > 1 ? secondsSaid(Math.ceil((busy / done) * (all - done))) : "";
+  const going = pictures(jobs.size);
+  $("all-said").textContent = left ? t("{going} to come, about {left} left", { going, left }) : t("{going} to come", { going });
+  document.title = jobs.size ? `(${jobs.size}) Triptych` : "Triptych";
+  showCount();
+}
+
+export function cancelAll() {
+  for (const job of jobs) job.controller.abort();
+}
+
+/** The pictures that were on their way when this tab was left: go on after a reload, else ask. */
+export async function pickUp() {
+  const all = await kept("coming");
+  const there = new Set(cards().map((card) => recordOf(card).key));
+  const isOver = ({ batch, index }) => batch < Date.now() - OLD || there.has(`${batch} ${index}`);
+  for (const one of all.filter(isOver)) forget("coming", `${one.tab} ${one.batch} ${one.index}`);
+  const before = all.filter((one) => one.tab === TAB && !isOver(one));
+  if (before.length === 0) return;
+  const goOn = () => before.forEach(follow);
+  const leave = () => before.forEach(({ batch, index }) => forget("coming", `${TAB} ${batch} ${index}`));
+  if (performance.getEntriesByType("navigation")[0]?.type === "reload") return goOn();
+  const text = t("{number} pictures were on their way when this page was left.", { number: before.length });
+  notice(text, [t("Draw them"), goOn], [t("Leave them"), leave]);
+}
+
+$("cancel").addEventListener("click", cancelAll);

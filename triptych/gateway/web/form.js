@@ -1,0 +1,228 @@
+// The form: what it asks for, what is wrong in it, and that it is still there after a reload.
+
+import { $, say } from "./dom.js";
+import { chooseLoras, chosenLoras } from "./loras.js";
+import { usual } from "./models.js";
+import { showSize } from "./sizes.js";
+import { fillStrength, startSettings } from "./start.js";
+import { t } from "./words.js";
+
+const NUMBERS = ["num_inference_steps", "guidance_scale", "width", "height"];
+const TEXTS = ["model", "prompt", "negative_prompt", "scheduler", "prompt_syntax", "seed"];
+export const LABELS = {
+  prompt: "Prompt",
+  model: "Model",
+  negative_prompt: "Negative prompt",
+  num_inference_steps: "Steps",
+  guidance_scale: "Guidance",
+  seed: "Seed",
+  width: "Width",
+  height: "Height",
+  scheduler: "Scheduler",
+  timestep_spacing: "Timestep spacing",
+  eta: "Eta",
+  prompt_syntax: "Prompts are read as",
+  loras: "LoRAs",
+  clip_skip: "Clip skip",
+  guidance_rescale: "Guidance rescale",
+  guidance_start: "Guidance start",
+  guidance_stop: "Guidance stop",
+  strength: "Strength",
+};
+// Without a field in the form.
+const OTHERS = ["timestep_spacing", "eta", "clip_skip", "guidance_rescale", "guidance_start", "guidance_stop"];
+const HIGHEST_SEED = 2n ** 64n - 1n;
+let others = {}; // those of them that a picture brought
+let isBorrowedSeed = false; // of a picture whose settings are used again
+
+/** What a request for a picture says; without a seed where a random one is meant. */
+export function settings() {
+  const asked = { ...others };
+  for (const name of TEXTS) if ($(name).value.trim()) asked[name] = $(name).value.trim();
+  asked.prompt = $("prompt").value;
+  if (asked.seed === "-1") delete asked.seed;
+  for (const name of NUMBERS) if ($(name).value) asked[name] = Number($(name).value);
+  const loras = chosenLoras();
+  if (loras.length) asked.loras = loras;
+  return { ...asked, ...startSettings() };
+}
+
+export const count = () => Number($("count").value || 1);
+
+/** Put a picture's settings into the form; fields that they do not name stay as they are. */
+export function fill(values) {
+  for (const name of [...TEXTS, ...NUMBERS]) {
+    const value = values[name];
+    const isThere = [...($(name).options ?? [])].some((option) => option.value === value);
+    if (value !== undefined && value !== null && (isThere || !$(name).options)) $(name).value = value;
+  }
+  fillStrength(values);
+  keepOthers(Object.fromEntries(OTHERS.filter((name) => name in values).map((name) => [name, values[name]])));
+  chooseLoras(values.loras ?? []);
+  showSize();
+  clearErrors();
+  remember();
+}
+
+/** Fill the form and tell so; a seed that came with the settings is good for one use. */
+export function use(values) {
+  fill(values);
+  isBorrowedSeed = Boolean(values.seed);
+  $("prompt").focus();
+  say(t("The settings are in the form"));
+}
+
+/** The seed of another picture was used once: the next one is random again. */
+export function seedIsUsed() {
+  if (isBorrowedSeed) $("seed").value = "";
+  isBorrowedSeed = false;
+  remember();
+}
+
+function keepOthers(values) {
+  others = values;
+  const said = Object.entries(others).map(([name, value]) => `${t(LABELS[name]).toLowerCase()} ${value}`);
+  $("others-said").textContent = t("Also as in the picture: {settings}.", { settings: said.join(", ") });
+  $("others").hidden = said.length === 0;
+}
+
+/** What the form shows for a picture's syntax: plain words have no name there. */
+export function syntaxOf({ prompt_syntax }) {
+  return { prompt_syntax: prompt_syntax === "webui" ? "webui" : "" };
+}
+
+// What is wrong.
+
+export function clearErrors() {
+  for (const field of document.querySelectorAll("[aria-invalid]")) field.removeAttribute("aria-invalid");
+  for (const error of document.querySelectorAll("#form .error")) error.textContent = "";
+  $("alert").textContent = "";
+}
+
+/** Have a field be seen. */
+export function reveal(input) {
+  if (input.closest("#advanced")) $("advanced").open = true;
+  if (!input.closest("#prompt-field")) unfold(true);
+}
+
+export function unfold(open) {
+  $("form").classList.toggle("folded", !open);
+  $("unfold").setAttribute("aria-expanded", String(open));
+}
+
+/** Show what is wrong at the field that it is about, else above the pictures. */
+export function showError(message, field) {
+  const input = field && $(field.split(".")[0].replace("mask_image", "image"));
+  if (!input || !$(`${input.id}-error`)) {
+    $("alert").textContent = message;
+    return;
+  }
+  const [, allowed] = message.match(/; allowed: (.*)/s) ?? [];
+  const said = allowed ? t("Allowed: {allowed}", { allowed }) : message;
+  $(`${input.id}-error`).textContent = said;
+  input.setAttribute("aria-invalid", "true");
+  reveal(input);
+  input.focus();
+  say(`${t(LABELS[input.id] ?? "Pictures")}: ${said}`);
+}
+
+/** Whether the form can be drawn from; where not, it says so at the field. */
+export function isFilledIn() {
+  clearErrors();
+  for (const [id, wrong] of checks()) {
+    const text = $(id).validity.badInput ? t("A number") : wrong($(id).value.trim());
+    if (text) return showError(text, id), false;
+  }
+  return true;
+}
+
+function* checks() {
+  const { limits } = usual;
+  yield ["prompt", (value) => !value && t("Say what to draw")];
+  for (const id of ["prompt", "negative_prompt"]) yield [id, (value) => tooLong(value, limits)];
+  yield ["num_inference_steps", (value) => outside(value, 1, limits?.max_num_inference_steps)];
+  yield ["guidance_scale", (value) => outside(value, 0, limits?.max_guidance_scale)];
+  yield ["seed", wrongSeed];
+  for (const id of ["width", "height"]) yield [id, (value) => wrongSide(value, limits, limits?.[`max_${id}`])];
+  yield ["width", () => tooManyPixels(limits)];
+  yield ["count", (value) => outside(value, 1, 8)];
+}
+
+function tooLong(text, limits) {
+  if (!limits || new TextEncoder().encode(text).length <= limits.max_prompt_bytes) return "";
+  const letters = (1000 * Math.floor(limits.max_prompt_bytes / 1000)).toLocaleString();
+  return t("This prompt is too long (about {letters} letters at most)", { letters });
+}
+
+function outside(value, low, high = Infinity) {
+  if (value === "" || (Number(value) >= low && Number(value) <= high)) return "";
+  return t("From {low} to {high}", { low, high });
+}
+
+function wrongSeed(value) {
+  if (!/^(-1|\d*)$/.test(value)) return t("Leave empty for random, or type a whole number");
+  if (value !== "-1" && BigInt(value) > HIGHEST_SEED) return t("At most {high}", { high: HIGHEST_SEED });
+  return "";
+}
+
+function wrongSide(value, limits, most) {
+  const side = Number(value);
+  if (value === "" || !limits) return "";
+  if (side < limits.min_side) return t("At least {low} pixels", { low: limits.min_side });
+  if (side % 8) {
+    const below = 8 * Math.floor(side / 8);
+    return t("A multiple of 8, such as {below} or {above}", { below, above: below + 8 });
+  }
+  return side > most ? t("At most {high} pixels", { high: most }) : "";
+}
+
+function tooManyPixels(limits) {
+  const [width, height] = [Number($("width").value), Number($("height").value)];
+  if (!limits || width * height <= limits.max_pixels) return "";
+  const side = Math.floor(Math.sqrt(limits.max_pixels));
+  return t("{width} x {height} is too large: at most {side} x {side} in total", { width, height, side });
+}
+
+// Staying after a reload.
+
+const before = JSON.parse(localStorage.getItem("form") ?? "{}"); // as the last visit left it
+
+export function remember() {
+  const values = Object.fromEntries([...TEXTS, ...NUMBERS, "count"].map((name) => [name, $(name).value]));
+  const more = { others, loras: chosenLoras(), advanced: $("advanced").open };
+  localStorage.setItem("form", JSON.stringify({ ...values, ...more }));
+}
+
+/** Put the form of the last visit back, but for what is chosen from the server's lists. */
+export function recall() {
+  const { others: own, advanced, count, ...values } = before;
+  $("advanced").open = advanced ?? false;
+  if (values.prompt === undefined) return;
+  $("count").value = count;
+  fill({ ...values, ...own });
+}
+
+/** Choose in a list what was chosen in it in the last visit, if it is still there. */
+export function recallChoice(list) {
+  if ([...list.options].some(({ value }) => value === before[list.id])) list.value = before[list.id];
+}
+
+$("form").addEventListener("input", () => {
+  showSize();
+  remember();
+});
+$("form").addEventListener("change", remember);
+$("advanced").addEventListener("toggle", remember);
+$("seed").addEventListener("input", () => (isBorrowedSeed = false));
+$("dice").addEventListener("click", () => {
+  $("seed").value = crypto.getRandomValues(new Uint32Array(1))[0];
+  isBorrowedSeed = false;
+  remember();
+  say(t("Seed {seed}", { seed: $("seed").value }));
+});
+$("others-drop").addEventListener("click", () => {
+  keepOthers({});
+  remember();
+  $("prompt").focus();
+});
+$("unfold").addEventListener("click", () => unfold($("form").classList.contains("folded")));

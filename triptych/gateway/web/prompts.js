@@ -1,0 +1,79 @@
+// Prompts that were drawn before, and styles: words to put around a prompt.
+
+import { $, closable, fromTemplate, say } from "./dom.js";
+import { remember } from "./form.js";
+import { t } from "./words.js";
+
+const MOST_RECENT = 50;
+const list = (name) => JSON.parse(localStorage.getItem(name) ?? "[]");
+const store = (name, values) => localStorage.setItem(name, JSON.stringify(values));
+
+/** Put a prompt at the head of those drawn before. */
+export function rememberPrompt(prompt) {
+  store("recent", [prompt, ...list("recent").filter((one) => one !== prompt)].slice(0, MOST_RECENT));
+}
+
+/** Put a style's words around what is in the form. */
+function wear(style) {
+  const own = $("prompt").value.trim();
+  const put = (words) => (words.includes("{prompt}") ? words.replace("{prompt}", own) : [own, words].filter(Boolean).join(", "));
+  if (style.prompt) $("prompt").value = put(style.prompt);
+  const negative = [$("negative_prompt").value.trim(), style.negative_prompt];
+  $("negative_prompt").value = negative.filter(Boolean).join(", ");
+}
+
+function saveStyle(event) {
+  event.preventDefault();
+  const name = $("style-name").value.trim();
+  const prompt = $("style-whole").checked ? $("prompt").value.trim() : "";
+  const style = { name, prompt, negative_prompt: $("negative_prompt").value.trim() };
+  if (!name || !(style.prompt || style.negative_prompt)) return;
+  store("styles", [...list("styles").filter((one) => one.name !== name), style]);
+  $("style-name").value = "";
+  show();
+  say(t("The style is saved"));
+}
+
+function row(text, hint, take, leaveOut) {
+  const item = fromTemplate("listed");
+  const [choice, cross] = item.children;
+  choice.textContent = text;
+  if (hint) choice.append(Object.assign(document.createElement("small"), { textContent: hint }));
+  choice.addEventListener("click", () => {
+    take();
+    remember();
+    $("prompts").close();
+    $("prompt").focus();
+  });
+  cross.setAttribute("aria-label", t("Leave out {name}", { name: text }));
+  cross.title = t("Leave out {name}", { name: text });
+  cross.addEventListener("click", () => {
+    leaveOut();
+    show();
+    $("style-name").focus();
+  });
+  return item;
+}
+
+function show() {
+  const styles = list("styles");
+  const recent = list("recent");
+  $("styles").replaceChildren(
+    ...styles.map((style) => {
+      const words = [style.prompt, style.negative_prompt && `${t("not")} ${style.negative_prompt}`].filter(Boolean).join("; ");
+      return row(style.name, words, () => wear(style), () => store("styles", list("styles").filter(({ name }) => name !== style.name)));
+    }),
+  );
+  $("recent").replaceChildren(
+    ...recent.map((prompt) =>
+      row(prompt, "", () => ($("prompt").value = prompt), () => store("recent", list("recent").filter((one) => one !== prompt))),
+    ),
+  );
+}
+
+closable($("prompts"));
+$("new-style").addEventListener("submit", saveStyle);
+$("prompts-open").addEventListener("click", () => {
+  show();
+  $("prompts").showModal();
+});

@@ -1,0 +1,38 @@
+// The shapes to choose from: as many pixels as the model's own size has, within the server's limits.
+
+import { $ } from "./dom.js";
+import { usual } from "./models.js";
+
+const RATIOS = { square: 1, portrait: 2 / 3, landscape: 3 / 2 }; // width to height
+
+/** [width, height] of a shape, in steps that UNets of that size can halve well. */
+function sizeOf(shape) {
+  const { width, height, limits } = usual;
+  if (shape === "square" && width === height) return [width, height];
+  const step = [64, 32, 8].find((one) => 8 * one <= Math.min(width, height)) ?? 8;
+  const side = Math.sqrt(width * height);
+  const exact = [side * Math.sqrt(RATIOS[shape]), side / Math.sqrt(RATIOS[shape])];
+  const rounded = (round) => exact.map((length) => Math.max(limits.min_side, step * round(length / step)));
+  const [across, down] = rounded(Math.round);
+  const fits = across * down <= limits.max_pixels && across <= limits.max_width && down <= limits.max_height;
+  return fits ? [across, down] : rounded(Math.floor);
+}
+
+/** Have the shapes say what width and height are. */
+export function showSize() {
+  const [width, height] = [$("width").value, $("height").value];
+  $("size-said").textContent = width && height ? `${width} × ${height}` : "";
+  if (!usual.width) return;
+  for (const choice of document.getElementsByName("shape")) {
+    const [across, down] = sizeOf(choice.value);
+    choice.checked = across === Number(width) && down === Number(height);
+  }
+}
+
+for (const choice of document.getElementsByName("shape")) {
+  choice.addEventListener("change", () => {
+    if (!usual.width) return;
+    [$("width").value, $("height").value] = sizeOf(choice.value);
+    showSize();
+  });
+}

@@ -1,0 +1,54 @@
+// What stays in this browser: pictures, those on their way, the picture to start from. In IndexedDB, since
+// localStorage holds no files. Where the browser allows none, everything works but is gone with the page.
+
+const STORES = ["pictures", "coming", "start"];
+let opened;
+
+function database() {
+  opened ??= new Promise((resolve, reject) => {
+    const request = indexedDB.open("triptych", 1);
+    request.onupgradeneeded = () => STORES.forEach((name) => request.result.createObjectStore(name));
+    request.onsuccess = () => {
+      request.result.onversionchange = () => request.result.close();
+      resolve(request.result);
+    };
+    request.onerror = () => reject(request.error);
+  });
+  return opened;
+}
+
+async function within(store, mode, work) {
+  const transaction = (await database()).transaction(store, mode);
+  const request = work(transaction.objectStore(store));
+  return new Promise((resolve, reject) => {
+    transaction.oncomplete = () => resolve(request.result);
+    transaction.onabort = transaction.onerror = () => reject(transaction.error ?? request.error);
+  });
+}
+
+/** Keep a value under a key; false where there is no room or no such storage. */
+export async function keep(store, key, value) {
+  try {
+    await within(store, "readwrite", (objects) => objects.put(value, key));
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** Everything in a store, by key. */
+export async function kept(store) {
+  try {
+    return await within(store, "readonly", (objects) => objects.getAll());
+  } catch {
+    return [];
+  }
+}
+
+export async function forget(store, key) {
+  try {
+    await within(store, "readwrite", (objects) => (key === undefined ? objects.clear() : objects.delete(key)));
+  } catch {
+    // nothing was kept
+  }
+}

@@ -1,0 +1,149 @@
+// Pictures in their own size, one at a time or two beside each other.
+
+import { $, closable, doing, say } from "./dom.js";
+import { cards, drop, larger, moreLike, offer, recordOf } from "./gallery.js";
+import { copyLink, copyPicture } from "./links.js";
+import { openSheet, settingsSaid } from "./sheet.js";
+import { startFrom } from "./start.js";
+import { secondsSaid, t } from "./words.js";
+
+const [FIRST, SECOND] = $("stage").children;
+const MOVES = { ArrowLeft: -1, ArrowUp: -1, ArrowRight: 1, ArrowDown: 1 };
+let shown = null; // the card whose picture is seen alone
+let firstPicked = null; // while two are picked to be compared
+
+/** Show the picture of a card in its own size. */
+export function open(card) {
+  shown = card;
+  const record = recordOf(card);
+  const { prompt, seed, width, height } = record.settings;
+  const all = cards();
+  const [number, total] = [all.indexOf(card) + 1, all.length];
+  const size = `${width} × ${height}`;
+  const told = [size, t("seed {seed}, {time}", { seed, time: secondsSaid(record.seconds) }), `${number} / ${total}`];
+  put(FIRST, card, [prompt, told.join(" · ")]);
+  SECOND.hidden = true;
+  doing($("viewer"), "before").disabled = number === 1;
+  doing($("viewer"), "after").disabled = number === total;
+  offer(doing($("viewer"), "download"), record, FIRST.querySelector("img").src);
+  present(false);
+}
+
+function present(isPair) {
+  $("viewer").classList.toggle("comparison", isPair);
+  $("viewer-said").textContent = "";
+  if (!$("viewer").open) $("viewer").showModal();
+}
+
+function put(figure, card, lines) {
+  const image = figure.querySelector("img");
+  image.src = card.querySelector(".picture img").src;
+  image.alt = recordOf(card).settings.prompt;
+  const { width, height } = recordOf(card).settings;
+  Object.assign(figure.dataset, { width, height });
+  setSize(figure);
+  figure.hidden = false;
+  figure.querySelector("figcaption").replaceChildren(
+    ...lines.map((text) => Object.assign(document.createElement("p"), { textContent: text })),
+  );
+}
+
+/** Its own size in pixels, or twice that. */
+function setSize({ dataset, firstElementChild: image }) {
+  const times = $("viewer").classList.contains("zoomed") ? 2 : 1;
+  Object.assign(image, { width: times * dataset.width, height: times * dataset.height });
+}
+
+function move(by) {
+  const all = cards();
+  const next = all[all.indexOf(shown) + by];
+  if (!next) return;
+  open(next);
+  next.scrollIntoView({ block: "nearest" });
+}
+
+// Two beside each other.
+
+/** Whether a click on a card picked it for a comparison. */
+export function picked(card) {
+  if (!document.body.classList.contains("comparing")) return false;
+  if (firstPicked === null) {
+    firstPicked = card;
+    card.classList.add("picked");
+    say(t("Choose the other one"));
+  } else {
+    const first = firstPicked;
+    stopComparing();
+    if (first !== card) compare(first, card);
+  }
+  return true;
+}
+
+function compare(one, other) {
+  const said = [one, other].map((card) => [["Prompt", recordOf(card).settings.prompt], ...settingsSaid(recordOf(card).settings)]);
+  const differing = said.map((own, i) => {
+    const others = new Map(said[1 - i]);
+    return own.filter(([label, text]) => others.get(label) !== text).map(([label, text]) => `${t(label)}: ${text}`);
+  });
+  put(FIRST, one, differing[0]);
+  put(SECOND, other, differing[1]);
+  present(true);
+}
+
+export function stopComparing() {
+  firstPicked?.classList.remove("picked");
+  firstPicked = null;
+  document.body.classList.remove("comparing");
+  $("compare").setAttribute("aria-pressed", "false");
+}
+
+$("compare").addEventListener("click", () => {
+  if (document.body.classList.contains("comparing")) return stopComparing();
+  document.body.classList.add("comparing");
+  $("compare").setAttribute("aria-pressed", "true");
+  say(t("Choose two pictures"));
+});
+
+// What people do.
+
+const ACTIONS = {
+  before: () => move(-1),
+  after: () => move(1),
+  zoom: () => {
+    const isLarge = $("viewer").classList.toggle("zoomed");
+    [FIRST, SECOND].forEach(setSize);
+    doing($("viewer"), "zoom").setAttribute("aria-pressed", String(isLarge));
+  },
+  copy: () => copyPicture(recordOf(shown), $("viewer-said")),
+  link: () => copyLink(recordOf(shown).settings, $("viewer-said")),
+  sheet: () => openSheet(recordOf(shown)),
+  start: () => {
+    $("viewer").close();
+    startFrom(recordOf(shown).blob);
+  },
+  larger: () => {
+    $("viewer").close();
+    larger(recordOf(shown));
+  },
+  more: () => {
+    $("viewer").close();
+    moreLike(recordOf(shown));
+  },
+  delete: () => {
+    const all = cards();
+    const next = all[all.indexOf(shown) + 1] ?? all[all.indexOf(shown) - 1];
+    drop(shown);
+    if (next) open(next);
+    else $("viewer").close();
+  },
+};
+for (const [name, action] of Object.entries(ACTIONS)) doing($("viewer"), name).addEventListener("click", action);
+closable($("viewer"));
+$("stage").addEventListener("click", ({ target }) => target === $("stage") && $("viewer").close());
+document.addEventListener("keydown", (event) => {
+  const isAlone = $("viewer").open && !$("sheet").open && !$("viewer").classList.contains("comparison");
+  if (!isAlone || !MOVES[event.key]) return;
+  event.preventDefault();
+  move(MOVES[event.key]);
+});
+$("viewer").addEventListener("close", () => shown?.isConnected && shown.querySelector(".picture").focus());

@@ -1,0 +1,42 @@
+// What the page says, in the reader's language: by the browser's languages, or as chosen.
+
+import { ZH } from "./words_zh.js";
+
+const TABLES = { en: {}, zh: ZH };
+const ATTRIBUTES = ["aria-label", "placeholder", "title"];
+const wanted = [localStorage.getItem("language") ?? "", ...navigator.languages].map((one) => one.slice(0, 2));
+const language = wanted.find((one) => one in TABLES) ?? "en";
+
+/** A text in the page's language, with the values of the names in braces. */
+export function t(text, values = {}) {
+  return (TABLES[language][text] ?? text).replace(/\{(\w+)\}/g, (whole, name) => values[name] ?? whole);
+}
+
+export function pictures(number) {
+  return number === 1 ? t("1 picture") : t("{number} pictures", { number });
+}
+
+/** Seconds for people: "4.2 s", "1 min 20 s". */
+export function secondsSaid(seconds) {
+  if (seconds < 10 && seconds % 1) return t("{seconds} s", { seconds: seconds.toFixed(1) });
+  const whole = Math.round(seconds);
+  if (whole < 60) return t("{seconds} s", { seconds: whole });
+  return t("{minutes} min {seconds} s", { minutes: Math.floor(whole / 60), seconds: whole % 60 });
+}
+
+/** Put the texts of the HTML into the page's language, those of templates too. */
+function translate(root) {
+  const walker = document.createTreeWalker(root, NodeFilter.SHOW_TEXT);
+  while (walker.nextNode()) {
+    const node = walker.currentNode;
+    const text = node.data.replace(/\s+/g, " ").trim();
+    if (text in TABLES[language]) node.data = node.data.replace(/\S.*\S|\S/s, () => t(text));
+  }
+  for (const name of ATTRIBUTES) {
+    for (const element of root.querySelectorAll(`[${name}]`)) element.setAttribute(name, t(element.getAttribute(name)));
+  }
+  for (const template of root.querySelectorAll("template")) translate(template.content);
+}
+
+document.documentElement.lang = language;
+translate(document);

@@ -16,8 +16,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
 from safetensors.numpy import save_file
@@ -33,6 +36,8 @@ from triptych.server.running import RunningServer
 from triptych_export.config_edits import parameter
 
 SCALE = 0.5
+KEPT = 4
+"""Sets of LoRAs that the server keeps while many are drawn with in turn."""
 
 
 def main() -> int:
@@ -41,25 +46,21 @@ def main() -> int:
     print(*told.values(), sep="\n", flush=True)
     with tempfile.TemporaryDirectory(dir=options.scratch) as scratch:
         repository = Path(scratch) / "repository"
-        shutil.copytree(options.graphs, repository, copy_function=weightless.link)
-        for graph in repository.glob("*/1/model.cuda.onnx"):
-            weightless.fill(graph)
+        shutil.copytree(
+            options.graphs,
+            repository,
+            copy_function=weightless.link,
+            ignore=shutil.ignore_patterns("loras"),
+        )
+        weightless.fill_repository(repository)
         of_a_set = write_loras(repository / "unet", options.many, options.rank)
+        with serving(repository, Path(scratch), options, told) as (_, client):
+            told.update(crowds(client, options))
         config = repository / "unet" / "config.pbtxt"
-        config.write_text(config.read_text() + parameter("lora_bytes", str(4 * of_a_set)))
-        told["bytes of a set"] = of_a_set
-        server = RunningServer(repository, Path(scratch) / "log")
-        begun = time.monotonic()
-        try:
-            server.start()
-            server.wait_ready(options.limit)
-            told["ready after, s"] = time.monotonic() - begun
-            with Client(server.grpc) as client:
-                told.update(measured(client, server, options))
-        finally:
-            server.stop()
-            lines = (Path(scratch) / "log").read_text(errors="replace").splitlines()
-            print(*(line[:300] for line in lines if "runs on" in line or "rror" in line), sep="\n")
+        config.write_text(config.read_text() + parameter("lora_bytes", str(KEPT * of_a_set)))
+        told[f"{KEPT} sets, MiB"] = KEPT * of_a_set / 2**20
+        with serving(repository, Path(scratch), options, told) as (server, client):
+            told.update(many(client, server, options))
     for name, value in told.items():
         print(f"{name}: {value:.3f}" if isinstance(value, float) else f"{name}: {value}")
     if options.output:
@@ -67,10 +68,32 @@ def main() -> int:
     return 0
 
 
+@contextmanager
+def serving(
+    repository: Path, scratch: Path, options: argparse.Namespace, told: dict[str, Any]
+) -> Iterator[tuple[RunningServer, Client]]:
+    """A server of the repository, ready, and a client; `told` gets how long that took."""
+    server = RunningServer(repository, scratch / "log")
+    begun = time.monotonic()
+    try:
+        server.start()
+        server.wait_ready(options.limit)
+        told.setdefault("ready after, s", time.monotonic() - begun)
+        with Client(server.grpc) as client:
+            yield server, client
+    finally:
+        server.stop()
+        lines = (scratch / "log").read_text(errors="replace").splitlines()
+        print(*(line[:300] for line in lines if "runs on" in line or "rror" in line), sep="\n")
+
+
 def write_loras(unet: Path, count: int, rank: int) -> int:
-    """Write LoRAs `lora-0` and so on; the bytes of the weights that one of them changes."""
+    """Write LoRAs `lora-0` and so on; the bytes that are kept for the UNet of one of them.
+
+    On a GPU these are the file's, elsewhere those of the weights that it changes.
+    """
     folder = unet / "loras"
-    folder.mkdir(exist_ok=True)
+    folder.mkdir()
     (path, *_) = (unet / "1" / name for name in ("model.cuda.onnx", "model.onnx"))
     graph = OnnxGraph(path if path.exists() else path.with_name("model.onnx"))
     layers = {layer: one for layer, one in places(graph)[2].items() if "_attn" in layer}
@@ -85,14 +108,14 @@ def write_loras(unet: Path, count: int, rank: int) -> int:
         save_file(tensors, folder / f"lora-{number}.safetensors")
     size = sum(path.stat().st_size for path in folder.iterdir())
     print(f"{count} LoRAs of {len(layers)} layers, {size / count / 1e6:.1f} MB each", flush=True)
+    if machine.gpu() != "no GPU":
+        return size // count
     changed = {place.tensor for place in layers.values()}
     return sum(graph.values(name).nbytes for name in changed)
 
 
-def measured(
-    client: Client, server: RunningServer, options: argparse.Namespace
-) -> dict[str, float]:
-    found: dict[str, float] = {}
+def drawing(client: Client, options: argparse.Namespace) -> Callable[[int | None], float]:
+    """A function that draws with the LoRA of a number, or without, and gives the seconds."""
     numbers = iter(range(10**6))
 
     def draw(lora: int | None) -> float:
@@ -108,6 +131,13 @@ def measured(
         )
         return time.perf_counter() - begun
 
+    return draw
+
+
+def crowds(client: Client, options: argparse.Namespace) -> dict[str, float]:
+    """One client's pictures, and those of many with as many LoRAs as `--sets` says."""
+    found: dict[str, float] = {}
+    draw = drawing(client, options)
     draw(None)
     plain = median(draw(None) for _ in range(options.pictures))
     firsts = [draw(number) for number in range(min(3, options.many))]
@@ -119,6 +149,7 @@ def measured(
     found["without LoRAs again, times before"] = (
         median(draw(None) for _ in range(options.pictures)) / plain
     )
+    print(json.dumps(found), flush=True)
     rates = {}
     for sets in (0, *options.sets):
         which = [
@@ -130,6 +161,14 @@ def measured(
         found[f"{options.clients} clients, {sets} LoRAs, pictures/s"] = rates[sets]
         if sets:
             found[f"{options.clients} clients, {sets} LoRAs, times none"] = rates[sets] / rates[0]
+    return found
+
+
+def many(client: Client, server: RunningServer, options: argparse.Namespace) -> dict[str, float]:
+    """What more memory is used after all LoRAs in turn, and after all of them once more."""
+    found: dict[str, float] = {}
+    draw = drawing(client, options)
+    draw(0)
     before = memory(server)
     for number in range(options.many):
         draw(number)

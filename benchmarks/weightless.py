@@ -2,7 +2,8 @@
 
     python benchmarks/weightless.py REPOSITORY GRAPHS
 
-copies an exported model repository with its fused networks to GRAPHS, and leaves the weights out.
+copies an exported model repository to GRAPHS and leaves the weights out: of each network the graph
+that CUDA runs, the fused one where there is one.
 Speed does not depend on them, as long as they are drawn so that no number overflows: the graph says
 of each weight the mean and the deviation that it had.
 """
@@ -12,13 +13,14 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import onnx
 from onnx import TensorProto, external_data_helper, helper, numpy_helper
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from triptych.fastdeploy.places import PLACES
 
@@ -79,11 +81,18 @@ def _draw(weight: onnx.TensorProto, how: tuple[float, float], seed: int) -> np.n
 
 
 def copy_repository(source: Path, target: Path) -> None:
-    """A repository without weights, for CUDA alone: of each network the fused graph."""
+    """A repository without weights, for CUDA alone."""
     networks = shutil.ignore_patterns("*.onnx", "*.data", "__pycache__")
     shutil.copytree(source, target, ignore=networks)
-    for graph in _fused(source):
+    for plain in source.glob("*/1/model.onnx"):
+        fused = plain.with_name("model.cuda.onnx")
+        graph = fused if fused.exists() else plain
         strip(graph, target / graph.relative_to(source))
+
+
+def fill_repository(repository: Path) -> int:
+    """`fill` every graph of a repository; how many numbers."""
+    return sum(map(fill, repository.glob("*/1/model*.onnx")))
 
 
 def link(source: str, target: str) -> None:
@@ -92,10 +101,6 @@ def link(source: str, target: str) -> None:
         Path(target).hardlink_to(source)
     else:
         shutil.copy2(source, target)
-
-
-def _fused(repository: Path) -> Iterator[Path]:
-    return repository.glob("*/1/model.cuda.onnx")
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ REQUEST = {
     "height": 64,
     "width": 64,
     "seed": 1,
+    "guidance_scale": 5.0,
 }
 
 
@@ -35,6 +36,7 @@ def loras(tmp_path_factory):
     folder = tmp_path_factory.mktemp("loras")
     lora_files.write(folder, "ink", INK, "kohya", 2.0)
     lora_files.write(folder, "chalk", CHALK, "peft")
+    lora_files.write(folder, "words", lora_files.changes(3, unet={}))
     return LoraFolder(folder)
 
 
@@ -111,7 +113,8 @@ def test_the_unet_is_the_one_with_the_changes_in_its_weights(loras, feeds, bound
         unet.bind((2, 4), ("cpu", 0))
     ink, chalk = (INK, 2.0, 0.8), (CHALK, None, -0.5)
     asked = {"ink": Lora("ink", 0.8), "chalk": Lora("chalk", -0.5)}
-    for sets in (["ink"], ["ink", "chalk"], ["chalk"], ["ink"]):
+    # What chalk changes is less than what ink does, for which the graph is loaded anew.
+    for sets in (["chalk"], ["ink"], ["ink", "chalk"], ["chalk"], ["ink"]):
         scaled = [{"ink": ink, "chalk": chalk}[name] for name in sets]
         session = onnxruntime.InferenceSession(by_hand("unet", *scaled))
         expected = session.run(None, feeds)[0]
@@ -120,6 +123,7 @@ def test_the_unet_is_the_one_with_the_changes_in_its_weights(loras, feeds, bound
         assert np.abs(found - plain).max() > 0.05
         assert (ran(unet, loras, feeds) == plain).all()
     assert (ran(unet, loras, feeds, Lora("ink", 0.0)) == plain).all()
+    assert (ran(unet, loras, feeds, Lora("words", 1.0)) == plain).all()
 
 
 def test_requests_of_other_sets_are_other_runs(loras, feeds):
@@ -162,6 +166,24 @@ def test_a_file_removed_or_replaced_while_it_is_used(tmp_path, feeds):
     assert "this one was replaced" in str(fresh.run([feeds], [old])[0])
     new = ran(unet, loras, feeds, Lora("ink", 1.0))
     assert np.abs(new - before["out_sample"]).max() > 0.05
+
+
+def test_a_graph_for_loras_is_expected_where_a_file_fits_the_network(tmp_path):
+    loras = LoraFolder(tmp_path)
+    adapted = {name: network(name, loras)._adapt() for name in ("unet", "text_encoder")}
+
+    def expected():
+        return {name for name, one in adapted.items() if one.expected()}
+
+    assert expected() == set()
+    wide = {"down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k": (128, 768)}
+    lora_files.write(tmp_path, "another model's", lora_files.changes(0, unet=wide, text={}))
+    (tmp_path / "broken.safetensors").write_bytes(b"no LoRA")
+    assert expected() == set()
+    lora_files.write(tmp_path, "chalk", lora_files.changes(0, text={}))
+    assert expected() == {"unet"}
+    lora_files.write(tmp_path, "ink", INK)
+    assert expected() == {"unet", "text_encoder"}
 
 
 def test_a_network_whose_graph_keeps_no_names_refuses(tmp_path, loras, feeds):

@@ -176,6 +176,26 @@ def test_the_folder_names_what_is_there_now(tmp_path):
     assert loras.find([Lora("ink", 0.5)]) != found[1:]
 
 
+def test_a_file_is_looked_into_once_for_each_state(tmp_path, monkeypatch):
+    reads, networks = [], files.networks
+    monkeypatch.setattr(files, "networks", lambda *of: reads.append(of) or networks(*of))
+    loras = folder.LoraFolder(tmp_path)
+    lora_files.write(tmp_path, "ink", lora_files.changes(0))
+    for scale in (0.5, 1.0, 1.0):
+        (ink,) = loras.find([Lora("ink", scale)])
+        assert loras.networks(ink) == {"unet", "text_encoder"}
+    assert len(reads) == 1
+    lora_files.write(tmp_path, "ink", lora_files.changes(0, text={}))
+    (ink,) = loras.find([Lora("ink", 1.0)])
+    assert loras.networks(ink) == {"unet"}
+    assert len(reads) == 2
+    (tmp_path / "ink.safetensors").write_bytes(b"no LoRA")
+    (ink,) = loras.find([Lora("ink", 1.0)])
+    for _ in range(2):
+        with pytest.raises(InvalidRequest, match=r"a LoRA in a \.safetensors file"):
+            loras.networks(ink)
+
+
 def test_a_thousand_files_are_looked_through_for_a_wrong_name_alone(tmp_path):
     for number in range(1000):
         (tmp_path / f"style-{number:03}.safetensors").touch()

@@ -44,3 +44,21 @@ def test_a_graph_without_weights_gets_others_like_them(tmp_path):
     (output,) = onnxruntime.InferenceSession(bare).run(None, {"x": np.ones((2, 64), np.float32)})
     assert np.isfinite(output).all()
     assert weightless.fill(tmp_path / "whole.onnx") == 0
+
+
+def test_a_repository_keeps_the_graph_that_cuda_runs(tmp_path):
+    value = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 600])
+    other = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 600])
+    large = numpy_helper.from_array(np.full(600, 2, np.float32), "large")
+    graph = helper.make_graph(
+        [helper.make_node("Mul", ["x", "large"], ["y"])], "g", [value], [other], [large]
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 16)], ir_version=8)
+    for name in ("unet/1/model.onnx", "unet/1/model.cuda.onnx", "vae_encoder/1/model.onnx"):
+        (tmp_path / "whole" / name).parent.mkdir(parents=True, exist_ok=True)
+        onnx.save(model, tmp_path / "whole" / name)
+    target = tmp_path / "bare"
+    weightless.copy_repository(tmp_path / "whole", target)
+    copied = sorted(str(path.relative_to(target)) for path in target.rglob("*.onnx"))
+    assert copied == ["unet/1/model.cuda.onnx", "vae_encoder/1/model.onnx"]
+    assert weightless.fill_repository(target) == 1200

@@ -14,11 +14,13 @@ import numpy as np
 from triptych.errors import InvalidRequest
 from triptych.fastdeploy.changing_weights import DeviceWeights, HostWeights
 from triptych.fastdeploy.lru import Lru
+from triptych.fastdeploy.nhwc_conv import is_product
 from triptych.fastdeploy.onnx_graph import OnnxGraph
 from triptych.fastdeploy.places import places
 from triptych.fastdeploy.tuning import LORA_BYTES
 from triptych.lora import files, merging
 from triptych.lora.folder import Adapter, LoraFolder
+from triptych.lora.request import Lora
 
 FILES_BYTES = 2**28
 """Of the files that were read last, and are kept for other scales and sets."""
@@ -48,8 +50,9 @@ class Adapted:
         self._start = start
         self._device = device
         self._network, self._model, self._places = places(graph)
+        self._tensors = {place.tensor for place in self._places.values()}
         self._files, self._sets = Lru(FILES_BYTES), Lru(most_bytes)
-        self._weights: HostWeights | DeviceWeights = HostWeights({})
+        self._weights: HostWeights | DeviceWeights = HostWeights({}, {})
         self._run: Run | None = None
 
     def run(self, adapters: tuple[Adapter, ...], parts: Parts, rows: int) -> Any:
@@ -64,45 +67,59 @@ class Adapted:
         self._take(names)
         return self._run(parts, rows, self._weights.switch(held))
 
+    def expected(self) -> bool:
+        """Whether a file in the folder, as it is now, changes this network."""
+        for name in self._folder.names():
+            try:
+                adapters = self._folder.find([Lora(name, 1.0)])
+                if any(self._layers(adapter) for adapter in adapters):
+                    return True
+            except InvalidRequest:
+                continue
+        return False
+
     def warm_up(self, parts: Parts, rows: int) -> None:
         """Run what the first set of a device will run, on the weights as they are."""
-        self._take({place.tensor for place in self._places.values()})
+        self._take(self._products())
         self._run(parts, rows, self._weights.values)
 
     def _made(self, adapters: tuple[Adapter, ...]) -> tuple[Any, int]:
         """The names of the tensors that a set changes, and what holds them; and their bytes."""
-        changes = []
-        for adapter in adapters:
-            file = self._file(adapter)
-            layers = merging.layers_for(
-                self._places, file, self._network, adapter.name, self._model
-            )
-            changes.append((layers, adapter.scale))
-        tensors = merging.merged(self._places, changes, self._graph.values)
-        with np.errstate(over="ignore"):  # infinity in half precision makes no picture
-            tensors = {
-                name: np.ascontiguousarray(values, self._graph.weights[name].dtype)
-                for name, values in tensors.items()
-            }
-        self._take(tensors)
-        held = self._weights.hold(tensors)
-        return (frozenset(tensors), held), sum(values.nbytes for values in tensors.values())
+        changes = [(self._layers(adapter), adapter.scale) for adapter in adapters]
+        names = frozenset(self._places[layer].tensor for layers, _ in changes for layer in layers)
+        if not names:
+            return (names, None), 0
+        self._take(names)
+        held, nbytes = self._weights.hold(changes)
+        return (names, held), nbytes
+
+    def _products(self) -> set[str]:
+        """The tensors that matrix products take. Others make convolutions slower as inputs."""
+        weights = self._graph.weights
+        return {name for name in self._tensors if is_product(weights[name].shape)}
 
     def _take(self, names: Iterable[str]) -> None:
         """Have a session whose inputs are these weights, and those of the one before."""
         known = self._weights.values.keys()
         if set(names) <= known:
             return
-        if self._device is not None:  # where recorded graphs make it dear: all, at once
-            names = {place.tensor for place in self._places.values()}
+        if self._device is not None:  # where recorded graphs make it dear: in two steps
+            products = self._products()
+            names = products if set(names) <= products else self._tensors
         wanted = sorted({*known, *names})
-        self._run, self._weights = None, HostWeights({})  # frees their memory first
-        originals = {name: self._graph.values(name) for name in wanted}
-        weights: HostWeights | DeviceWeights = HostWeights(originals)
+        self._run, self._weights = None, HostWeights({}, {})  # frees their memory first
         if self._device is not None:
-            weights = DeviceWeights(originals, self._device)
+            self._sets.clear()  # they write into the weights that are gone
+        originals = {name: self._graph.values(name) for name in wanted}
+        weights: HostWeights | DeviceWeights = HostWeights(originals, self._places)
+        if self._device is not None:
+            weights = DeviceWeights(originals, self._places, self._device)
         self._run = self._start(self._graph.with_inputs(wanted), weights.values)
         self._weights = weights
+
+    def _layers(self, adapter: Adapter) -> dict[str, files.Layer]:
+        file = self._file(adapter)
+        return merging.layers_for(self._places, file, self._network, adapter.name, self._model)
 
     def _file(self, adapter: Adapter) -> files.LoraFile:
         def is_there() -> bool:

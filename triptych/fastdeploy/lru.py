@@ -25,6 +25,10 @@ class Lru:
             self._kept.popitem(last=False)
         return made[0]
 
+    def clear(self) -> None:
+        """Keep nothing."""
+        self._kept.clear()
+
     @property
     def bytes(self) -> int:
         return sum(size for _, size in self._kept.values())

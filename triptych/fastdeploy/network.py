@@ -129,10 +129,14 @@ class Network:
             raise InvalidRequest("loras", "a request for one", allowed) from None
 
     def _expect_loras(self, graph_batches: Sequence[int]) -> None:
-        """Load the graph for LoRAs and record its CUDA graphs before the first request for one."""
+        """Load the graph for LoRAs and record its CUDA graphs before the first request for one.
+
+        Not for files that leave this network as it is, or are for another model.
+        """
         try:
             self._adapted = self._adapt()
-            self._warm_up(self._accelerators, graph_batches, self._adapted.warm_up)
+            if self._adapted.expected():
+                self._warm_up(self._accelerators, graph_batches, self._adapted.warm_up)
         except Exception as error:
             self._adapted = None
             self.provider += f"; not ready for LoRAs: {_line(error)}"

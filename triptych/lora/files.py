@@ -41,12 +41,16 @@ class Layer(NamedTuple):
         window = self.down.shape[2:] if self.mid is None else self.mid.shape[2:]
         return (len(self.up), self.down.shape[1], *(window if set(window) != {1} else ()))
 
-    def delta(self) -> np.ndarray:
-        """The change, float32, of the shape `shape`."""
-        down, up = self.down, self.up.reshape(len(self.up), -1)
+    def down_and_mid(self) -> np.ndarray:
+        """[rank, in * height * width]."""
+        down = self.down
         if self.mid is not None:
             down = np.einsum("abhw,bi->aihw", self.mid, down.reshape(down.shape[:2]))
-        change = up @ down.reshape(len(down), -1)
+        return down.reshape(len(down), -1)
+
+    def delta(self) -> np.ndarray:
+        """The change, float32, of the shape `shape`."""
+        change = self.up.reshape(len(self.up), -1) @ self.down_and_mid()
         change *= np.float32(self.scale)
         return change.reshape(self.shape)
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import functools
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple, Tuple
 
 from triptych import config_pbtxt
 from triptych.errors import InvalidRequest
+from triptych.lora import files
 from triptych.lora.request import Lora
 
 ENDING = ".safetensors"
@@ -77,6 +79,13 @@ class LoraFolder:
             raise InvalidRequest("loras", name, self._instead(name)) from None
         return f"{state.st_ino}-{state.st_size}-{state.st_mtime_ns}"
 
+    def networks(self, adapter: Adapter) -> frozenset[str]:
+        """The networks that the adapter's file has layers for; InvalidRequest as `files.networks`.
+
+        A file is read once for each state that it is in.
+        """
+        return _networks(self.path(adapter.name), adapter.name, adapter.version)
+
     def _instead(self, name: str) -> str:
         known = self.names()
         if not known:
@@ -87,3 +96,8 @@ class LoraFolder:
             return f"the names of files in its folder, as {', '.join(lower[one] for one in near)}"
         more = ", ..." if len(known) > 8 else ""
         return f"the names of files in its folder: {', '.join(known[:8])}{more}"
+
+
+@functools.lru_cache(maxsize=1024)
+def _networks(path: Path, name: str, version: str) -> frozenset[str]:
+    return frozenset(files.networks(path, name))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -81,6 +82,55 @@ def merged(
             part = place.of(tensors[place.tensor])
             part += delta.transpose(place.axes)
     return tensors
+
+
+def factors(
+    places: Mapping[str, Place],
+    changes: Iterable[tuple[Mapping[str, Layer], float]],
+    shape_of: Callable[[str], Sequence[int]],
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """What `merged` adds to each tensor, as two matrices whose product it is, in single precision.
+
+    They are [rows, rank] and [rank, columns], rows being the tensor's first axis, whose shape
+    `shape_of` gives. The rank is that of all layers in the tensor, of all LoRAs, together.
+    """
+    found: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
+    for layers, scale in changes:
+        for layer, change in layers.items():
+            place = places[layer]
+            rows, *others = shape_of(place.tensor)
+            left, right = _turned(place, change, np.float32(scale))
+            if place.axis == 0:
+                left = _within(rows, place.start, left)
+            else:
+                right = _within(math.prod(others), place.start, right.T).T
+            found.setdefault(place.tensor, []).append((left, right))
+    return {
+        tensor: (
+            np.concatenate([left for left, _ in pairs], 1),
+            np.concatenate([right for _, right in pairs]),
+        )
+        for tensor, pairs in found.items()
+    }
+
+
+def _turned(place: Place, change: Layer, scale: np.float32) -> tuple[np.ndarray, np.ndarray]:
+    """A layer's factors, [first axis, rank] and [rank, other axes], in the tensor's order."""
+    up = change.up.reshape(len(change.up), -1) * (np.float32(change.scale) * scale)
+    down = change.down_and_mid()
+    if place.axes[0] == 0:
+        down = down.reshape(-1, *place.shape[1:]).transpose(place.axes)
+        return up, down.reshape(len(down), -1)
+    if len(place.axes) != 2:
+        raise ValueError(f"{place.tensor} has its weight's axes in the order {place.axes}")
+    return down.T, up.T
+
+
+def _within(rows: int, start: int, part: np.ndarray) -> np.ndarray:
+    """The rows of a matrix that is zero elsewhere."""
+    whole = np.zeros((rows, part.shape[1]), part.dtype)
+    whole[start : start + len(part)] = part
+    return whole
 
 
 def _plain(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from triptych.errors import InvalidRequest
-from triptych.lora import files
 from triptych.lora.folder import Adapter, Adapters, LoraFolder
 from triptych.settings import Settings
 from triptych.stages import triton
@@ -22,6 +21,12 @@ NOWHERE = "none: the networks of this server are run by a backend that cannot ad
 def folder(model: triton.Model) -> LoraFolder:
     """The LoRAs of the model that the stage `model` belongs to."""
     return LoraFolder.of(model.folder.parents[1] / model.names.stage("unet"))
+
+
+def folder_of_network(model: triton.Model) -> LoraFolder | None:
+    """The same for a network; None for one that no LoRA changes."""
+    changed = [model.names.stage(name) for name in ("unet", "text_encoder")]
+    return folder(model) if model.name in changed else None
 
 
 def parameters(adapters: Adapters) -> dict[str, str]:
@@ -52,9 +57,7 @@ def embeds(
     changes the text encoder, and for settings that do not come from the tokenizer.
     """
     told = settings.text_inputs
-    if told is None or not any(
-        "text_encoder" in files.networks(loras.path(one.name), one.name) for one in adapters
-    ):
+    if told is None or not any("text_encoder" in loras.networks(one) for one in adapters):
         return None
     kinds = {"prompt_weights": np.float32}
     try:

@@ -69,7 +69,10 @@ FLAGS = {
         {"solver_order": 3},
         {"solver_order": 3, "solver_type": "heun", "final_sigmas_type": "sigma_min"},
         {"solver_type": "heun", "lower_order_final": True},
-        {"algorithm_type": "sde-dpmsolver++"},
+    ],
+    "dpmpp_2s_sde": [
+        {"solver_order": 3},
+        {"solver_type": "heun", "final_sigmas_type": "sigma_min"},
     ],
     "deis": [{"solver_order": 1}, {"solver_order": 3}],
     "unipc": [

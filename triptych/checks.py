@@ -1,11 +1,23 @@
-"""Checks of one value in a request: each gives it, or raises InvalidRequest with its name."""
+"""Checks of a request's values: each gives its value, or raises InvalidRequest with its name."""
 
 from __future__ import annotations
 
+import re
+import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from triptych import schedulers
 from triptych.errors import InvalidRequest
 from triptych.limits import Limits
+
+MAX_TIMEOUT = 1e6
+"""Seconds that a request may have at the most; none is no limit."""
+
+
+def optional(check: Callable, name: str, values: Mapping[str, Any], *allowed: Any) -> Any:
+    """`check(name, values[name], *allowed)`; None where `values` has no such name."""
+    return check(name, values[name], *allowed) if name in values else None
 
 
 def text(field: str, value: Any, limits: Limits) -> str:
@@ -44,8 +56,60 @@ def is_number(value: Any) -> bool:
     return type(value) in (int, float)
 
 
+def number(value: Any) -> Any:
+    """The number that `value` is the text of; `value` itself where it is no such text."""
+    if not isinstance(value, str):
+        return value
+    if re.fullmatch(r"-?[0-9]{1,20}", value):
+        return int(value)
+    is_real = re.fullmatch(r"-?[0-9]{1,20}(\.[0-9]{0,20})?(e[+-]?[0-9]{1,2})?", value)
+    return float(value) if is_real else value
+
+
 def one_of(field: str, value: Any, choices: tuple[str, ...]) -> str:
     """`value`, one of `choices`."""
     if not isinstance(value, str) or value not in choices:
         raise InvalidRequest(field, value, f"one of {', '.join(choices)}")
     return value
+
+
+def side(field: str, value: Any, high: int, limits: Limits, multiple: int) -> int:
+    """`value`, the height or width of a picture: a multiple of `multiple`, at most `high`."""
+    most = min(getattr(limits, f"max_{field}"), limits.max_pixels // limits.min_side)
+    fits = type(value) is int and limits.min_side <= value <= min(most, high)
+    if not fits or value % multiple:
+        allowed = f"a multiple of {multiple} from {limits.min_side} to {most}"
+        allowed += f", with height * width at most {limits.max_pixels}"
+        raise InvalidRequest(field, value, allowed)
+    return value
+
+
+def scheduler(value: Any, config: Mapping[str, Any]) -> str:
+    """The short name of the scheduler that `value` names; see `schedulers.resolve`."""
+    if not isinstance(value, str):
+        raise InvalidRequest("scheduler", value, schedulers.ALLOWED)
+    return schedulers.resolve(value, config)
+
+
+def strength(values: Mapping[str, Any]) -> float | None:
+    """The `strength` in `values`, by which at least one step is made; None without one."""
+    found = optional(real, "strength", values, 1.0)
+    if found is not None:
+        schedulers.steps_made(values["num_inference_steps"], found)
+    return found
+
+
+def guidance_window(values: Mapping[str, Any]) -> dict[str, float | None]:
+    """`guidance_start` and `guidance_stop` in `values`, in this order; None for one not there."""
+    names = ("guidance_start", "guidance_stop")
+    start, stop = (optional(real, name, values, 1) for name in names)
+    if start is not None and stop is not None and start > stop:
+        raise InvalidRequest("guidance_start", start, f"at most guidance_stop, which is {stop:g}")
+    return dict(zip(names, (start, stop)))
+
+
+def deadline(timeout: Any) -> float:
+    """The time of the monotonic clock that is `timeout` seconds from now."""
+    if not is_number(timeout) or not 0 < timeout <= MAX_TIMEOUT:
+        raise InvalidRequest("timeout", timeout, f"seconds, over 0 to {MAX_TIMEOUT:.0f}")
+    return time.monotonic() + timeout

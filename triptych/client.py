@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import http.client
 import io
 import json
-import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from tritonclient import grpc as triton
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from triptych import streaming
+from triptych.addresses import check_url, speaks_http
 from triptych.client_errors import (
     ClientError,
     GivenUp,
@@ -32,19 +31,9 @@ from triptych.client_errors import (
 from triptych.errors import Expired, kind_of, plain
 from triptych.names import MODEL, Names, models
 from triptych.picture.metadata import read_settings
+from triptych.picture_stream import PictureStream
 from triptych.settings import PICTURES, WIDEST, Settings
-from triptych.streaming import Step, Stream, Streams
-
-_ADDRESS = r"(unix|dns|ipv4|ipv6):\S+|[^/\s]+:\d+"
-"""host:port, or one of gRPC's other names for an address."""
-
-
-def check_url(url: str) -> None:
-    """Raise Refused unless `url` can be the address of a server's gRPC."""
-    if not re.fullmatch(_ADDRESS, url):
-        raise Refused(
-            f"url: got {url!r}; allowed: host:port of the server's gRPC, as localhost:8001"
-        )
+from triptych.streaming import Stream, Streams
 
 
 @dataclass(frozen=True)
@@ -119,18 +108,31 @@ class Client:
         timeout: float | None = None,
         preview_every: int | None = None,
         model: str = MODEL,
+        request_id: str = "",
+        headers: Mapping[str, str] | None = None,
         **settings: Any,
     ) -> PictureStream:
         """The picture of a prompt while it is made, with the arguments of `generate`.
 
         Iterate over the result: it gives a Step after each call of the UNet and the Picture at the
         end. A Step has a preview every `preview_every` calls; never with 0, as often as the server
-        is set to with None.
+        is set to with None. `request_id` names the request in Triton's traces and log; `headers` go
+        along as gRPC metadata, for instance a `traceparent`.
         """
-        asked = _request(prompt, timeout, settings)
-        served = Names(model).stream
-        stream = self._streams.start(served, asked, preview_every, timeout)
-        return PictureStream(self, stream, timeout, served)
+        names = Names(model)
+
+        def start(seconds: float | None) -> Stream:
+            asked = _request(prompt, seconds, settings)
+            own = request_id, headers
+            return self._streams.start(names.stream, asked, preview_every, seconds, *own)
+
+        def has_room() -> bool:
+            # A refusal of this call, unlike a stream's, is seen by Envoy, which asks others.
+            with contextlib.suppress(ClientError):
+                return bool(self.settings_of(prompt, model, **settings))
+            return False
+
+        return PictureStream(self, start, has_room, timeout, names.stream)
 
     def _picture(self, output: bytes, started: float) -> Picture:
         try:
@@ -167,7 +169,7 @@ class Client:
         except InferenceServerException as error:
             told = f"no server at {self._url}: start one with"
             told += " `fastdeployserver --model-repository=model_repository`, or give its --url"
-            if _speaks_http(self._url):
+            if speaks_http(self._url):
                 told = f"{self._url} is no gRPC port, it speaks HTTP: give the server's gRPC port"
                 told += " as --url, which is localhost:8001 unless --grpc-port says otherwise"
             raise NotThere(told) from error
@@ -190,13 +192,13 @@ class Client:
             raise self._explained(error, 5) from error
 
     def _models(self) -> list[str]:
-        told = self._server.get_inference_statistics(client_timeout=5)
+        told = self._twice(self._server.get_inference_statistics, client_timeout=5)
         return models(one.name for one in told.model_stats)
 
     def settings_of(self, prompt: str, model: str = MODEL, **settings: Any) -> Settings:
         """What `generate` would draw the picture with; nothing is drawn. Raises a ClientError."""
         asked, tokenizer = _request(prompt, None, settings), Names(model).stage("tokenizer")
-        answer = self.ask(tokenizer, 30, INPUT_0=_text(asked))
+        answer = self.ask(tokenizer, 30, {"list": "settings"}, INPUT_0=_text(asked))
         return Settings.from_json(answer["settings"].item())
 
     def loras(self, model: str = MODEL) -> list[str]:
@@ -212,7 +214,7 @@ class Client:
     def config(self, model: str) -> Any:
         """The config.pbtxt of a model as protobuf, or a ClientError."""
         try:
-            return self._server.get_model_config(model, client_timeout=5).config
+            return self._twice(self._server.get_model_config, model, client_timeout=5).config
         except InferenceServerException as error:
             raise self._explained(error, 5, model) from error
 
@@ -234,8 +236,8 @@ class Client:
             inputs[-1].set_data_from_numpy(array)
         try:
             patience = streaming.patience(timeout)
-            result = self._server.infer(
-                model, inputs, client_timeout=patience, parameters=parameters
+            result = self._twice(
+                self._server.infer, model, inputs, client_timeout=patience, parameters=parameters
             )
         except InferenceServerException as error:
             raise self._explained(error, timeout, model) from error
@@ -243,6 +245,16 @@ class Client:
             raise self._timed_out(timeout)
         names = [output.name for output in result.get_response().outputs]
         return {name: result.as_numpy(name) for name in names}
+
+    @staticmethod
+    def _twice(call: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+        """What `call` gives; it is made once more where the connection breaks below it."""
+        try:
+            return call(*arguments, **named)
+        except InferenceServerException as error:
+            if not streaming.lost(error):
+                raise
+        return call(*arguments, **named)
 
     def _timed_out(self, timeout: float | None) -> TimedOut:
         return TimedOut(f"no answer from {self._url} within {timeout} s")
@@ -252,44 +264,16 @@ class Client:
             self.check(model)
         except ClientError as error:
             return error
+        kind = kind_of(message)
+        if kind and kind.code == "NOT_FOUND":
+            return NotReady(
+                f"{self._url} was not ready: {model} was not loaded then, it is now: ask again"
+            )
+        if streaming.broken(message):
+            return NotThere(
+                f"the connection to {self._url} broke with the request on it: {message}"
+            )
         return Overloaded(f"{self._url} takes no more requests now: {message}")
-
-
-class PictureStream:
-    """A picture that is being made; see `Client.stream`."""
-
-    def __init__(self, client: Client, stream: Stream, timeout: float | None, model: str) -> None:
-        self._client = client
-        self._stream = stream
-        self._timeout = timeout
-        self._model = model
-        self._started = time.monotonic()
-
-    def __iter__(self) -> Iterator[Step | Picture]:
-        """Raises a ClientError; GivenUp after `cancel`."""
-        told: Step | bytes | None = None
-        try:
-            for told in self._stream:
-                is_step = isinstance(told, Step)
-                yield told if is_step else self._client._picture(told, self._started)
-        except InferenceServerException as error:
-            raise self._client._explained(error, self._timeout, self._model) from error
-        if not isinstance(told, bytes):
-            raise self._client._no_picture(EOFError("the stream ended"))
-
-    def cancel(self) -> None:
-        """Cancel, from any thread; the server stops after the UNet call that it is in."""
-        self._stream.cancel()
-
-
-def _speaks_http(url: str) -> bool:
-    try:
-        with contextlib.closing(http.client.HTTPConnection(url, timeout=3)) as connection:
-            connection.request("GET", "/v2")
-            connection.getresponse()
-    except (OSError, http.client.HTTPException):
-        return False
-    return True
 
 
 def _text(text: bytes) -> np.ndarray:

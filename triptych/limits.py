@@ -54,6 +54,22 @@ class Limits:
             changed[name] = value
         return cls(**changed)
 
+    def within_latents(self, shape: str, scale: int) -> Limits:
+        """These limits with no side larger than latents of that shape, `scale` pixels each.
+
+        `shape` is the text in a config.pbtxt's `max_shape`, batch first; of another, as of an empty
+        one, nothing follows.
+        """
+        sizes = shape.split()
+        if len(sizes) != 4 or not all(size.isdecimal() for size in sizes):
+            return self
+        height, width = (scale * int(size) for size in sizes[2:])
+        return dataclasses.replace(
+            self,
+            max_height=min(self.max_height, height),
+            max_width=min(self.max_width, width),
+        )
+
 
 WIDEST = Limits(
     max_num_inference_steps=1000,

@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import re
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from triptych import checks, schedulers
+from triptych.checks import optional
 from triptych.errors import InvalidRequest
 from triptych.json_object import json_object
 from triptych.limits import MAX_CLIP_SKIP, MAX_MASK_BLUR, MAX_PADDING, WIDEST, Limits
@@ -21,8 +21,6 @@ from triptych.lora import request as lora_request
 OUTPUT_FORMATS = ("png", "jpeg", "webp")
 PROMPT_SYNTAXES = ("plain", "webui")
 MAX_SEED = 2**64 - 1
-MAX_TIMEOUT = 1e6
-"""Seconds that a request may have at the most; none is no limit."""
 
 
 @dataclass(frozen=True)
@@ -49,12 +47,12 @@ class Settings:
     """Everything that one image is made from, under diffusers' names; see `parse`.
 
     `timestep_spacing` is None where the model's own is meant, `eta` where the scheduler's is,
-    `prompt_syntax` for `plain`, `clip_skip` and `guidance_rescale` for 0, `strength` for an image
-    that starts from noise alone; `mask_blur` and `padding_mask_crop` are pixels, None where not
-    asked for. The pictures themselves go beside the settings. `loras` are those that are asked for
-    beside the prompt. `text_inputs`: what the text encoder takes for both prompts, for unet_loop to
-    call it again with LoRAs. `model`: what it is drawn with, None for the model that is meant by no
-    name.
+    `prompt_syntax` for `plain`, `clip_skip`, `guidance_rescale` and `guidance_start` for 0,
+    `guidance_stop` for 1, `strength` for an image that starts from noise alone; `mask_blur` and
+    `padding_mask_crop` are pixels, None where not asked for. The pictures themselves go beside the
+    settings. `loras` are those that are asked for beside the prompt. `text_inputs`: what the text
+    encoder takes for both prompts, for unet_loop to call it again with LoRAs. `model`: what it is
+    drawn with, None for the model that is meant by no name.
     `deadline`: when nobody waits for the image any more, in seconds of this machine's monotonic
     clock, which all stages share and no change of the time of day touches; it leaves no mark on the
     image.
@@ -79,6 +77,8 @@ class Settings:
     prompt_syntax: str | None = None
     clip_skip: int | None = None
     guidance_rescale: float | None = None
+    guidance_start: float | None = None
+    guidance_stop: float | None = None
     loras: tuple[lora_request.Lora, ...] | None = None
     text_inputs: Mapping[str, Any] | None = None
     model: str | None = None
@@ -87,6 +87,15 @@ class Settings:
     def expired(self) -> bool:
         """Whether the deadline is past."""
         return self.deadline is not None and time.monotonic() > self.deadline
+
+    def guided_steps(self, steps: int) -> range:
+        """Those of an image's `steps`, counted from 0, that have guidance.
+
+        The rule of diffusers' guiders (`ClassifierFreeGuidance` with `start` and `stop`).
+        """
+        start = 0.0 if self.guidance_start is None else self.guidance_start
+        stop = 1.0 if self.guidance_stop is None else self.guidance_stop
+        return range(int(start * steps), int(stop * steps))
 
     def to_json(self) -> str:
         """The `settings` tensor that goes from stage to stage."""
@@ -145,7 +154,8 @@ TEXT_KEYS = tuple(
 
 OPTIONAL_KEYS = (
     *("timestep_spacing", "eta", "strength", "mask_blur", "padding_mask_crop"),
-    *("prompt_syntax", "clip_skip", "guidance_rescale", "loras"),
+    *("prompt_syntax", "clip_skip", "guidance_rescale", "guidance_start", "guidance_stop"),
+    "loras",
 )
 """Those of them that a picture may have been made without."""
 
@@ -205,7 +215,7 @@ def asked(
             if name == "timeout":
                 allowed = "in a JSON object in INPUT_0, in seconds; no parameter"
             raise InvalidRequest(name, value, allowed)
-        values[name] = _number(name, value)
+        values[name] = value if name in TEXT_KEYS else checks.number(value)
     return values
 
 
@@ -223,19 +233,9 @@ def settled(asked: Mapping[str, Any], defaults: Defaults, limits: Limits) -> Set
     }
     if "seed" not in values:
         values["seed"] = secrets.randbits(32)
-    deadline = _deadline(values.pop("timeout")) if "timeout" in values else None
+    deadline = checks.deadline(values.pop("timeout")) if "timeout" in values else None
     settings = _check(values, limits, defaults.size_multiple, defaults.scheduler_config)
     return dataclasses.replace(settings, deadline=deadline, model=defaults.model)
-
-
-def _number(name: str, value: Any) -> Any:
-    """The value of a parameter, a number for the text of one where the setting is no text."""
-    if name in TEXT_KEYS or not isinstance(value, str):
-        return value
-    if re.fullmatch(r"-?[0-9]{1,20}", value):
-        return int(value)
-    is_real = re.fullmatch(r"-?[0-9]{1,20}(\.[0-9]{0,20})?(e[+-]?[0-9]{1,2})?", value)
-    return float(value) if is_real else value
 
 
 def _is_request(prompt: Any) -> bool:
@@ -265,8 +265,10 @@ def _check(
             raise InvalidRequest(key, value, f"only the keys {', '.join(REQUEST_KEYS)}")
     prompt = checks.text("prompt", values["prompt"], limits)
     steps, guidance = values["num_inference_steps"], values["guidance_scale"]
-    width = _side("width", values["width"], limits.max_pixels, limits, size_multiple)
-    height = _side("height", values["height"], limits.max_pixels // width, limits, size_multiple)
+    width = checks.side("width", values["width"], limits.max_pixels, limits, size_multiple)
+    height = checks.side(
+        "height", values["height"], limits.max_pixels // width, limits, size_multiple
+    )
     return Settings(
         prompt=prompt,
         negative_prompt=checks.text("negative_prompt", values["negative_prompt"], limits),
@@ -277,48 +279,16 @@ def _check(
         seed=checks.integer("seed", values["seed"], MAX_SEED, low=0),
         height=height,
         width=width,
-        scheduler=_scheduler(values["scheduler"], scheduler_config or {}),
+        scheduler=checks.scheduler(values["scheduler"], scheduler_config or {}),
         output_format=checks.one_of("output_format", values["output_format"], OUTPUT_FORMATS),
-        timestep_spacing=_optional(checks.one_of, "timestep_spacing", values, schedulers.SPACINGS),
-        eta=_optional(checks.real, "eta", values, 1),
-        strength=_strength(values),
-        mask_blur=_optional(checks.real, "mask_blur", values, MAX_MASK_BLUR),
-        padding_mask_crop=_optional(checks.integer, "padding_mask_crop", values, MAX_PADDING, 0),
-        prompt_syntax=_optional(checks.one_of, "prompt_syntax", values, PROMPT_SYNTAXES),
-        clip_skip=_optional(checks.integer, "clip_skip", values, MAX_CLIP_SKIP, 0),
-        guidance_rescale=_optional(checks.real, "guidance_rescale", values, 1),
+        timestep_spacing=optional(checks.one_of, "timestep_spacing", values, schedulers.SPACINGS),
+        eta=optional(checks.real, "eta", values, 1),
+        strength=checks.strength(values),
+        mask_blur=optional(checks.real, "mask_blur", values, MAX_MASK_BLUR),
+        padding_mask_crop=optional(checks.integer, "padding_mask_crop", values, MAX_PADDING, 0),
+        prompt_syntax=optional(checks.one_of, "prompt_syntax", values, PROMPT_SYNTAXES),
+        clip_skip=optional(checks.integer, "clip_skip", values, MAX_CLIP_SKIP, 0),
+        guidance_rescale=optional(checks.real, "guidance_rescale", values, 1),
+        **checks.guidance_window(values),
         loras=lora_request.read(values["loras"]) if "loras" in values else None,
     )
-
-
-def _optional(check: Callable, name: str, values: dict[str, Any], *allowed: Any) -> Any:
-    return check(name, values[name], *allowed) if name in values else None
-
-
-def _strength(values: dict[str, Any]) -> float | None:
-    strength = _optional(checks.real, "strength", values, 1.0)
-    if strength is not None:
-        schedulers.steps_made(values["num_inference_steps"], strength)
-    return strength
-
-
-def _deadline(timeout: Any) -> float:
-    if not checks.is_number(timeout) or not 0 < timeout <= MAX_TIMEOUT:
-        raise InvalidRequest("timeout", timeout, f"seconds, over 0 to {MAX_TIMEOUT:.0f}")
-    return time.monotonic() + timeout
-
-
-def _side(field: str, value: Any, high: int, limits: Limits, multiple: int) -> int:
-    most = min(getattr(limits, f"max_{field}"), limits.max_pixels // limits.min_side)
-    fits = type(value) is int and limits.min_side <= value <= min(most, high)
-    if not fits or value % multiple:
-        allowed = f"a multiple of {multiple} from {limits.min_side} to {most}"
-        allowed += f", with height * width at most {limits.max_pixels}"
-        raise InvalidRequest(field, value, allowed)
-    return value
-
-
-def _scheduler(value: Any, config: Mapping[str, Any]) -> str:
-    if not isinstance(value, str):
-        raise InvalidRequest("scheduler", value, schedulers.ALLOWED)
-    return schedulers.resolve(value, config)

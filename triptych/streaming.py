@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import grpc
@@ -12,6 +13,14 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tritonclient.utils import InferenceServerException, deserialize_bytes_tensor
 
 from triptych.errors import kind_of
+
+_BROKEN = re.compile(
+    "RST_STREAM|Stream removed|Socket closed|Connection reset|upstream connect|no healthy upstream"
+)
+"""gRPC's and Envoy's words for a connection that broke below a request."""
+
+_FULL = "Exceeds maximum queue size"
+"""Triton's own words."""
 
 _ANY_LENGTH = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
 
@@ -23,6 +32,22 @@ def patience(timeout: float | None) -> float | None:
     way, kills a Triton before 25.01.
     """
     return None if timeout is None else timeout + 1
+
+
+def lost(error: InferenceServerException) -> bool:
+    """Whether the connection broke with the request on it, which another try may get served.
+
+    What a server says in its own words, such as that its queue is full, is no loss.
+    """
+    text = error.message() or ""
+    if kind_of(text) or _FULL in text:
+        return False
+    return str(error.status()) == "StatusCode.UNAVAILABLE" or broken(text)
+
+
+def broken(text: str) -> bool:
+    """Whether an error's text says that the connection broke."""
+    return bool(_BROKEN.search(text))
 
 
 @dataclass(frozen=True)
@@ -42,15 +67,27 @@ class Streams:
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
 
     def start(
-        self, model: str, request: bytes, preview_every: int | None, timeout: float | None
+        self,
+        model: str,
+        request: bytes,
+        preview_every: int | None,
+        timeout: float | None,
+        request_id: str = "",
+        headers: Mapping[str, str] | None = None,
     ) -> Stream:
-        """Ask `model`, one that streams, for the picture of `request`, an INPUT_0."""
-        asked = service_pb2.ModelInferRequest(model_name=model)
+        """Ask `model`, one that streams, for the picture of `request`, an INPUT_0.
+
+        `request_id` is Triton's id of the request, `headers` the call's metadata.
+        """
+        asked = service_pb2.ModelInferRequest(model_name=model, id=request_id)
         asked.inputs.add(name="INPUT_0", datatype="BYTES", shape=[1, 1])
         asked.raw_input_contents.append(len(request).to_bytes(4, "little") + request)
         if preview_every is not None:
             asked.parameters["preview_every"].int64_param = preview_every
-        return Stream(self._stub.ModelStreamInfer(iter([asked]), timeout=patience(timeout)))
+        metadata = list((headers or {}).items())
+        patient = patience(timeout)
+        call = self._stub.ModelStreamInfer(iter([asked]), timeout=patient, metadata=metadata)
+        return Stream(call)
 
     def close(self) -> None:
         """End the connection and every stream on it."""

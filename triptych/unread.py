@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+from triptych import schedulers
 from triptych.errors import shorten
 from triptych.settings import Settings
 
@@ -38,13 +39,25 @@ def warnings_of(
             found += _brackets(field, prompt)
         else:
             found += _as_words(field, _OF_WEBUI.findall(prompt), ": no LoRA, no weights")
-    if settings.guidance_scale > 1 and takes_negative:
-        return found
-    why = f"at guidance_scale {settings.guidance_scale:g}" if takes_negative else "by this model"
-    for field in ("negative_prompt", "guidance_rescale"):
-        if getattr(settings, field):
-            found.append(f"{field} is not used {why}")
-    return found
+    return found + _of_guidance(settings, takes_negative)
+
+
+def _of_guidance(settings: Settings, takes_negative: bool) -> list[str]:
+    """Of what guidance alone uses, that which the image's guidance does not use."""
+    strength = 1.0 if settings.strength is None else settings.strength
+    steps = schedulers.steps_made(settings.num_inference_steps, strength)
+    asked = {name: getattr(settings, name) for name in ("negative_prompt", "guidance_rescale")}
+    if not takes_negative or settings.guidance_scale <= 1:
+        asked["guidance_start"] = settings.guidance_start
+        asked["guidance_stop"] = settings.guidance_stop not in (None, 1)
+        why = (
+            f"at guidance_scale {settings.guidance_scale:g}" if takes_negative else "by this model"
+        )
+    elif not settings.guided_steps(steps):
+        why = "where no step is between guidance_start and guidance_stop"
+    else:
+        return []
+    return [f"{name} is not used {why}" for name, value in asked.items() if value]
 
 
 def _as_words(field: str, parts: list[str], more: str) -> list[str]:

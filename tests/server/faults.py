@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 import time
 
 import tritonclient.grpc as grpcclient
 from tritonclient.utils import InferenceServerException
 
+from tests.crowd import Crowd
 from tests.server.calls import Calls, request, texts
 from tests.server.processes import Processes
 
@@ -18,27 +18,17 @@ CLIENTS = 6
 DIED = "the process of {} died; the server starts again, try later"
 
 
-class Load:
+class Load(Crowd):
     """Clients that ask for one picture after another; `answers`: when they asked, what they got."""
+
+    PATIENCE = 60.0
 
     def __init__(self, url: str, clients: int) -> None:
         self.answers: list[tuple[float, Exception | bytes]] = []
         self._url = url
-        self._ended = threading.Event()
-        self._threads = [threading.Thread(target=self._run, args=(n,)) for n in range(clients)]
+        super().__init__(clients)
 
-    def __enter__(self) -> Load:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        for thread in self._threads:
-            thread.join(60)
-            assert not thread.is_alive(), "a request without an answer"
-
-    def _run(self, number: int) -> None:
+    def run(self, number: int) -> None:
         calls = Calls(self._url)
         raw = texts(request(f"client {number}", seed=number, **SETTINGS))
         while not self._ended.is_set():

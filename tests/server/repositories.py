@@ -41,11 +41,11 @@ def linked(folder: Path, repository: Path, *models: str) -> Path:
 
 
 def own(folder: Path, model: str) -> Path:
-    """The model's folder in a linked repository, as a copy that can be changed."""
+    """The model's folder in a linked repository, as a copy that can be changed, without LoRAs."""
     path = folder / model
     original = path.resolve()
     path.unlink()
-    shutil.copytree(original, path, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(original, path, ignore=shutil.ignore_patterns("__pycache__", "loras"))
     for code in path.glob("1/model.py"):
         # It finds the checkout from its own place otherwise.
         text = code.read_text()

@@ -19,7 +19,8 @@ from PIL import Image
 from tests.gateway.running import Gateway
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-PAGES = [*CHECKOUT.glob("*.md"), *sorted((CHECKOUT / "docs").glob("*.md"))]
+PAGES = [CHECKOUT / "README.md", *sorted((CHECKOUT / "docs").glob("*.md"))]
+"""README_CN.md has README.md's blocks: tests/unit/test_readmes.py."""
 
 OWN_PICTURE = "needs a picture of the reader's; tests/server/test_from_pictures.py"
 NOT_RUN = {
@@ -36,11 +37,13 @@ NOT_RUN = {
     "python scripts/evaluate_demo.py": "needs PyTorch",
     "python scripts/export_stages.py": "needs PyTorch; tests/full/test_export.py",
     "python scripts/screenshot_page.py": "a minute; tests/server/test_page.py draws too",
+    "python scripts/draw_samples.py": "it would change what is in the checkout",
     '.venv/bin/python client/client.py "a blue circle on a yellow background" --image': OWN_PICTURE,
     '.venv/bin/python client/client.py "a green star" --image': OWN_PICTURE,
     '.venv/bin/triptych draw "a green star" --image': OWN_PICTURE,
     "curl -s localhost:7860/v1/images/edits": OWN_PICTURE,
     "docker compose": "needs Docker",
+    "helm install": "needs Helm and a cluster; tests/fleet/test_chart.py renders the chart",
     "MODELS=/srv/models docker compose": "needs Docker",
 }
 

@@ -15,10 +15,11 @@ from tests.gateway.pictures import grain
 from tests.gateway.running import Gateway
 from tests.server import repositories
 from tests.server.calls import Calls, metrics, metrics_when, pixels, request
-from triptych.client import Client, GivenUp, Picture, Refused, Step, TimedOut
+from triptych.client import Client, GivenUp, Picture, Refused, TimedOut
 from triptych.picture.metadata import read_settings
 from triptych.pipeline import Pipeline
 from triptych.server.running import RunningServer
+from triptych.streaming import Step
 
 IN_FLIGHT = ("triptych_images_in_flight", "unet_loop")
 ENCODED = ("nv_inference_count", "vae_encoder")

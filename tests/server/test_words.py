@@ -33,6 +33,7 @@ def test_plain_words_draw_the_same_in_either_syntax(calls):
         {"prompt": "a red circle", "negative_prompt": LONG},
         {"prompt": "a red circle", "clip_skip": 1},
         {"prompt": "a red circle", "guidance_rescale": 1},
+        {"prompt": "a red circle", "guidance_stop": 0},
     ],
 )
 def test_each_of_them_changes_the_picture(calls, other):

@@ -32,6 +32,7 @@ def test_tensorrt_for_the_networks_that_are_named(engines):
         "text_encoder": ("tensorrt", "/engines/text_encoder.trt"),
         "unet": ("onnxruntime", ""),
         "vae_decoder": ("tensorrt", "/engines/vae_decoder.trt"),
+        "vae_encoder": ("onnxruntime", ""),
     }
 
 

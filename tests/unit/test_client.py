@@ -192,6 +192,44 @@ def test_a_model_that_is_not_loaded_is_told_from_a_full_queue(fake):
             client.generate("x")
 
 
+def test_a_model_that_is_loaded_just_after_the_request_was_refused_is_no_full_queue(fake):
+    unknown = "Request for unknown model: 'sd_ensemble' is not found"
+    for status in (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.UNAVAILABLE):
+        fake.behave = refuse(status, unknown)
+        with Client(fake.url) as client, pytest.raises(NotReady, match="was not loaded then"):
+            client.generate("x")
+
+
+def test_a_request_that_is_lost_with_its_server_is_made_once_more(fake):
+    def lose(context):
+        if len(fake.requests) == 1:
+            context.abort(
+                grpc.StatusCode.UNAVAILABLE, "upstream connect error; connection termination"
+            )
+
+    fake.behave = lose
+    with Client(fake.url) as client:
+        assert client.generate("x", seed=4).settings.seed == 4
+    assert len(fake.requests) == 2
+
+
+def test_a_request_that_is_lost_twice_is_no_full_queue(fake):
+    fake.behave = refuse(grpc.StatusCode.UNAVAILABLE, "upstream connect error; termination")
+    with Client(fake.url) as client, pytest.raises(NotThere, match="broke with the request on it"):
+        client.generate("x")
+    assert len(fake.requests) == 2
+
+
+@pytest.mark.parametrize(
+    "words", ["the queue is full: 64 of 64 images; try later", "Exceeds maximum queue size"]
+)
+def test_a_refusal_of_the_server_is_not_asked_again(fake, words):
+    fake.behave = refuse(grpc.StatusCode.UNAVAILABLE, words)
+    with Client(fake.url) as client, pytest.raises(Overloaded):
+        client.generate("x")
+    assert len(fake.requests) == 1
+
+
 def test_an_invalid_argument_is_told_in_the_servers_words(fake):
     words = "seed: got -1; allowed: an integer from 0 to 18446744073709551615"
     passed_on = f"in ensemble 'sd_ensemble', tokenizer: {words}"
@@ -281,6 +319,8 @@ def test_the_command_has_a_flag_for_every_setting(fake, command, tmp_path):
         "prompt_syntax": "webui",
         "clip_skip": 1,
         "guidance_rescale": 0.5,
+        "guidance_start": 0.25,
+        "guidance_stop": 0.75,
         "output_format": "webp",
     }
     arguments = ["x", "--url", fake.url, "-o", str(tmp_path / "a.webp")]

@@ -120,7 +120,9 @@ def test_no_model_uses_what_goes_wrong_in_triton_24_10(model):
 def test_accelerators_are_what_the_backend_knows(model):
     own = config(model)
     parsed = accelerators.parse(as_triton_gives_it(own))
-    assert parsed.gpu == "tensorrt" and parsed.gpu_fp16
+    # TensorRT 8.5 is wrong at some sizes of the VAE, and has not built the UNet.
+    assert parsed.gpu == ("tensorrt" if model == "text_encoder" else "onnxruntime")
+    assert parsed.gpu_fp16
     for profile in accelerators.PROFILES:
         assert set(parsed.shapes[profile]) == {entry.name for entry in own.input}
     for entry in own.input:

@@ -10,6 +10,7 @@ from triptych.denoise.conditioning import of_prompts
 from triptych.denoise.denoising import Denoising, guidance_embedding
 from triptych.denoise.loop import DenoisingLoop
 from triptych.denoise.noise import Noise
+from triptych.denoise.start import Start
 from triptych.errors import Expired, InvalidRequest, NotFinite
 from triptych.model_files import ModelFiles
 from triptych.settings import Settings
@@ -122,6 +123,88 @@ def test_guidance_of_one_or_less_takes_the_prompts_row_alone(scale):
     assert np.array_equal(*denoise(plain, image(guidance_scale=1.0)))
 
 
+def rows_by_call(one):
+    """How many rows each of an image's calls takes."""
+    rows = []
+    while not one.finished:
+        rows.append(len(one.conditioning))
+        assert one.conditioning[-1]["encoder_hidden_states"] is PROMPT
+        one.advance(np.zeros((rows[-1], *one.latents.shape), np.float32))
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("asked", "rows"),
+    [
+        ({}, [2] * 5),
+        ({"guidance_start": 0.0, "guidance_stop": 1.0}, [2] * 5),
+        ({"guidance_stop": 0.5}, [2, 2, 1, 1, 1]),
+        ({"guidance_start": 0.4}, [1, 1, 2, 2, 2]),
+        ({"guidance_start": 0.2, "guidance_stop": 0.6}, [1, 2, 2, 1, 1]),
+        ({"guidance_stop": 0.5, "guidance_scale": 1.0}, [1] * 5),
+        ({"guidance_start": 0.5, "guidance_stop": 0.5}, [1] * 5),
+        # Both calls of a step are alike; the last step has one.
+        ({"guidance_stop": 0.5, "scheduler": "heun"}, [2] * 4 + [1] * 5),
+        ({"guidance_start": 0.8, "scheduler": "dpm2_karras"}, [1] * 8 + [2]),
+        ({"guidance_stop": 1.0, "scheduler": "heun"}, [2] * 9),
+        # The first step is made twice.
+        ({"guidance_stop": 0.2, "scheduler": "pndm"}, [2, 2, 1, 1, 1, 1]),
+        ({"guidance_start": 0.2, "scheduler": "pndm"}, [1, 1, 2, 2, 2, 2]),
+    ],
+)
+def test_rows_of_each_call_where_guidance_is_in_part_of_the_steps(asked, rows):
+    assert rows_by_call(image(**asked)) == rows
+
+
+def test_steps_of_four_calls_are_guided_as_a_whole():
+    config = {**CONFIG, "skip_prk_steps": False}
+    model_files = dataclasses.replace(MODEL_FILES, scheduler_config=config)
+    asked = {"scheduler": "pndm", "guidance_start": 0.2, "guidance_stop": 0.8}
+    rows = rows_by_call(image(model_files=model_files, **asked))
+    assert rows == [1] * 4 + [2] * 8 + [2] + [1]
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "rows"),
+    [("ddim", [2, 2, 1, 1]), ("heun", [2] * 4 + [1] * 3), ("pndm", [2, 2, 2, 1, 1])],
+)
+def test_from_a_picture_the_steps_that_are_made_count(scheduler, rows):
+    start = Start(np.zeros((8, 8, 12), np.float32))
+    settings = dataclasses.replace(
+        SETTINGS, num_inference_steps=8, strength=0.5, guidance_stop=0.5, scheduler=scheduler
+    )
+    prompts = of_prompts(PROMPT, NEGATIVE)
+    assert rows_by_call(Denoising(settings, *prompts, MODEL_FILES, start)) == rows
+
+
+def test_outside_of_its_part_guidance_leaves_the_prompts_output_as_it_is():
+    rows = np.random.RandomState(3).standard_normal((2, 4, 8, 12)).astype(np.float32)
+    seen = []
+    one = image(guidance_start=0.2, guidance_rescale=0.7)
+    one.watcher = lambda _, guided: seen.append(guided.copy())
+    one.advance(rows[1:])
+    one.advance(rows)
+    np.testing.assert_array_equal(seen[0], rows[1])
+    assert abs(seen[1] - rows[1]).max() > 0.1
+
+
+def test_images_share_calls_whatever_their_part_of_guidance_and_none_changes_a_bit():
+    counted = []
+
+    def counting(sample, timestep, conditioning):
+        counted.append(len(sample))
+        return predict(sample, timestep, conditioning)
+
+    asked = [{"guidance_stop": 0.5}, {"guidance_start": 0.4}, {}, {"guidance_scale": 1.0}]
+    shared = denoise(*(image(**one) for one in asked), predict_noise=counting)
+    assert counted == [6, 6, 6, 6, 6]
+    for one, result in zip(asked, shared):
+        np.testing.assert_array_equal(result, *denoise(image(**one)))
+    counted.clear()
+    for result, one in zip(denoise(*(image(**one) for one in asked), max_rows=3), shared):
+        np.testing.assert_array_equal(result, one)
+
+
 def test_a_run_is_the_schedulers_steps_with_guidance():
     """Against the same arithmetic written out: DDIM, and the formula of guidance in float64."""
     scheduler = schedulers.create("ddim", CONFIG, 5)
@@ -164,7 +247,8 @@ def test_every_scheduler_makes_all_its_calls_and_company_changes_no_bit():
 
 
 @pytest.mark.parametrize(
-    "scheduler", ["ddpm", "euler_ancestral", "dpm2_ancestral", "dpmpp_2m_sde", "lcm", "tcd"]
+    "scheduler",
+    ["ddpm", "euler_ancestral", "dpm2_ancestral", "dpmpp_2m_sde", "dpmpp_2s_sde", "lcm", "tcd"],
 )
 def test_a_stochastic_scheduler_draws_from_the_seeds_stream_after_the_first_noise(scheduler):
     (drawn,) = denoise(image(scheduler=scheduler, num_inference_steps=2, guidance_scale=1))

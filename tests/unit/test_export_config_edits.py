@@ -15,6 +15,7 @@ from triptych_export.config_edits import (
     with_input,
     with_map,
     with_parameter,
+    without_description,
 )
 
 REPOSITORY = Path(__file__).resolve().parents[2] / "model_repository"
@@ -143,7 +144,7 @@ def test_a_parameter_is_added_where_there_is_none():
     assert with_parameter(without, "channel", "true") == without
 
 
-NETWORKS = ("text_encoder", "unet", "vae_decoder")
+NETWORKS = ("text_encoder", "unet", "vae_decoder", "vae_encoder")
 
 
 def accelerators(path: Path):
@@ -181,10 +182,13 @@ parameters { key: "of" value { string_value: "tensorrt" } }
     assert with_accelerator(expected, "tensorrt") == other % fp32 % "trt"
 
 
-def test_each_network_says_what_fastdeploy_does_without_a_gpu():
+def test_a_network_on_tensorrt_says_what_fastdeploy_does_without_a_gpu():
     for model in NETWORKS:
         config = (REPOSITORY / model / "config.pbtxt").read_text()
-        assert "aborts with tensorrt" in config and "--accelerator onnxruntime" in config
+        on_tensorrt = 'name: "tensorrt"' in config
+        assert on_tensorrt == (model == "text_encoder")
+        if on_tensorrt:
+            assert "aborts with tensorrt" in config and "--accelerator onnxruntime" in config
 
 
 @pytest.mark.parametrize(
@@ -246,3 +250,14 @@ def test_a_folder_in_the_way_is_one_line_and_nothing_changes(tmp_path, capsys):
     assert said.startswith("export_stages: ") and "config.pbtxt.new" in said
     assert len(said.splitlines()) == 1
     assert {path: path.read_bytes() for path in served.rglob("*") if path.is_file()} == before
+
+
+def test_what_was_said_of_the_demo_model_is_not_said_of_another():
+    config = (REPOSITORY / "sd_ensemble" / "config.pbtxt").read_text()
+    described = text_format.Parse(config, model_config_pb2.ModelConfig())
+    assert set(described.parameters) == {"title", "about", "has_samples"}
+    plain = without_description(with_parameter(config, "kept", "yes"))
+    message = text_format.Parse(plain, model_config_pb2.ModelConfig())
+    assert {key: value.string_value for key, value in message.parameters.items()} == {"kept": "yes"}
+    assert "For people" not in plain
+    assert message.ensemble_scheduling == described.ensemble_scheduling

@@ -121,6 +121,8 @@ def test_a_png_tells_its_settings_in_text_chunks_that_any_program_shows():
     prompt_syntax=st.sampled_from([None, "webui"]),
     clip_skip=st.sampled_from([None, 2]),
     guidance_rescale=st.sampled_from([None, 0.7]),
+    guidance_start=st.sampled_from([None, 0.0, 0.2]),
+    guidance_stop=st.sampled_from([None, 0.5]),
     model=st.sampled_from([None, "ink"]),
     warnings=st.lists(st.text(max_size=30).filter(lambda text: "\0" not in text), max_size=2),
 )

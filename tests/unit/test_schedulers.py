@@ -125,7 +125,8 @@ def test_two_calls_a_step_but_for_the_last(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["ddpm", "euler_ancestral", "dpm2_ancestral", "dpmpp_2m_sde", "lcm", "tcd"]
+    "name",
+    ["ddpm", "euler_ancestral", "dpm2_ancestral", "dpmpp_2m_sde", "dpmpp_2s_sde", "lcm", "tcd"],
 )
 def test_the_seed_matters_where_noise_is_drawn(name):
     start = np.ones((4, 2, 2), np.float32)

@@ -148,6 +148,17 @@ def test_every_step_comes_then_the_answer_of_the_ensemble(stage, ensemble):
     assert inputs["INPUT_0"] == b"a prompt"
 
 
+def test_the_id_of_a_request_goes_on_to_the_ensemble(stage, ensemble):
+    ensemble.go.set()
+    sent = request()
+    sent.id = "order:7"
+    stage().execute([sent])
+    assert answer(sent).tensors == {"OUTPUT_0": ANSWER}
+    assert steps(sent)[-1] == (6, 6)
+    ((asked_as, _),) = ensemble.asked
+    assert asked_as.startswith("order:7:")
+
+
 @pytest.mark.parametrize(("given", "shown"), [({}, [3]), ({"preview_every": 0}, [])])
 def test_the_model_says_how_often_where_the_request_does_not(stage, ensemble, given, shown):
     ensemble.go.set()

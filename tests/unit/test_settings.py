@@ -81,6 +81,8 @@ def test_a_json_object_sets_everything():
         "prompt_syntax": "webui",
         "clip_skip": 2,
         "guidance_rescale": 0.7,
+        "guidance_start": 0.25,
+        "guidance_stop": 0.5,
         "loras": [{"name": "ink", "scale": -0.5}, {"name": "Pastell Töne", "scale": 1}],
     }
     settings = ask(json.dumps(asked))
@@ -308,6 +310,9 @@ def test_the_longest_prompt_may_be_escaped_in_full():
         ("clip_skip", "1.0", "an integer from 0 to 31"),
         ("guidance_rescale", "1.1", "a number from 0 to 1"),
         ("guidance_rescale", "-0.1", "a number from 0 to 1"),
+        ("guidance_start", "-0.1", "a number from 0 to 1"),
+        ("guidance_stop", "1.1", "a number from 0 to 1"),
+        ("guidance_stop", "null", "a number from 0 to 1"),
         ("output_format", '"gif"', "one of png, jpeg, webp"),
         ("output_format", '"PNG"', "one of png, jpeg, webp"),
         ("output_format", "null", "one of png, jpeg, webp"),
@@ -318,6 +323,31 @@ def test_a_value_out_of_range_or_of_another_type_is_refused(name, value, allowed
     field, message = refused(f'{{"prompt": "x", "{name}": {value}}}')
     assert field == name
     assert f"allowed: {allowed}" in message
+
+
+def test_guidance_that_stops_before_it_starts_is_refused():
+    both = '{"prompt": "x", "guidance_start": %s, "guidance_stop": %s}'
+    field, message = refused(both % (0.6, 0.5))
+    assert field == "guidance_start"
+    assert "got 0.6; allowed: at most guidance_stop, which is 0.5" in message
+    assert ask(both % (0.5, 0.5)).guidance_stop == 0.5
+
+
+@pytest.mark.parametrize(
+    ("start", "stop", "steps", "guided"),
+    [
+        (None, None, 7, range(7)),
+        (0.0, 1.0, 7, range(7)),
+        (None, 0.5, 7, range(3)),
+        (0.25, None, 7, range(1, 7)),
+        (0.3, 0.7, 10, range(3, 7)),
+        (0.58, 0.58, 50, range(28, 28)),  # 0.58 * 50 is a little less than 29
+        (1.0, None, 5, range(5, 5)),
+    ],
+)
+def test_the_steps_with_guidance_are_those_of_diffusers_guiders(start, stop, steps, guided):
+    settings = dataclasses.replace(ask("x"), guidance_start=start, guidance_stop=stop)
+    assert settings.guided_steps(steps) == guided
 
 
 @pytest.mark.parametrize("name", ["height", "width"])
@@ -452,6 +482,8 @@ SETTINGS = st.builds(
     prompt_syntax=st.sampled_from([None, "webui"]),
     clip_skip=st.none() | st.integers(1, 31),
     guidance_rescale=st.none() | st.floats(0.01, 1),
+    guidance_start=st.none() | st.floats(0, 0.4),
+    guidance_stop=st.none() | st.floats(0.4, 1),
     loras=st.none() | st.just((Lora("ink", 0.8), Lora("chalk", -4.0))),
     text_inputs=st.none() | st.just({"input_ids": [1, 2]}),
     warnings=st.lists(st.text(max_size=20), max_size=2).map(tuple),

@@ -31,9 +31,25 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
     def __init__(self):
         self.requests = []
         self.metadata = []
+        self.ids = []
         self.stream_is_ready = True
+        self.knocks = 0
+        self.room = False
         self.between = lambda step, context: None
         self.at_end = lambda: None
+
+    def ModelInfer(self, request, context):
+        """The tokenizer, asked whether a request would be taken."""
+        assert request.model_name == "tokenizer"
+        self.knocks += 1
+        if not self.room:
+            context.abort(grpc.StatusCode.UNAVAILABLE, "tokenizer: the queue is full; try later")
+        (raw,) = request.raw_input_contents
+        settings = parse(raw[4:], Defaults(64, 64, 3, 5.0, "pndm"), Limits()).to_json().encode()
+        answer = service_pb2.ModelInferResponse()
+        answer.outputs.add(name="settings", datatype="BYTES", shape=[1, 1])
+        answer.raw_output_contents.append(len(settings).to_bytes(4, "little") + settings)
+        return answer
 
     def ServerLive(self, request, context):
         return service_pb2.ServerLiveResponse(live=True)
@@ -49,6 +65,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
             assert int.from_bytes(raw[:4], "little") == len(raw) - 4
             self.requests.append((json.loads(raw[4:]), dict(request.parameters)))
             self.metadata.append(dict(context.invocation_metadata()))
+            self.ids.append(request.id)
             for step in (1, 2, 3):
                 text = self.between(step, context)
                 if text:
@@ -100,6 +117,14 @@ def test_steps_then_the_picture(fake, client):
     assert asked == {"prompt": "a prompt", "seed": 4, "timeout": 9}
     assert parameters["preview_every"].int64_param == 2
     assert "triton_grpc_error" not in fake.metadata[0]
+
+
+def test_a_request_has_the_id_and_the_metadata_that_the_caller_gives(fake, client):
+    list(client.stream("x", request_id="order-7", headers={"traceparent": "00-1"}))
+    list(client.stream("x"))
+    assert fake.ids == ["order-7", ""]
+    assert [one.get("traceparent") for one in fake.metadata] == ["00-1", None]
+    assert fake.requests[0][0] == {"prompt": "x"}
 
 
 def test_the_server_says_how_often_where_the_caller_does_not(fake, client):
@@ -162,17 +187,91 @@ def test_an_error_by_status(fake, client, code, kind):
 )
 def test_an_error_by_its_text_alone(fake, client, text, kind):
     passed_on = f"sd_ensemble_stream: in ensemble 'sd_ensemble', tokenizer: {text}"
-    fake.between = lambda step, context: passed_on if step == 2 else None
+    fake.between = lambda step, context: passed_on
     ended = []
     fake.at_end = lambda: ended.append(threading.Event().wait(0.2))
-    told = iter(client.stream("x", timeout=5))
-    assert next(told).step == 1
     with pytest.raises(ClientError) as caught:
-        next(told)
+        list(client.stream("x", timeout=5))
+    assert len(fake.requests) == 1
+    assert fake.knocks == (kind is Overloaded)
     assert ended, "told before the stream's end"
     assert type(caught.value) is kind
     assert text in str(caught.value) or kind is TimedOut
     assert "sd_ensemble" not in str(caught.value)
+
+
+def ending(step, *ends):
+    """The `between` of streams that end so before that step, one after another."""
+    left = list(ends)
+    return lambda at, context: left.pop(0)(context) if at == step and left else None
+
+
+def broken(context):
+    context.abort(grpc.StatusCode.UNAVAILABLE, "Socket closed")
+
+
+def reset(context):
+    context.abort(grpc.StatusCode.INTERNAL, "Received RST_STREAM with error code 2")
+
+
+def died(context):
+    return "sd_ensemble_stream: the process of unet died; the server starts again, try later"
+
+
+def full(context):
+    return "sd_ensemble_stream: in ensemble 'sd_ensemble', tokenizer: the queue is full; try later"
+
+
+@pytest.mark.parametrize("ends", [broken, reset, died])
+def test_a_picture_that_was_begun_and_lost_is_asked_for_once_more(fake, client, ends):
+    fake.between = ending(2, ends)
+    told = list(client.stream("x", timeout=20, seed=4))
+    assert [one.step for one in told[:-1]] == [1, 1, 2, 3]
+    assert told[-1].settings.seed == 4
+    (first, _), (second, _) = fake.requests
+    assert second.pop("timeout") < first.pop("timeout") == 20
+    assert first == second
+
+
+def test_a_picture_that_is_lost_twice_is_not_asked_for_again(fake, client):
+    fake.between = ending(2, broken, broken, broken)
+    with pytest.raises(ClientError):
+        list(client.stream("x"))
+    assert len(fake.requests) == 2
+
+
+@pytest.mark.parametrize("refusals", [1, 2])
+def test_a_picture_that_one_server_refuses_is_asked_for_while_there_is_room(fake, client, refusals):
+    fake.room = True
+    fake.between = ending(1, *[full] * refusals)
+    assert isinstance(list(client.stream("x", seed=4))[-1], Picture)
+    assert (len(fake.requests), fake.knocks) == (refusals + 1, refusals)
+
+
+def test_a_refusal_is_told_after_the_last_try(fake, client):
+    fake.room = True
+    fake.between = lambda step, context: full(context)
+    with pytest.raises(Overloaded, match="the queue is full"):
+        list(client.stream("x"))
+    assert len(fake.requests) == 3
+
+
+def test_a_failure_is_not_asked_for_again(fake, client):
+    fake.between = ending(2, lambda context: "sd_ensemble_stream: latents are not finite")
+    with pytest.raises(ClientError, match="latents are not finite"):
+        list(client.stream("x"))
+    assert len(fake.requests) == 1
+
+
+def test_a_picture_that_is_cancelled_as_it_is_lost_is_not_asked_for_again(fake, client):
+    fake.between = ending(2, broken)
+    stream = client.stream("x")
+    told = iter(stream)
+    next(told)
+    stream.cancel()
+    with pytest.raises(ClientError):
+        list(told)
+    assert len(fake.requests) == 1
 
 
 def test_a_server_without_the_model_is_not_ready(fake, client):

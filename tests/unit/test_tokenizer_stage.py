@@ -77,3 +77,16 @@ def test_a_bad_row_of_a_batch_is_told_by_its_number(stage):
     assert text.endswith(" (row 3 of 3)")
     (alone,) = stage().execute([request('{"prompt": "z", "seed": -1}')])
     assert "row" not in alone.error().message()
+
+
+def test_what_a_request_means_takes_no_place(stage, monkeypatch):
+    tokenizer, counted = stage(), []
+    monkeypatch.setattr(
+        tokenizer._model.activity, "images", lambda **counts: counted.append(counts)
+    )
+    told, drawn, wrong = tokenizer.execute(
+        [request("x", seed=1, list="settings"), request("x", seed=1), request("x", list="all")]
+    )
+    assert settings(told) == settings(drawn)
+    assert counted == [{"went": 1}]
+    assert wrong.error().message() == "tokenizer: list: got 'all'; allowed: loras, settings"

@@ -58,6 +58,16 @@ def test_what_guidance_alone_uses():
         "negative_prompt is not used at guidance_scale 1",
         "guidance_rescale is not used at guidance_scale 1",
     ]
+    window = {"guidance_start": 0.2, "guidance_stop": 0.5}
+    assert warned(**window) == []
+    assert warned(**window, guidance_scale=1) == [
+        "guidance_start is not used at guidance_scale 1",
+        "guidance_stop is not used at guidance_scale 1",
+    ]
+    assert warned(False, guidance_start=0, guidance_stop=1) == []
+    (none,) = warned(negative_prompt="blue", guidance_stop=0.1, num_inference_steps=9)
+    assert none.startswith("negative_prompt is not used where no step is between")
+    assert warned(negative_prompt="blue", guidance_stop=0.1, num_inference_steps=10) == []
     told = "negative_prompt is not used by this model"
     assert warned(False, negative_prompt="blue") == [told]
     assert warned(False) == warned(guidance_scale=1) == []

@@ -56,6 +56,8 @@ def add_settings(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
         help="a LoRA of the server, -4 to 4 times (1); may be repeated",
     )
     add("--guidance-rescale", type=float, metavar="X", help="0 to 1: keeps guidance from glare")
+    add("--guidance-start", type=float, metavar="X", help="part of the steps before guidance, 0")
+    add("--guidance-stop", type=float, metavar="X", help="part of the steps where it ends, 1")
     return group
 
 

@@ -20,13 +20,10 @@ from triptych.settings import Settings
 class Denoising:
     """The state of one image between two calls of the UNet.
 
-    `conditioning` has one Conditioning for each row that the image takes in a call: with guidance
-    two, the negative prompt's first, as diffusers has it; else the prompt's. A model that takes an
-    embedding of the guidance scale (`time_cond_proj_dim`) has one row always. `latents`, float32
-    [channels, h, w], are at first the seed's noise times the scheduler's `init_noise_sigma`; with a
-    Start, the picture's latents with noise. `call` is the number of calls of the UNet that were
-    made. `watcher` is called after each of them, with
-    the image and the UNet's output after guidance, before the scheduler's step.
+    `latents`, float32 [channels, h, w], are at first the seed's noise times the scheduler's
+    `init_noise_sigma`; with a Start, the picture's latents with noise. `call` is the number of
+    calls of the UNet that were made. `watcher` is called after each of them, with the image and the
+    UNet's output after guidance, before the scheduler's step.
     """
 
     def __init__(
@@ -64,11 +61,12 @@ class Denoising:
         width = model_files.time_cond_proj_dim
         if width is not None:
             embedding = guidance_embedding(settings.guidance_scale, width)
-            self.conditioning = (Conditioning(**prompt, timestep_cond=embedding),)
+            self._rows = (Conditioning(**prompt, timestep_cond=embedding),)
         elif settings.guidance_scale > 1:
-            self.conditioning = (negative_prompt, prompt)
+            self._rows = (negative_prompt, prompt)
         else:
-            self.conditioning = (prompt,)
+            self._rows = (prompt,)
+        self._guided_steps = settings.guided_steps(self._scheduler.step_of(self.calls - 1) + 1)
         self._put_back: Callable[[], np.ndarray] | None = None
         shape = model_files.latent_shape(settings.height, settings.width)
         if start is None:
@@ -94,7 +92,7 @@ class Denoising:
         if start.masked_moments is not None:
             masked = latents(start.masked_moments, of_masked, model_files)
             more = {"mask": start.mask, "masked_image_latents": masked}
-            self.conditioning = tuple(Conditioning(**one, **more) for one in self.conditioning)
+            self._rows = tuple(Conditioning(**one, **more) for one in self._rows)
             return
         anew = start.mask > 0
 
@@ -107,7 +105,18 @@ class Denoising:
     @property
     def call_key(self) -> CallKey:
         """What other images must have in common with this one to share its calls."""
-        return CallKey(self.latents.shape, self.conditioning[0].shapes, self._adapters)
+        return CallKey(self.latents.shape, self._rows[0].shapes, self._adapters)
+
+    @property
+    def conditioning(self) -> tuple[Conditioning, ...]:
+        """A Conditioning for each row that the image takes in the next call.
+
+        With guidance two, the negative prompt's first, as diffusers has it; without, and in steps
+        outside of `guidance_start` and `guidance_stop`, the prompt's. A model that takes an
+        embedding of the guidance scale (`time_cond_proj_dim`) has one row always.
+        """
+        guided = self._scheduler.step_of(self.call) in self._guided_steps
+        return self._rows if guided else self._rows[-1:]
 
     @property
     def calls(self) -> int:
@@ -148,7 +157,7 @@ class Denoising:
         "Classifier-free diffusion guidance", in the form that diffusers gives it).
         """
         with np.errstate(all="ignore"):  # `result` says what became NaN or infinite.
-            if len(self.conditioning) == 2:
+            if len(model_output) == 2:
                 negative, prompt = model_output
                 guided = prompt - negative
                 guided *= self._guidance_scale

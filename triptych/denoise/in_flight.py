@@ -33,7 +33,11 @@ class Flight:
         self.cancelled = cancelled
         self.submitted: float | None = time.monotonic()
         self.key = image.call_key
-        self.rows = len(image.conditioning)
+
+    @property
+    def rows(self) -> int:
+        """How many rows the image takes in its next call."""
+        return len(self.image.conditioning)
 
 
 class InFlight:

@@ -135,11 +135,15 @@ class Writer:
 
 
 def writer(stream: str, request_id: str, preview: Preview | None) -> Writer | None:
-    """The writer for the request of that id; None if the model `stream` does not stream it."""
-    if not re.fullmatch("[0-9a-f]{32}", request_id):
+    """The writer for the request of that id; None if the model `stream` does not stream it.
+
+    The id is the record's token, or ends in it after a colon.
+    """
+    token = request_id.rpartition(":")[2]
+    if not re.fullmatch("[0-9a-f]{32}", token):
         return None
     try:
-        return Writer(stream, request_id, preview)
+        return Writer(stream, token, preview)
     except OSError:
         return None
 

@@ -82,6 +82,7 @@ _SCHEDULES = {
     "Beta": "use_beta_sigmas",
 }
 _DPM_SOLVER = "DPMSolverMultistepScheduler"
+_SINGLESTEP = "DPMSolverSinglestepScheduler"
 _SDE = {"algorithm_type": "sde-dpmsolver++"}
 
 TABLE = (
@@ -98,7 +99,8 @@ TABLE = (
     ).with_schedules(),
     *Entry("dpmpp_2m", DPMpp2M, _DPM_SOLVER, "DPM++ 2M").with_schedules(),
     *Entry("dpmpp_2m_sde", DPMpp2M, _DPM_SOLVER, "DPM++ 2M SDE", _SDE).with_schedules(),
-    *Entry("dpmpp_2s", DPMpp2S, "DPMSolverSinglestepScheduler", "DPM++ 2S").with_schedules(),
+    *Entry("dpmpp_2s", DPMpp2S, _SINGLESTEP, "DPM++ 2S").with_schedules(),
+    *Entry("dpmpp_2s_sde", DPMpp2S, _SINGLESTEP, "DPM++ 2S SDE", _SDE).with_schedules(),
     *Entry("deis", DEIS, "DEISMultistepScheduler", "DEIS").with_schedules(),
     *Entry("unipc", UniPC, "UniPCMultistepScheduler", "UniPC").with_schedules(),
     Entry("lcm", LCM, "LCMScheduler", "LCM"),

@@ -59,6 +59,11 @@ class PNDM(Scheduler):
         self._tabulate_transfer(start, end, config)
         self._slopes = []
 
+    def step_of(self, call):
+        if call < self._prk_calls:
+            return call // 4
+        return call - 9 if self._prk_calls else max(0, call - 1)
+
     def _ends(self, calls, made, gap):
         """The timesteps between which each of the calls `made`, the last ones of `calls`, goes.
 

@@ -35,6 +35,10 @@ class Scheduler:
         """`sample`, clean latents, with as much of `noise` as the latents have before call `i`."""
         return tables.weighted_sum(self._noising[i], (sample, noise))
 
+    def step_of(self, call: int) -> int:
+        """The step, from 0, that a call belongs to; both count from the first one that is made."""
+        return call // self.CALLS_A_STEP
+
     def scale_model_input(self, sample: np.ndarray, i: int) -> np.ndarray:
         """What the UNet is given in place of `sample`, the latents, at call `i`."""
         return sample

@@ -57,15 +57,20 @@ def check_ports(arguments: list[str], host: str) -> None:
         if flags.value(arguments, f"--reuse-{name}-port", "false") in ("true", "1"):
             continue
         address = flags.value(arguments, f"--{name}-address", host)
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((address, port))
-            except OSError as error:
-                if error.errno == errno.EADDRINUSE:
-                    advice = f"stop what uses it, or pass --{name}-port=N with a free port"
-                    raise Unfit(f"port {port} ({name}) is in use on {address}: {advice}") from None
-                raise Unfit(f"--{name}-address={address}, port {port}: {error.strerror}") from None
+        check_port(name, address, port, f"--{name}-port", f"--{name}-address")
+
+
+def check_port(name: str, address: str, port: int, port_flag: str, address_flag: str) -> None:
+    """Raise Unfit, which names what gives it, unless `port` of `address` can be listened on."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((address, port))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                advice = f"stop what uses it, or pass {port_flag}=N with a free port"
+                raise Unfit(f"port {port} ({name}) is in use on {address}: {advice}") from None
+            raise Unfit(f"{address_flag}={address}, port {port}: {error.strerror}") from None
 
 
 def check_ports_differ(arguments: list[str]) -> None:
@@ -83,11 +88,16 @@ def _ports(arguments: list[str]) -> dict[str, int]:
     for name, default in PORTS.items():
         if flags.value(arguments, f"--allow-{name}", "true") in ("false", "0"):
             continue
-        port = flags.value(arguments, f"--{name}-port", default)
-        if not (port.isascii() and port.isdecimal()) or int(port) > 65535:
-            raise Unfit(f"--{name}-port={port}: allowed: 0 to 65535")
-        found[name] = int(port)
+        found[name] = port_of(arguments, f"--{name}-port", default)
     return found
+
+
+def port_of(arguments: list[str], flag: str, default: str) -> int:
+    """The port that `flag` gives; Unfit for what is none."""
+    port = flags.value(arguments, flag, default)
+    if not (port.isascii() and port.isdecimal()) or int(port) > 65535:
+        raise Unfit(f"{flag}={port}: allowed: 0 to 65535")
+    return int(port)
 
 
 def check_shared_memory(arguments: list[str]) -> None:

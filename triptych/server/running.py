@@ -18,14 +18,22 @@ from triptych.server import Unfit, supervise
 class RunningServer:
     """A `fastdeployserver` of its own on free ports of loopback; a context manager.
 
-    `http`, `grpc` and `metrics` are "host:port". Its output goes to the file `log`.
+    `http`, `grpc` and `metrics` are "host:port"; `grpc_port` is a free one too where it is 0.
+    Its output goes to the file `log`.
     """
 
     def __init__(
-        self, repository: Path, log: Path, *flags: str, python: str = sys.executable
+        self,
+        repository: Path,
+        log: Path,
+        *flags: str,
+        python: str = sys.executable,
+        grpc_port: int = 0,
     ) -> None:
         self.log = log
-        self.http, self.grpc, self.metrics = (f"127.0.0.1:{port}" for port in free_ports(3))
+        http, grpc, metrics = free_ports(3)
+        ports = http, grpc_port or grpc, metrics
+        self.http, self.grpc, self.metrics = (f"127.0.0.1:{port}" for port in ports)
         ports = zip(("http", "grpc", "metrics"), (self.http, self.grpc, self.metrics))
         self._command = [
             *(python, "-m", "triptych.launcher", f"--model-repository={repository}"),

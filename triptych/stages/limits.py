@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 from triptych import config_pbtxt
 from triptych.model_files import ModelFiles
 from triptych.settings import Limits
@@ -24,12 +22,5 @@ def limits(model: triton.Model, model_files: ModelFiles) -> Limits:
         parameters = config_pbtxt.parameters(model.config_beside("tokenizer"))
     known = model_files.widened(Limits.from_parameters(parameters))
     unet = config_pbtxt.accelerators(model.config_beside("unet"))
-    words = unet.get("max_shape", {}).get("sample", "").split()
-    if len(words) != 4 or not all(word.isdecimal() for word in words):
-        return known
-    height, width = (int(word) * model_files.vae_scale_factor for word in words[2:])
-    return dataclasses.replace(
-        known,
-        max_height=min(known.max_height, height),
-        max_width=min(known.max_width, width),
-    )
+    most = unet.get("max_shape", {}).get("sample", "")
+    return known.within_latents(most, model_files.vae_scale_factor)

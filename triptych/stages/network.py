@@ -25,7 +25,7 @@ class ServedNetwork:
         if model.parameters.get("channel") == "true" and path:
             self._listener = channel.Listener(path, self._answer, model.explain)
         try:
-            folder = loras.folder(model)
+            folder = loras.folder_of_network(model)
             self._network = self._do(
                 lambda: Network(model.folder, model.config, model.device, folder)
             )

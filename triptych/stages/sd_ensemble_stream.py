@@ -78,7 +78,7 @@ class StreamStage:
         with self._condition:
             if len(self._streams) >= self._most:
                 raise Unavailable(f"{self._most} images are streamed already; try later")
-            stream = _Stream(reply, Record(self._model.name, every))
+            stream = _Stream(reply, Record(self._model.name, every), request.request_id())
             self._streams.append(stream)
             self._model.activity.set(len(self._streams))
             self._condition.notify()
@@ -89,7 +89,7 @@ class StreamStage:
     ) -> None:
         """Call the ensemble for a stream and answer it, whatever happens."""
         try:
-            result: Any = self._image(inputs, stream.record.token, parameters)
+            result: Any = self._image(inputs, stream.request_id, parameters)
         except Exception as error:
             result = error
         with self._condition:
@@ -134,11 +134,13 @@ INTERVAL = 0.02
 
 
 class _Stream:
-    """One image: its record, and its client."""
+    """One image: its record, its client, and the id of its call of the ensemble."""
 
-    def __init__(self, reply: Reply, record: Record) -> None:
+    def __init__(self, reply: Reply, record: Record, asked_as: str) -> None:
+        """`asked_as`: the id that its client gave the request, empty for none."""
         self.reply = reply
         self.record = record
+        self.request_id = f"{asked_as}:{record.token}" if asked_as else record.token
         self._silent = False
 
     def follow(self, model: triton.Model) -> None:

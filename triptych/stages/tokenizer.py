@@ -36,14 +36,22 @@ class TokenizerStage:
         self._model_files = model_files
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
-        """Triton's responses. With the parameter `list`, `loras`, `settings` has their names."""
+        """Triton's responses.
+
+        With the parameter `list`, `loras`, the output `settings` has their names. With `settings`
+        it is what it would be for a picture; none is on its way then, and takes a place.
+        """
         return self._model.answer(requests, self._tokenize)
 
     def _tokenize(
         self, inputs: dict[str, np.ndarray], parameters: dict[str, Any]
     ) -> dict[str, np.ndarray]:
         self._model.activity.check_serving()
-        if parameters.get("list") == "loras":
+        parameters = dict(parameters)
+        wanted = parameters.pop("list", None)
+        if wanted not in (None, "loras", "settings"):
+            raise InvalidRequest("list", wanted, "loras, settings")
+        if wanted == "loras":
             return {"settings": triton.strings([json.dumps(self._loras.names())])}
         texts = inputs["INPUT_0"][:, 0]
         images = [self._read(texts, row, parameters) for row in range(len(texts))]
@@ -51,7 +59,8 @@ class TokenizerStage:
         tensors, settings = self._tokenizer.encode_settings(
             [one.settings for one in images], self._model_files, self._limits
         )
-        self._model.activity.images(went=len(images))
+        if wanted is None:
+            self._model.activity.images(went=len(images))
         return {
             **tensors,
             "settings": triton.strings([one.to_json() for one in settings]),

@@ -1,0 +1,40 @@
+"""README_CN.md says what README.md says, as far as a test can tell."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+PAGES = ("README.md", "README_CN.md")
+
+
+def headings(page):
+    """The levels of its headings, in their order."""
+    text = re.sub(r"^```.*?^```$", "", (CHECKOUT / page).read_text(), flags=re.S | re.M)
+    return [len(marks) for marks in re.findall(r"^(#+) ", text, re.M)]
+
+
+def blocks(page):
+    """What stands in its blocks of code, without comments."""
+    found = re.findall(r"^```(\w+)\n(.*?)^```$", (CHECKOUT / page).read_text(), re.S | re.M)
+    return [(kind, re.sub(r" *# .*", "", text)) for kind, text in found]
+
+
+def rows(page):
+    """How many rows each of its tables has."""
+    tables = re.findall(r"(?:^\|.*\n)+", (CHECKOUT / page).read_text(), re.M)
+    return [table.count("\n") for table in tables]
+
+
+@pytest.mark.parametrize("part", [headings, blocks, rows])
+def test_both_have_the_same_parts(part):
+    english, chinese = map(part, PAGES)
+    assert english
+    assert english == chinese
+
+
+def test_links_lead_to_files():
+    for page in PAGES:
+        for target in re.findall(r"\]\((?!http|#)([^)#]+)", (CHECKOUT / page).read_text()):
+            assert (CHECKOUT / target).exists(), (page, target)

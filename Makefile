@@ -2,19 +2,20 @@ PROMPT ?= a yellow sun over green hills at sunset
 OUTPUT ?= out.png
 MINUTES ?= 20
 export PROMPT OUTPUT
-VENV := .venv
+VENV := $(if $(GPU),.venv-gpu,.venv)
+LOCK := requirements/$(if $(GPU),lock-gpu,lock).txt
 SET_UP := $(VENV)/.set-up
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run serve web test test-rare test-soak test-parity test-full test-export test-old bench bench-tensorrt lint lock
+.PHONY: help setup run serve web test test-rare test-fleet test-soak test-parity test-full test-export test-old bench bench-tensorrt docs lint lock
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-setup: $(SET_UP) ## the environment alone, in .venv
+setup: $(SET_UP) ## the environment alone, in .venv; with GPU=1, here and below, in .venv-gpu with CUDA
 
-$(SET_UP): requirements/lock.txt pyproject.toml scripts/setup.sh
-	@scripts/setup.sh
+$(SET_UP): $(LOCK) pyproject.toml scripts/setup.sh
+	@scripts/setup.sh $(VENV) $(LOCK)
 	@touch $@
 
 run: setup ## start the server, draw PROMPT="..." into OUTPUT=out.png, stop the server
@@ -31,6 +32,9 @@ test: setup ## the tests that need no PyTorch
 
 test-rare: setup ## a server at odd places, and the GPU's benchmark on the processor: what takes minutes
 	@$(VENV)/bin/python -m pytest tests/rare
+
+test-fleet: setup .venv-fleet/.set-up ## several servers behind Envoy, and the files that deploy them: minutes; 135 MB of tools in .venv-fleet
+	@$(VENV)/bin/python -m pytest -s tests/fleet
 
 test-soak: setup ## a server at work for MINUTES=20 minutes, and its processes killed
 	@MINUTES="$(MINUTES)" $(VENV)/bin/python -m pytest -s tests/soak
@@ -69,18 +73,25 @@ test-old: setup .venv-old/.set-up ## the tests on Triton 23.10, in .venv-old (Py
 	@.venv-old/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/old.txt
 	@touch $@
 
+.venv-fleet/.set-up: requirements/fleet.txt | setup
+	@$(VENV)/bin/python -m venv .venv-fleet
+	@.venv-fleet/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/fleet.txt
+	@touch $@
+
+docs: .venv-docs/.set-up ## the pages of docs/ as a site in site/, its links checked; in .venv-docs
+	@NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict # with --quiet, --strict would not fail
+	@echo "site/index.html; with its search: $(VENV)/bin/python -m http.server -d site"
+
+.venv-docs/.set-up: requirements/docs.txt | setup
+	@$(VENV)/bin/python -m venv .venv-docs
+	@.venv-docs/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/docs.txt
+	@touch $@
+
 lint: setup ## style, and syntax of Python 3.8 where FastDeploy's image may run the code
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/vermin --quiet --no-tips --violations -t=3.8- model_repository \
 	    $$(find triptych -name '*.py' -not -path 'triptych/gateway/*')
 
-lock: ## requirements/lock.txt anew, one for Python 3.11 and 3.12 (needs uv)
-	@for version in 3.12 3.11; do \
-	    uv pip compile --quiet --upgrade --python-version $$version --python-platform x86_64-manylinux_2_35 \
-	        --generate-hashes --no-header --no-annotate --no-emit-index-url \
-	        --extra serve --extra client --extra gateway --extra test \
-	        --output-file $(VENV)/lock-$$version.txt pyproject.toml requirements/build.in || exit; \
-	done
-	@cmp $(VENV)/lock-3.11.txt $(VENV)/lock-3.12.txt
-	@mv $(VENV)/lock-3.11.txt requirements/lock.txt
+lock: ## requirements/lock.txt and lock-gpu.txt anew (needs uv)
+	@scripts/lock.sh

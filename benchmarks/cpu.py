@@ -13,8 +13,6 @@ from __future__ import annotations
 import argparse
 import functools
 import hashlib
-import itertools
-import json
 import re
 import sys
 import tempfile
@@ -34,11 +32,11 @@ sys.path.insert(0, str(CHECKOUT))
 
 from benchmarks import load, machine
 from benchmarks.load import Run, percentile
+from benchmarks.requests import Requests
 from benchmarks.table import Table
 from benchmarks.worker import Worker
 from triptych.model_files import ModelFiles
 from triptych.server.running import RunningServer
-from triptych.settings import Defaults
 
 SERVED, ALONE, DIFFUSERS = "served", "one process", "diffusers"
 CLIENTS = (2, 4, 8, 16)
@@ -48,28 +46,11 @@ MEAN_STEPS = sum(MIXED_STEPS) / len(MIXED_STEPS)
 MIXED_LOAD = 0.7
 """Arrivals of mixed step counts: part of what one at a time could do."""
 TORCH = CHECKOUT / ".venv-full" / "bin" / "python"
+CROWD = 16
 LATENCY_TARGET, GAIN_TARGET, ENGINE_TARGET = 1.10, 1.3, 0.9
-
-
-class Requests:
-    """INPUT_0 by INPUT_0: no prompt twice, and every setting said, for diffusers to take."""
-
-    def __init__(self, usual: Defaults) -> None:
-        names = ("num_inference_steps", "guidance_scale", "height", "width")
-        self._usual = {name: getattr(usual, name) for name in names}
-        self._numbers = itertools.count(1)
-
-    def take(self, count: int, steps: tuple[int, ...] = ()) -> list[str]:
-        """So many requests; with `steps`, of these step counts in turn."""
-        taken = []
-        for position in range(count):
-            number = next(self._numbers)
-            settings = {"prompt": f"a red circle left of a green star, number {number}"}
-            settings.update(self._usual, seed=number)
-            if steps:
-                settings["num_inference_steps"] = steps[position % len(steps)]
-            taken.append(json.dumps(settings))
-        return taken
+FROM_PICTURE = "a picture from a picture, 1 client"
+MIXED = f"a crowd of both kinds and three sizes, {BATCH} clients"
+TOGETHER = f"{ALONE}, the crowd in batches"
 
 
 class Served:
@@ -105,7 +86,12 @@ class Bench:
     """What is compared, and what was measured of it."""
 
     def __init__(
-        self, requests: Requests, served: Served, process: Worker, diffusers: Worker | None
+        self,
+        requests: Requests,
+        served: Served,
+        process: Worker,
+        diffusers: Worker | None,
+        takes_pictures: bool,
     ) -> None:
         self.table = Table()
         self.unet_seconds: dict[int, list[float]] = {2: [], 2 * BATCH: []}
@@ -113,20 +99,26 @@ class Bench:
         self._served = served
         self._process = process
         self.has_diffusers = diffusers is not None
+        self.takes_pictures = takes_pictures
         self._draw = {SERVED: served.draw, ALONE: lambda one: process.call("pictures", [one])}
         if diffusers is not None:
             self._draw[DIFFUSERS] = lambda one: diffusers.call("picture", one)
 
     def warm_up(self) -> None:
         """Also sees to it that the work is the same: the same picture, to the byte."""
-        (request,) = self._requests.take(1)
-        drawn = hashlib.sha256(self._served.draw(request)).hexdigest()
-        if drawn != self._process.call("digest", request):
-            raise RuntimeError("the server and the process beside it draw different pictures")
+        kinds = [self._requests.take(1)]
+        if self.takes_pictures:
+            kinds.append(self._requests.from_pictures(1))
+        for (request,) in kinds:
+            drawn = hashlib.sha256(self._served.draw(request)).hexdigest()
+            if drawn != self._process.call("digest", request):
+                raise RuntimeError("the server and the process beside it draw different pictures")
         load.arriving(self._served.draw, self._requests.take(16), [0.0] * 16)
         self._process.call("pictures", self._requests.take(BATCH))
         for draw in self._draw.values():
             load.closed(draw, self._requests.take(2), 1)
+            if self.takes_pictures:
+                load.closed(draw, self._requests.from_pictures(2), 1)
 
     def round(self, number: int) -> None:
         """Everything once."""
@@ -146,6 +138,17 @@ class Bench:
         self._arrivals(what, mixed, load.poisson(len(mixed), rate, seed=number))
         for rows, seconds in self.unet_seconds.items():
             seconds += self._process.call("unet_seconds", rows, 4)
+        if self.takes_pictures:
+            self._pictures()
+
+    def _pictures(self) -> None:
+        for _ in range(4):
+            for name in self._draw:
+                self._measure(name, FROM_PICTURE, load.closed, self._requests.from_pictures(1), 1)
+        for name in (SERVED, ALONE):
+            self._measure(name, MIXED, load.closed, self._requests.crowd(CROWD), BATCH)
+        seconds = self._process.call("pictures", self._requests.crowd(CROWD))
+        self.table.add(TOGETHER, Run([seconds] * CROWD, seconds))
 
     def _clients(self, name: str, clients: int, pictures: int) -> None:
         what = f"{clients} client{'s' if clients > 1 else ''}"
@@ -180,7 +183,20 @@ def conclusions(bench: Bench) -> list[str]:
         f"UNet alone: {1e3 * few:.1f} ms a row in calls of 2 rows, {1e3 * many:.1f} in calls of "
         f"{2 * BATCH}: a gain of {few / many:.3f}",
     ]
-    return lines
+    return lines + (_of_pictures(bench) if bench.takes_pictures else [])
+
+
+def _of_pictures(bench: Bench) -> list[str]:
+    table = bench.table
+    served = table.latency(f"{SERVED}, {FROM_PICTURE}")
+    lines = []
+    if bench.has_diffusers:
+        ratio = served / table.latency(f"{DIFFUSERS}, {FROM_PICTURE}")
+        lines = [f"from a picture: served / diffusers, latency: {ratio:.3f} (target: < 1)"]
+    single = table.rate(f"{ALONE}, {MIXED}")
+    gain, engine = (table.rate(name) / single for name in (f"{SERVED}, {MIXED}", TOGETHER))
+    told = f"the crowd: served at {BATCH} clients / one at a time, pictures/s: {gain:.3f}"
+    return [*lines, f"{told} (target: >= 1); the engine's own gain: {engine:.3f}"]
 
 
 def main() -> int:
@@ -206,7 +222,10 @@ def main() -> int:
         if TORCH.exists():
             diffusers = stack.enter_context(Worker(TORCH, "diffusers_pipeline.py", repository))
             about = diffusers.call("versions")
-        bench = Bench(Requests(usual), served, process, diffusers)
+        takes_pictures = (repository / "vae_encoder").is_dir()
+        if not takes_pictures:
+            about += "; no vae_encoder, so nothing is drawn from pictures"
+        bench = Bench(Requests(usual), served, process, diffusers, takes_pictures)
         print(machine.hardware())
         print(f"Triton {served.version}, {machine.versions('onnxruntime', 'numpy')}; {about}")
         print(

@@ -180,10 +180,19 @@ def main() -> int:
     def vae_decoder(batch: int) -> dict[str, np.ndarray]:
         return {"latent_sample": random.standard_normal((batch, *latents)).astype(np.float32)}
 
-    inputs = {"text_encoder": text_encoder, "vae_decoder": vae_decoder, "unet": unet}
-    batches = {"text_encoder": [1, 2], "vae_decoder": [1, 8], "unet": options.rows}
+    def vae_encoder(batch: int) -> dict[str, np.ndarray]:
+        shape = (batch, 3, model_files.height, model_files.width)
+        return {"sample": random.standard_normal(shape).astype(np.float32)}
+
+    inputs = {
+        "text_encoder": text_encoder,
+        "unet": unet,
+        "vae_decoder": vae_decoder,
+        "vae_encoder": vae_encoder,
+    }
+    batches = {"text_encoder": [1, 2], "unet": options.rows}
     for name in options.networks:
-        measure(options.repository, name, batches[name], inputs[name], options)
+        measure(options.repository, name, batches.get(name, [1, 8]), inputs[name], options)
     return 0
 
 

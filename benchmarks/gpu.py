@@ -113,7 +113,7 @@ def main() -> int:
         repository = Path(scratch) / "repository"
         with _timed("the repository, with random weights"):
             shutil.copytree(options.graphs, repository, symlinks=False)
-            numbers = sum(map(weightless.fill, repository.glob("*/1/model.cuda.onnx")))
+            numbers = weightless.fill_repository(repository)
             print(f"{numbers / 1e6:.1f} M random weights")
         for part in options.parts:
             try:

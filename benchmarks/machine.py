@@ -38,8 +38,12 @@ def gpu() -> str:
 
 
 def versions(*packages: str) -> str:
-    """Python's and the packages' versions, as installed here."""
-    named = [f"{package} {metadata.version(package)}" for package in packages]
+    """Python's and the packages' versions, as installed here; "no" for one that is not."""
+    installed = {one.metadata["Name"].lower(): one.version for one in metadata.distributions()}
+    named = [
+        f"{package} {installed[package]}" if package in installed else f"no {package}"
+        for package in packages
+    ]
     return ", ".join([f"Python {platform.python_version()}", *named])
 
 

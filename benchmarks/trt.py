@@ -1,4 +1,4 @@
-"""text_encoder and vae_decoder served on TensorRT, beside ONNX Runtime's CUDA and the CPU.
+"""Networks served on TensorRT, beside ONNX Runtime's CUDA and the CPU.
 
     make bench-tensorrt FLAGS="[--repository DIR] [--models text_encoder vae_decoder] ..."
 
@@ -16,7 +16,6 @@ import base64
 import io
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -35,13 +34,10 @@ sys.path.insert(0, str(CHECKOUT))
 
 from benchmarks import machine, weightless
 from triptych.server.running import RunningServer
-from triptych_export.config_edits import with_cache_file
+from triptych_export.config_edits import with_accelerator, with_cache_file
 
-NETWORKS = ("text_encoder", "unet", "vae_decoder")
+NETWORKS = ("text_encoder", "unet", "vae_decoder", "vae_encoder")
 WAYS = ("CPU", "CUDA", "TensorRT", "TensorRT, kept")
-_ACCELERATOR = re.compile(
-    r'name\s*:\s*"tensorrt"(\s*parameters\s*\{\s*key\s*:\s*"\w+"\s*,?\s*value\s*:\s*"[^"]*"\s*\})*'
-)
 
 
 def main() -> int:
@@ -54,8 +50,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(dir=options.scratch) as scratch:
         repository = Path(scratch) / "repository"
         shutil.copytree(options.repository, repository)
-        for graph in repository.glob("*/1/model*.onnx"):
-            weightless.fill(graph)
+        weightless.fill_repository(repository)
         cache = options.cache or Path(scratch) / "engines"
         expected: list[np.ndarray] = []
         for way in options.ways:
@@ -78,11 +73,14 @@ def configure(repository: Path, way: str, models: list[str], cache: Path) -> Non
     """Let the networks called `models` run that way, the others by ONNX Runtime."""
     for model in NETWORKS:
         path = repository / model / "config.pbtxt"
+        if not path.exists():
+            continue
         config = path.read_text()
         if way.startswith("TensorRT") and model in models:
+            config = with_accelerator(config, "tensorrt")
             config = with_cache_file(config, cache / f"{model}.trt")
         else:
-            config = _ACCELERATOR.sub('name: "onnxruntime"', config)
+            config = with_accelerator(config, "onnxruntime")
         path.write_text(config)
 
 

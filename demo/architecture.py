@@ -47,4 +47,4 @@ SCHEDULER = {
     "skip_prk_steps": True,
 }
 NUM_INFERENCE_STEPS = 20
-GUIDANCE_SCALE = 5.0
+GUIDANCE_SCALE = 2.0

@@ -14,14 +14,19 @@ from triptych.server.running import RunningServer
 CHECKOUT = Path(__file__).resolve().parents[1]
 
 
-def with_server(work: Callable[[RunningServer], int]) -> int:
-    """What `work` returns while the server runs, 1 if the server cannot start."""
+def with_server(work: Callable[[RunningServer], int], grpc_port: int = 0) -> int:
+    """What `work` returns while the server runs, 1 if the server cannot start.
+
+    Its gRPC is at `grpc_port`, at a free port where that is 0.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        server = RunningServer(CHECKOUT / "model_repository", Path(folder) / "server.log")
+        log = Path(folder) / "server.log"
+        server = RunningServer(CHECKOUT / "model_repository", log, grpc_port=grpc_port)
         begun = time.monotonic()
         try:
             with server:
-                print(f"server: ready after {time.monotonic() - begun:.1f} s", flush=True)
+                seconds = time.monotonic() - begun
+                print(f"server: ready after {seconds:.1f} s, gRPC at {server.grpc}", flush=True)
                 return work(server)
         except Unfit as reason:
             print(reason, file=sys.stderr)

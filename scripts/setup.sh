@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
-# The environment .venv with the locked packages; prints one line and fails where none can be made.
+# setup.sh FOLDER LOCK: the environment FOLDER with the locked packages; prints one line and fails where
+# none can be made.
 # PYTHON names the Python to use; else the first fit 3.11 or 3.12 is taken.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+venv=$1 lock=$2
 
 fit_python() {
     local candidate path reason=
@@ -20,10 +22,11 @@ fit_python() {
 
 trap 'echo "make setup: interrupted" >&2; exit 130' INT
 # One that was left half made has no pip yet.
-if ! { .venv/bin/python -m triptych.server.python && .venv/bin/python -c "import pip"; } 2> /dev/null; then
-    rm -rf .venv
+if ! { "$venv/bin/python" -m triptych.server.python && "$venv/bin/python" -c "import pip"; } 2> /dev/null; then
+    rm -rf "$venv"
     python=$(fit_python)
-    scripts/environment.sh "$python" .venv
+    scripts/environment.sh "$python" "$venv"
 fi
-.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/lock.txt
-.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+echo "make setup: installing packages into $venv, which takes minutes, once" >&2
+"$venv/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes -r "$lock"
+"$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .

@@ -83,7 +83,8 @@ def _set_accelerator(options: argparse.Namespace) -> int:
     with replacement(options.output, options.output, names=names) as new:
         set_accelerators(new, options.accelerator)
         new.commit()
-    print(f"{options.output}: {options.accelerator} runs its networks on a GPU")
+    which = "networks" if options.accelerator == "onnxruntime" else "text encoder"
+    print(f"{options.output}: {options.accelerator} runs its {which} on a GPU")
     return 0
 
 
@@ -144,7 +145,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--accelerator",
         choices=("tensorrt", "onnxruntime"),
-        help="what runs the networks on a GPU, written into their config.pbtxt (default: as it is "
+        help="what runs the networks on a GPU, written into their config.pbtxt: tensorrt for the "
+        "text encoder and ONNX Runtime for the others, or onnxruntime for all (default: as it is "
         "there; tensorrt in a new repository). FastDeploy needs onnxruntime where there is no GPU",
     )
     parser.add_argument(
@@ -153,7 +155,7 @@ def _parser() -> argparse.ArgumentParser:
         choices=("cuda", "tensorrt"),
         default=(),
         help="cuda: write the form that ONNX Runtime fuses for NVIDIA GPUs too; tensorrt: build "
-        "TensorRT's engines now, on the machine that will serve",
+        "the text encoder's TensorRT engine now, on the machine that will serve",
     )
     change = parser.add_argument_group("another model than the files hold (with diffusers alone)")
     change.add_argument(

@@ -139,6 +139,17 @@ def with_parameter(config: str, name: str, value: str) -> str:
     return f"{config.rstrip()}\n{parameter(name, value)}"
 
 
+_FOR_PEOPLE = re.compile(
+    r'^(?:# For people:.*\n)?parameters\s*\{\s*key\s*:\s*"(?:title|about|has_samples)".*\}\n',
+    re.MULTILINE,
+)
+
+
+def without_description(config: str) -> str:
+    """The config.pbtxt `config` without what it says of a model for people, which was another."""
+    return _FOR_PEOPLE.sub("", config)
+
+
 def _fit(profile: str, old: int, usual: int) -> int:
     if usual < 0:
         return -usual

@@ -19,6 +19,7 @@ from triptych_export.progress import Progress
 from triptych_export.repository import Replacement, replacement
 from triptych_export.service_files import (
     NETWORKS,
+    TENSORRT,
     fit_configs,
     set_accelerators,
     write_numbers,
@@ -90,7 +91,7 @@ def export(options: argparse.Namespace, template: Path, scratch: Path) -> None:
         sizes = {name: onnx_files.size_on_disk(folder) for name, folder in folders.items()}
         new.commit()
     if tensorrt:
-        engines.build(options.output, [served.stage(name) for name in names], progress)
+        engines.build(options.output, [served.stage(name) for name in TENSORRT], progress)
     seconds = progress.close()
     for name, size in sizes.items():
         print(f"{served.stage(name)}: {size / 1e6:.1f} MB")

@@ -13,6 +13,7 @@ from triptych_export.config_edits import (
     with_input,
     with_map,
     with_parameter,
+    without_description,
 )
 from triptych_export.errors import ExportError
 from triptych_export.repository import Replacement
@@ -23,6 +24,9 @@ from triptych_export.tokenizer_files import count_tokens, write_tokenizer
 ENGINE = "tensorrt.engine"
 NETWORKS = ("text_encoder", "unet", "vae_decoder")
 """The networks of every repository; `vae_encoder` is there where the export could make it."""
+
+TENSORRT = ("text_encoder",)
+"""Those that `tensorrt` is meant for: TensorRT 8.5 was seen to run them right at every size."""
 
 
 def write_service_files(source: Source, numbers: dict, new: Replacement) -> None:
@@ -61,8 +65,9 @@ def _write_json(new: Replacement, name: str, content: dict) -> None:
 
 
 def set_accelerators(new: Replacement, engine: str) -> None:
-    """Set what runs the networks on a GPU, tensorrt or onnxruntime, in their configurations.
+    """Set what runs the networks on a GPU in their configurations.
 
+    engine: tensorrt, for those in TENSORRT, the others having onnxruntime, or onnxruntime for all.
     ExportError if a network has no configuration.
     """
     for model in (*NETWORKS, "vae_encoder"):
@@ -71,7 +76,8 @@ def set_accelerators(new: Replacement, engine: str) -> None:
             continue
         if config is None:
             raise ExportError(f"{new.path(model) / 'config.pbtxt'} is missing")
-        new.set_config(model, with_accelerator(config, engine))
+        own = engine if model in TENSORRT else "onnxruntime"
+        new.set_config(model, with_accelerator(config, own))
 
 
 def _fit_words(new: Replacement, beside_tokens: bool) -> None:
@@ -117,6 +123,9 @@ def fit_configs(
             dims = [channels, -1, -1] if source.paints_in else None
             config = with_input(config, name, "sample", dims)
         new.set_config("unet", config)
+    config = new.config("sd_ensemble")
+    if config is not None:
+        new.set_config("sd_ensemble", without_description(config))
     _fit_words(new, source.text_encoder_layers is not None)
     latents = (-source.latent_channels, *source.sample_size)
     picture = (-3, *(source.vae_scale_factor * side for side in source.sample_size))
@@ -138,7 +147,7 @@ def fit_configs(
         if old is None:
             continue
         config = follow_model(old, sizes)
-        if with_engine:
+        if with_engine and model in TENSORRT:
             config = with_cache_file(config, (new.path(model) / ENGINE).resolve())
         if model == "unet" and channel:
             config = with_parameter(config, "channel", "true")

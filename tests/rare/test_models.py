@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from tests import lora_files
 from tests.server import repositories
 from tests.server.calls import SECRET, metrics, texts
 from tests.server.faults import wait
@@ -26,6 +27,9 @@ def server(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     models = repositories.linked(folder / "models", repositories.MODELS)
     repositories.with_model(models, "ink")
+    files = models / Names("ink").stage("unet") / "loras"
+    files.mkdir(exist_ok=True)
+    lora_files.write(files, "chalk", lora_files.changes(1))
     for stage in ("tokenizer", "unet_loop"):
         file = models / Names("ink").stage(stage) / "1" / "pipeline.json"
         numbers = json.loads(file.read_text())
@@ -74,6 +78,9 @@ class Drawing(threading.Thread):
 
     def count(self, kind):
         return sum(isinstance(answer, kind) for answer in self.answers)
+
+    def errors(self, besides=()):
+        return [a for a in self.answers if isinstance(a, Exception) and not isinstance(a, besides)]
 
 
 @contextlib.contextmanager
@@ -133,9 +140,9 @@ def test_one_is_unloaded_and_loaded_again_while_the_other_draws(server, client):
         assert done.stdout.endswith("served: sd_ensemble\nserved: ink\n")
         wait(lambda: all(isinstance(thread.answers[-1], bytes) for thread in threads))
     for thread in (plain, streamed):
-        assert thread.count(Exception) == 0
+        assert thread.errors() == []
     for thread in others:
-        assert thread.count(NotReady) == thread.count(Exception) > 0
+        assert thread.errors() and thread.errors(besides=NotReady) == []
     for two in (threads[:2], threads[2:]):
         assert len({a for thread in two for a in thread.answers if isinstance(a, bytes)}) == 1
 
@@ -148,3 +155,14 @@ def test_models_that_are_not_there_and_a_wrong_secret(server, monkeypatch):
     done = models(server, "--unload", "ink")
     assert done.returncode == 1
     assert "set TRIPTYCH_SECRET here" in done.stderr
+
+
+def test_a_model_has_loras_of_its_own(client):
+    asked = {**SMALL, "seed": 3}
+    assert "chalk" in client.loras("ink") and "chalk" not in client.loras()
+    plain = client.generate("a red circle", 60, model="ink", **asked)
+    changed = client.generate("a red circle", 60, model="ink", loras=[{"name": "chalk"}], **asked)
+    assert [(one.name, one.scale) for one in changed.settings.loras] == [("chalk", 1.0)]
+    assert changed.file != plain.file
+    with pytest.raises(Refused, match="loras: got 'chalk'"):
+        client.generate("a red circle", 60, loras=[{"name": "chalk"}], **asked)

@@ -21,10 +21,6 @@ class Cohorts:
         whole = _Whole(observer)
         self._loops = [make(whole.part()) for _ in range(count)]
 
-    @property
-    def held(self) -> int:
-        return sum(loop.held for loop in self._loops)
-
     def submit(
         self,
         image: Denoising,

@@ -70,7 +70,7 @@ class LoopStage:
         self._loop = loop(metrics) if cohorts == 1 else Cohorts(cohorts, loop, metrics)
         self._cancellations = Cancellations(model)
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="pictures")
-        self._reading = 0
+        self._held = 0
         self._closed = False
         self._lock = threading.Lock()
 
@@ -100,9 +100,8 @@ class LoopStage:
             tensors = self._model.inputs(request)
             awaited.images = len(tensors["settings"])
             self._model.activity.images(came=awaited.images)
-            held = self._loop.held + self._reading
-            check_room("settings", awaited.images, held, self._max_queue, self._model.name)
             deadline, token = triton.deadline(request), request.request_id()
+            self._hold(awaited)
         except Exception as error:
             awaited.answer(error)
             return
@@ -110,17 +109,14 @@ class LoopStage:
         if not _takes_time(tensors):
             self._submit(tensors, deadline, token, awaited)
             return
-        with self._lock:
-            self._reading += awaited.images
-        self._readers.submit(self._read, tensors, deadline, token, awaited)
+        self._readers.submit(self._submit, tensors, deadline, token, awaited)
 
-    def _read(self, tensors: dict, deadline: float | None, token: str, awaited: _Awaited) -> None:
-        """`_submit`, in a thread for pictures."""
-        try:
-            self._submit(tensors, deadline, token, awaited)
-        finally:
-            with self._lock:
-                self._reading -= awaited.images
+    def _hold(self, awaited: _Awaited) -> None:
+        """Count its images until they are answered; raises where there is no room for them."""
+        with self._lock:
+            check_room("settings", awaited.images, self._held, self._max_queue, self._model.name)
+            self._held += awaited.images
+            awaited.held = awaited.images
 
     def _submit(self, tensors: dict, deadline: float | None, token: str, awaited: _Awaited) -> None:
         try:
@@ -226,10 +222,12 @@ class LoopStage:
         images[0].watcher = writer
         return writer
 
-    def _tell_end(self, images: int, latents: list[np.ndarray] | Exception) -> None:
-        """Before the answer, so that the next stage does not see them come before they went."""
+    def _tell_end(self, awaited: _Awaited, latents: list[np.ndarray] | Exception) -> None:
+        """Before the answer: then there is room for others, and no stage sees them too early."""
         failed = isinstance(latents, Exception)
-        self._model.activity.images(**{"failed" if failed else "went": images})
+        self._model.activity.images(**{"failed" if failed else "went": awaited.images})
+        with self._lock:
+            self._held -= awaited.held
 
     def _response(self, latents: list[np.ndarray] | Exception) -> Any:
         failed = isinstance(latents, Exception)
@@ -243,11 +241,12 @@ class _Awaited:
         self._stage = stage
         self._reply = reply
         self.images = 0
+        self.held = 0
         self.writer: progress.Writer | None = None
         self.not_awaited: Callable[[], bool] = lambda: False
 
     def answer(self, latents: list[np.ndarray] | Exception) -> None:
-        self._stage._tell_end(self.images, latents)
+        self._stage._tell_end(self, latents)
         try:
             self._reply.send(self._stage._response(latents))
         finally:

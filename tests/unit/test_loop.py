@@ -23,8 +23,9 @@ class FakeImage:
 
     numbers = itertools.count(1)
 
-    def __init__(self, calls, rows=2, latents=LATENTS, embeds=EMBEDS, **more):
+    def __init__(self, calls, rows=2, latents=LATENTS, embeds=EMBEDS, adapters=(), **more):
         self.number = next(self.numbers)
+        self.adapters = adapters
         self.calls = calls
         self.made = 0
         self.shapes = {"encoder_hidden_states": embeds, **more}
@@ -38,7 +39,7 @@ class FakeImage:
 
     @property
     def call_key(self):
-        return CallKey(self.latents.shape, self.conditioning[0].shapes)
+        return CallKey(self.latents.shape, self.conditioning[0].shapes, self.adapters)
 
     @property
     def finished(self):
@@ -69,12 +70,14 @@ class Unet:
     def __init__(self, fail=None, gate=None):
         self.calls = []
         self.given = []
+        self.sets = []
         self.fail = fail
         self.gate = gate
 
-    def __call__(self, sample, timestep, conditioning):
+    def __call__(self, sample, timestep, conditioning, adapters=()):
         if self.gate is not None:
             self.gate()
+        self.sets.append(adapters)
         numbers = (timestep // 1000).astype(int).tolist()
         for tensor in (sample, timestep, *conditioning.values()):
             assert tensor.dtype == np.float32
@@ -273,6 +276,27 @@ def test_a_row_left_over_goes_to_a_later_image_and_the_one_passed_over_is_next()
     DenoisingLoop(unet, 3).run_to_end([first, second, third])
     a, b, c = first.number, second.number, third.number
     assert unet.served() == [[a, c], [b, c], [a], [b]]
+
+
+def test_sets_of_loras_have_four_calls_each_in_turn():
+    unet = Unet()
+    images = [FakeImage(6, adapters=adapters) for adapters in (("ink",), (), ("chalk",))]
+    DenoisingLoop(unet, 32).run_to_end(images)
+    turns = [(one, len(list(calls))) for one, calls in itertools.groupby(unet.sets)]
+    order = [("ink",), (), ("chalk",)]
+    assert turns == [(one, 4) for one in order] + [(one, 2) for one in order]
+
+
+def test_images_of_a_set_take_turns_within_its_own_and_do_not_prolong_it():
+    shapes = (LATENTS, (4, 8, 16), (4, 16, 8))
+    images = [FakeImage(4, latents=shape, adapters=("ink",)) for shape in shapes]
+    other = FakeImage(8)
+    unet = Unet()
+    DenoisingLoop(unet, 32).run_to_end([*images, other])
+    a, b, c = (image.number for image in images)
+    ink = [[a], [b], [c], [a]], [[b], [c], [a], [b]], [[c], [a], [b], [c]]
+    others = [[other.number]] * 4
+    assert unet.served() == [*ink[0], *others, *ink[1], *others, *ink[2]]
 
 
 def test_nobody_starves_under_a_stream_of_arrivals(start):

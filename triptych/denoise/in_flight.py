@@ -12,11 +12,15 @@ from triptych.denoise.call import CallBuffers, CallKey
 from triptych.denoise.denoising import Denoising
 from triptych.denoise.observer import Observer
 from triptych.errors import Cancelled
+from triptych.lora.folder import Adapters
 
 logger = logging.getLogger(__name__)
 
 PredictNoise = Callable[..., np.ndarray]
 """The UNet as a function of `CallArguments`, and of `adapters` for images that have some."""
+
+TURN = 4
+"""Calls in a row for one set of LoRAs, none being one too: a switch to other weights takes time."""
 
 
 class Flight:
@@ -41,7 +45,10 @@ class Flight:
 
 
 class InFlight:
-    """The images in flight, the one served longest ago first, and the calls that serve them."""
+    """The images in flight in the order of their calls, and the calls that serve them.
+
+    Sets of LoRAs take turns of TURN calls, images of a set take turns within it.
+    """
 
     def __init__(self, predict_noise: PredictNoise, max_rows: int, observer: Observer) -> None:
         self.flights: list[Flight] = []
@@ -49,6 +56,8 @@ class InFlight:
         self._max_rows = max_rows
         self._observer = observer
         self._buffers: dict[CallKey, CallBuffers] = {}
+        self._adapters: Adapters = ()
+        self._calls = 0
 
     def join(self, flight: Flight) -> None:
         self.flights.append(flight)
@@ -98,7 +107,7 @@ class InFlight:
                 self.leave(flight, error)
 
     def _choose(self) -> list[Flight]:
-        """The first image and those with its key that fit; they go to the end of the order."""
+        """The first image and those with its key that fit; the order is then the next call's."""
         chosen: list[Flight] = []
         others: list[Flight] = []
         free = self._max_rows
@@ -108,8 +117,16 @@ class InFlight:
                 free -= flight.rows
             else:
                 others.append(flight)
-        self.flights = others + chosen
+        self.flights = self._order(chosen, others) if chosen else others
         return chosen
+
+    def _order(self, chosen: list[Flight], others: list[Flight]) -> list[Flight]:
+        adapters = chosen[0].key.adapters
+        self._calls = self._calls + 1 if adapters == self._adapters else 1
+        self._adapters = adapters
+        of_the_set = [flight for flight in others if flight.key.adapters == adapters] + chosen
+        of_others = [flight for flight in others if flight.key.adapters != adapters]
+        return of_others + of_the_set if self._calls % TURN == 0 else of_the_set + of_others
 
     def _prepare(self, chosen: list[Flight]) -> tuple[list[Flight], list[np.ndarray]]:
         """Those of `chosen` whose scheduler can say what the call takes, and what that is."""

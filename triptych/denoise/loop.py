@@ -21,7 +21,8 @@ class DenoisingLoop:
     The life of a request:
     1. Submitted: `submit` hands the image to the loop's thread; it joins before the next call.
     2. Gathered: a call takes the image served longest ago and as many others with its CallKey as
-       fit, in the same order, and copies their rows together.
+       fit, in the same order, and copies their rows together. Sets of LoRAs have a few calls each
+       in turn.
     3. Stepped: one `predict_noise` call for all of them, then each its own guidance and scheduler
        step. 2 and 3 repeat, every image in turn, until the image has made all its calls.
     4. Answered: `done` is called once, with the latents or the reason why there are none, and the

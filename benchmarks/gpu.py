@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import tritonclient.grpc as grpcclient
@@ -34,22 +36,16 @@ from benchmarks import load, machine, stage_times, tick_log, weightless
 from benchmarks.loop import CHANNEL
 from triptych.model_files import ModelFiles
 from triptych.server.running import RunningServer
-from triptych_export.config_edits import parameter
 
-COHORTS = parameter("cohorts", "2")
-GPUS = "instance_group [ { kind: KIND_GPU count: 1 gpus: [ 0, 1 ] } ]\n"
-VARIANTS = {
-    "Triton": {},
-    "channel": {"unet": CHANNEL},
-    "channel, 2 GPUs": {"unet": CHANNEL + GPUS, "unet_loop": COHORTS},
-}
-"""Ways from the loop to the UNet: what is added to the models' config.pbtxt."""
+EVERY_GPU = "channel, every GPU"
+VARIANTS = {"Triton": "", "channel": CHANNEL, EVERY_GPU: CHANNEL}
+"""Ways from the loop to the UNet, on one GPU but for the last: what unet's config.pbtxt gets."""
 
 
 def rows(variant: str, clients: int) -> int:
     """Rows of a call of the UNet, two an image, when that many images are in flight."""
-    shared = COHORTS in VARIANTS[variant].values() and clients > 1
-    return clients if shared else 2 * clients
+    gpus = machine.gpus() if variant == EVERY_GPU else 1
+    return 2 * -(-clients // gpus)
 
 
 class Results:
@@ -170,10 +166,8 @@ class Served:
         self._ticks = self._scratch / "ticks"
         shutil.copytree(repository, self._repository, copy_function=weightless.link)
         tick_log.install(self._repository, CHECKOUT, self._ticks)
-        for model in ("unet", "unet_loop"):
-            config = self._repository / model / "config.pbtxt"
-            text = config.read_text().replace(CHANNEL, "")
-            config.write_text(text + VARIANTS[variant].get(model, ""))
+        config = self._repository / "unet" / "config.pbtxt"
+        config.write_text(config.read_text().replace(CHANNEL, "") + VARIANTS[variant])
         model_files = ModelFiles.load(repository / "unet_loop" / "1")
         self._latents = model_files.latent_shape(model_files.height, model_files.width)
         self._number = 0
@@ -181,7 +175,9 @@ class Served:
     def measure(self, end: float) -> None:
         begun = time.monotonic()
         running = RunningServer(self._repository, self._scratch / "log")
-        running.start()
+        one_gpu = {} if self._variant == EVERY_GPU else {"CUDA_VISIBLE_DEVICES": "0"}
+        with mock.patch.dict(os.environ, one_gpu):
+            running.start()
         try:
             running.wait_ready(max(1.0, end - begun))
             print(f"ready after {time.monotonic() - begun:.1f} s", flush=True)

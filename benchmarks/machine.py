@@ -37,6 +37,11 @@ def gpu() -> str:
         return "no GPU"
 
 
+def gpus() -> int:
+    """How many GPUs there are; one where there is none, for the processor in its place."""
+    return len(gpu().splitlines())
+
+
 def versions(*packages: str) -> str:
     """Python's and the packages' versions, as installed here; "no" for one that is not."""
     installed = {one.metadata["Name"].lower(): one.version for one in metadata.distributions()}

@@ -12,6 +12,8 @@ from triptych.server.running import RunningServer
 from triptych_export.config_edits import parameter
 
 CALLS = ("nv_inference_exec_count", "unet")
+UNET_CALLS = ("triptych_unet_calls_total", "unet_loop")
+UNET_ROWS = ("triptych_unet_rows_total", "unet_loop")
 LOOK = 1.5
 """Seconds in which unet_loop looks for a channel again."""
 STEPS = ("triptych_steps_total", "unet_loop")
@@ -28,9 +30,8 @@ def with_channel(repository, tmp_path_factory, monkeypatch_module):
     """A running server with the parameter `channel`, and calls of it."""
     copy = tmp_path_factory.mktemp("with_channel") / "models"
     shutil.copytree(repository, copy, copy_function=shutil.copyfile)
-    for model, name, value in (("unet", "channel", "true"), ("unet_loop", "cohorts", "2")):
-        with open(copy / model / "config.pbtxt", "a") as config:
-            config.write(parameter(name, value))
+    with open(copy / "unet" / "config.pbtxt", "a") as config:
+        config.write(parameter("channel", "true") + "instance_group [ { count: 2 } ]\n")
     flags = "--model-control-mode=explicit", "--load-model=*"
     monkeypatch_module.setenv(restricted.VARIABLE, SECRET)
     with RunningServer(copy, tmp_path_factory.mktemp("log") / "server.log", *flags) as running:
@@ -55,6 +56,14 @@ def test_pictures_are_the_same_and_triton_was_not_asked(with_channel, calls):
         thread.join()
     assert drawn == expected
     assert metrics(running.metrics)[CALLS] == 0
+
+
+def test_each_instance_has_images_of_its_own(with_channel):
+    running, on_channel = with_channel
+    before = metrics(running.metrics)
+    on_channel.pictures(*[request(**{**SMALL, "seed": seed}) for seed in range(2)])
+    after = metrics(running.metrics)
+    assert [after[name] - before[name] for name in (UNET_CALLS, UNET_ROWS)] == [6, 12]
 
 
 def test_it_answers_through_triton_too(with_channel, calls):

@@ -154,7 +154,9 @@ def test_a_request_given_up_is_not_read(stage):
     waiting = bringing((PNG, b""))
     loop.execute([*busy, waiting])
     waiting.sender.given_up = True
-    time.sleep(0.2)
+    deadline = time.monotonic() + 10
+    while not loop._cancellations._given_up and time.monotonic() < deadline:
+        time.sleep(0.01)
     may_go.set()
     assert "cancelled before the image was finished" in error(answer(waiting))
     for one in busy:

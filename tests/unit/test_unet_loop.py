@@ -7,6 +7,7 @@ import importlib
 import json
 import os
 import re
+import subprocess
 import sys
 import threading
 import time
@@ -17,6 +18,7 @@ import pb_utils_fake as fake
 import pytest
 from pb_utils_fake import answer
 
+from triptych.ipc import activity
 from triptych.ipc.activity import VARIABLE
 from triptych.ipc.progress import Record
 from triptych.settings import Settings
@@ -439,7 +441,7 @@ def test_no_memory_is_held_for_a_size_that_nobody_draws_any_more(stage, monkeypa
         "_remember",
         lambda self, tensor, name: (made.append(weakref.ref(tensor)), usual(self, tensor, name)),
     )
-    unet = one._loop._predict_noise
+    unet = one._loop._loops[0]._predict_noise
     for side in range(64, 128, 8):
         sent = request({"height": side, "num_inference_steps": 2})
         one.execute([sent])
@@ -532,6 +534,44 @@ def test_cohorts_call_several_instances_of_the_unet(stage, monkeypatch, tmp_path
         listener.close()
 
 
+def test_as_many_cohorts_as_the_unet_has_processes_also_when_they_change(
+    stage, monkeypatch, tmp_path
+):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    monkeypatch.setenv(VARIABLE, str(folder))
+    monkeypatch.setattr(activity.Instances, "LOOK", 0.0)
+    begun, most = [], []
+
+    def unet(**inputs):
+        begun.append(threading.current_thread())
+        time.sleep(0.05)
+        most.append(len(set(begun)))
+        return fake.no_noise(**inputs)
+
+    def together():
+        begun.clear()
+        most.clear()
+        sent = request({}, {"seed": 2}, {"seed": 3})
+        loop.execute([sent])
+        assert not answer(sent).has_error()
+        return max(most)
+
+    def process():
+        child = subprocess.Popen(["sleep", "60"])
+        (folder / f"unet-{child.pid}").write_bytes(bytes(activity._FIELDS.size))
+        return child
+
+    loop = stage(unet=unet)
+    assert together() == 1
+    children = [process(), process()]
+    assert together() == 2
+    for child in children:
+        child.kill()
+        child.wait()
+    assert together() == 1
+
+
 def test_a_unet_that_is_loaded_again_is_called_over_its_new_channel(stage, monkeypatch, tmp_path):
     from triptych.ipc import channel
 
@@ -605,7 +645,12 @@ def test_a_sender_that_fails_takes_nobody_with_it(stage, monkeypatch):
     late.sender.given_up = True
     one.execute([late])
     assert answer(late).error().code() == fake.Error.CANCELLED, "the thread that asks is alive"
+
+    def loop_is_empty():
+        made = {key[0]: metric.value for key, metric in fake.MetricFamily.made.items()}
+        return made["triptych_images_in_flight"] == 0
+
     deadline = time.monotonic() + 5
-    while one._loop.held and time.monotonic() < deadline:
+    while not loop_is_empty() and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert one._loop.held == 0
+    assert loop_is_empty()

@@ -16,10 +16,17 @@ class Cohorts:
     """Used as a DenoisingLoop; an image goes to the loop that holds the fewest, and stays there."""
 
     def __init__(
-        self, count: int, make: Callable[[Observer], DenoisingLoop], observer: Observer
+        self,
+        count: Callable[[], int],
+        make: Callable[[Observer], DenoisingLoop],
+        observer: Observer,
     ) -> None:
-        whole = _Whole(observer)
-        self._loops = [make(whole.part()) for _ in range(count)]
+        """`count` says how many loops new images go to; more of them are made when it grows."""
+        self._count = count
+        self._make = make
+        self._whole = _Whole(observer)
+        self._lock = threading.Lock()
+        self._loops = [make(self._whole.part())]
 
     def submit(
         self,
@@ -27,13 +34,21 @@ class Cohorts:
         done: Callable[[np.ndarray | Exception], None],
         cancelled: Callable[[], bool] = lambda: False,
     ) -> None:
-        min(self._loops, key=lambda loop: loop.held).submit(image, done, cancelled)
+        with self._lock:
+            count = self._count()
+            while len(self._loops) < count:
+                self._loops.append(self._make(self._whole.part()))
+            loop = min(self._loops[:count], key=lambda loop: loop.held)
+            loop.submit(image, done, cancelled)
 
     def run_to_end(self, images: Sequence[Denoising]) -> list[np.ndarray | Exception]:
         return self._loops[0].run_to_end(images)
 
     def close(self) -> None:
-        for loop in self._loops:
+        with self._lock:
+            self._count = lambda: len(self._loops)  # no more
+            loops = list(self._loops)
+        for loop in loops:
             loop.close()
 
 

@@ -171,14 +171,22 @@ class Instances:
 
     def see(self) -> Seen:
         """The sums over the model's processes; `limit` and `ended` are the largest."""
-        now = time.monotonic()
-        if self._folder is not None and now - self._looked > self.LOOK:
-            self._looked = now
-            self._look(self._folder)
+        self._look_again()
         told = [Seen(*_FIELDS.unpack_from(one)) for one in self._maps.values()] or [Seen()]
         columns = Seen(*zip(*told))
         sums = Seen(*map(sum, columns))
         return sums._replace(ended=max(columns.ended), limit=max(columns.limit))
+
+    def living(self) -> int:
+        """How many of the processes there are now, those that are still loading included."""
+        self._look_again()
+        return sum(Path("/proc", path.name.rpartition("-")[2]).exists() for path in self._maps)
+
+    def _look_again(self) -> None:
+        now = time.monotonic()
+        if self._folder is not None and now - self._looked > self.LOOK:
+            self._looked = now
+            self._look(self._folder)
 
     def _look(self, folder: Path) -> None:
         for path in folder.glob(f"{self._name}-*"):

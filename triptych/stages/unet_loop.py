@@ -23,6 +23,7 @@ from triptych.denoise.preview import Preview
 from triptych.denoise.start import Start, encoded
 from triptych.errors import Cancelled, Expired, InvalidRequest, LoopClosed
 from triptych.ipc import progress
+from triptych.ipc.activity import Instances
 from triptych.model_files import ModelFiles
 from triptych.settings import Settings
 from triptych.stages import loras, triton
@@ -61,13 +62,13 @@ class LoopStage:
         model.activity.limit(self._max_queue)
         metrics = LoopMetrics({"model": model.name}, model.activity)
         unet = model.names.stage("unet")
-        rows, cohorts = model.count("max_rows", 32), model.count("cohorts", 1)
+        rows = model.count("max_rows", 32)
         numbers = itertools.count()
 
         def loop(observer: Observer) -> DenoisingLoop:
             return DenoisingLoop(ServedUNet(unet, next(numbers)), rows, observer)
 
-        self._loop = loop(metrics) if cohorts == 1 else Cohorts(cohorts, loop, metrics)
+        self._loop = Cohorts(_cohorts(model, unet), loop, metrics)
         self._cancellations = Cancellations(model)
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="pictures")
         self._held = 0
@@ -252,6 +253,19 @@ class _Awaited:
         finally:
             if self.writer is not None:
                 self.writer.close()
+
+
+def _cohorts(model: triton.Model, unet: str) -> Callable[[], int]:
+    """How many calls of the UNet are made at a time: as many as it has processes, one a GPU.
+
+    The parameter `cohorts` says it where they cannot be seen: without a launcher, and with
+    FastDeploy's own backend.
+    """
+    if "cohorts" in model.parameters:
+        cohorts = model.count("cohorts", 1)
+        return lambda: cohorts
+    processes = Instances(model.activity.folder, unet)
+    return lambda: max(1, processes.living())
 
 
 def _takes_time(tensors: dict[str, np.ndarray]) -> bool:

@@ -27,10 +27,10 @@ serve: setup ## the server in the foreground, until Ctrl-C; Triton's flags in FL
 web: setup ## the server, and in front of it the gateway with the page to draw on
 	@exec $(VENV)/bin/python scripts/web.py $(FLAGS)
 
-test: setup ## the tests that need no PyTorch
-	@$(VENV)/bin/python -m pytest
+test: setup ## the tests that need neither PyTorch nor minutes
+	@$(VENV)/bin/python -m pytest -n 2
 
-test-rare: setup ## a server at odd places, and the GPU's benchmark on the processor: what takes minutes
+test-rare: setup ## what takes minutes: a server that is killed, overloaded, at odd places; the docs' examples
 	@$(VENV)/bin/python -m pytest tests/rare
 
 test-fleet: setup .venv-fleet/.set-up ## several servers behind Envoy, and the files that deploy them: minutes; 135 MB of tools in .venv-fleet

@@ -6,12 +6,30 @@ import os
 from pathlib import Path
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
+from tests.gateway.running import Gateway
 from tests.server.again import pytest_runtest_protocol, pytest_terminal_summary  # noqa: F401
 from tests.server.calls import Calls
 from triptych.server.running import RunningServer
 
 CHECKOUT = Path(__file__).resolve().parents[2]
+
+
+class Scheduling(LoadScopeScheduling):
+    """Workers share the tests of other folders, then one of them runs all of this folder.
+
+    Nothing runs beside these: they measure times, and a server takes all cores.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "tests/server" if nodeid.startswith("tests/server/") else nodeid
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduling:
+    config.option.loadscopereorder = False  # the largest scope is not the first
+    return Scheduling(config, log)
 
 
 @pytest.fixture(scope="session")
@@ -41,6 +59,12 @@ def calls(server):
     made = Calls(server.grpc)
     yield made
     made.close()
+
+
+@pytest.fixture(scope="module")
+def gateway(server):
+    with Gateway(server.grpc) as gateway:
+        yield gateway
 
 
 _LOG = pytest.StashKey[Path]()

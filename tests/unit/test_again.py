@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 
 TESTS = """
@@ -43,9 +45,11 @@ def test_later():
 """
 
 
-def test_a_test_that_failed_as_triton_died_is_run_once_more_and_told(tmp_path):
+@pytest.mark.parametrize("workers", [(), ("-n", "2")])
+def test_a_test_that_failed_as_triton_died_is_run_once_more_and_told(tmp_path, workers):
     (tmp_path / "test_x.py").write_text(TESTS)
-    command = [sys.executable, "-m", "pytest", "-p", "tests.server.again", "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", "-p", "tests.server.again", *workers]
+    command += ["-p", "no:cacheprovider"]
     run = subprocess.run(
         [*command, "-c", "/dev/null", "--rootdir", str(tmp_path), str(tmp_path)],
         cwd=ROOT,

@@ -66,10 +66,10 @@ def test_what_goes_on_with_a_list_is_indented_by_four(page):
 
 
 def test_links_lead_to_files():
-    for page in PAGES:
-        text = (CHECKOUT / "docs" / page).read_text()
-        for target in re.findall(r"\]\((?![a-z]+:|#)([^)#]+)", text):
-            assert (CHECKOUT / "docs" / target).exists(), (page, target)
+    readmes = [CHECKOUT / name for name in docs_site.READMES]
+    for page in (*readmes, *(CHECKOUT / "docs" / name for name in PAGES)):
+        for target in re.findall(r"\]\((?![a-z]+:|#)([^)#]+)", page.read_text()):
+            assert (page.parent / target).exists(), (page.name, target)
 
 
 @pytest.mark.parametrize(

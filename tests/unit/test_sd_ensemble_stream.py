@@ -6,6 +6,7 @@ import io
 import sys
 import threading
 import time
+import uuid
 
 import numpy as np
 import pb_utils_fake as fake
@@ -68,7 +69,8 @@ def ensemble():
 @pytest.fixture
 def stage(tmp_path, monkeypatch, ensemble):
     """`stage(release, **parameters)`: the model sd_ensemble_stream."""
-    monkeypatch.setenv(progress.PREFIX_VARIABLE, f"triptych_{tmp_path.name}_")
+    prefix = f"triptych_{uuid.uuid4()}_"
+    monkeypatch.setenv(progress.PREFIX_VARIABLE, prefix)
     made = []
 
     def make(release="24.10", **parameters):
@@ -85,7 +87,7 @@ def stage(tmp_path, monkeypatch, ensemble):
     yield make
     for one in made:
         one.close()
-    assert list(progress.FOLDER.glob(f"triptych_{tmp_path.name}_*")) == []
+    assert list(progress.FOLDER.glob(f"{prefix}*")) == []
 
 
 def inference_request(module, ensemble):

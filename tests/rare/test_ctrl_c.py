@@ -1,4 +1,4 @@
-"""Ctrl-C while `make run`, `make serve` and `make web` are on their way, and while Triton dies."""
+"""Ctrl-C while `make run`, `make serve`, `make web` start and work, and while Triton dies."""
 
 import time
 from pathlib import Path
@@ -38,3 +38,15 @@ def test_ctrl_c_while_the_server_dies_again_and_again(seconds, tmp_path, quick):
         terminal.ctrl_c()
         assert terminal.end() == 0, terminal.shown
     assert "Traceback" not in terminal.shown
+
+
+@pytest.mark.parametrize("name", CODES)
+def test_ctrl_c_at_work(name, tmp_path):
+    words, working = command(name, tmp_path)
+    with nothing_left():
+        terminal = Terminal(*words)
+        terminal.read_until(working)
+        terminal.ctrl_c()
+        assert terminal.end() == CODES[name], terminal.shown
+    assert "Traceback" not in terminal.shown
+    assert terminal.shown.count("interrupted") == (name == "run")

@@ -1,4 +1,4 @@
-"""Requests that bring pictures, served: by a repository with a vae_encoder, and without one."""
+"""Requests that bring pictures, served."""
 
 import base64
 import io
@@ -13,12 +13,10 @@ from PIL import Image
 
 from tests.gateway.pictures import grain
 from tests.gateway.running import Gateway
-from tests.server import repositories
 from tests.server.calls import Calls, metrics, metrics_when, pixels, request
 from triptych.client import Client, GivenUp, Picture, Refused, TimedOut
 from triptych.picture.metadata import read_settings
 from triptych.pipeline import Pipeline
-from triptych.server.running import RunningServer
 from triptych.streaming import Step
 
 IN_FLIGHT = ("triptych_images_in_flight", "unet_loop")
@@ -60,20 +58,8 @@ KINDS = (
 
 
 @pytest.fixture(scope="module")
-def models(repository, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("encoder")
-    return repositories.linked(folder / "models", repository)
-
-
-@pytest.fixture(scope="module")
-def own(models):
-    with RunningServer(models, models.parent / "server.log") as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def client(own):
-    with Client(own.grpc) as made:
+def client(server):
+    with Client(server.grpc) as made:
         yield made
 
 
@@ -87,9 +73,9 @@ def asked(**values):
     return request(PROMPT, **{**USUAL, **size, **texts})
 
 
-def test_the_server_gives_what_one_process_gives_and_company_changes_no_byte(models, own):
-    expected = Pipeline(models).draw(*(asked(**kind).decode() for kind in KINDS))
-    calls = Calls(own.grpc)
+def test_the_server_gives_what_one_process_gives_and_company_changes_no_byte(repository, server):
+    expected = Pipeline(repository).draw(*(asked(**kind).decode() for kind in KINDS))
+    calls = Calls(server.grpc)
     alone = [calls.pictures(asked(**kind))[0] for kind in KINDS]
     assert alone == expected
     with ThreadPoolExecutor(len(KINDS)) as pool:
@@ -106,20 +92,20 @@ def test_the_server_gives_what_one_process_gives_and_company_changes_no_byte(mod
     assert base64.b64encode(IMAGE)[:40] not in alone[0] and IMAGE[60:120] not in alone[0]
 
 
-def test_a_request_without_a_picture_never_calls_the_encoder(own):
-    calls = Calls(own.grpc)
-    before = metrics(own.metrics).get(ENCODED, 0)
+def test_a_request_without_a_picture_never_calls_the_encoder(server):
+    calls = Calls(server.grpc)
+    before = metrics(server.metrics).get(ENCODED, 0)
     calls.pictures(asked())
     calls.pictures(asked(image=IMAGE))
-    found = metrics_when(own.metrics, lambda told: told.get(ENCODED, 0) > before)
+    found = metrics_when(server.metrics, lambda told: told.get(ENCODED, 0) > before)
     assert found[ENCODED] == before + 1
     calls.close()
 
 
-def test_outside_the_crop_the_picture_is_the_one_that_came(own):
+def test_outside_the_crop_the_picture_is_the_one_that_came(server):
     size = (160, 120)
     came = file_of(size)
-    with Client(own.grpc) as client:
+    with Client(server.grpc) as client:
         values = {"mask_image": mask_of(size), "padding_mask_crop": 8, "height": 64, "width": 96}
         picture = client.generate(PROMPT, image=came, **values, **USUAL)
     drawn, original = (
@@ -138,7 +124,7 @@ def test_a_stream_tells_the_calls_that_are_made(client):
     assert picture.file == client.generate(PROMPT, 60, image=IMAGE, **settings).file
 
 
-def test_what_is_given_up_or_too_late_ends(client, own):
+def test_what_is_given_up_or_too_late_ends(client, server):
     long = {**USUAL, "num_inference_steps": 200, "strength": 1.0, "image": file_of((256, 256))}
     stream = client.stream(PROMPT, 60, **long)
     told = iter(stream)
@@ -149,9 +135,9 @@ def test_what_is_given_up_or_too_late_ends(client, own):
     with pytest.raises(TimedOut):
         client.generate(PROMPT, 1.0, **long)
     deadline = time.monotonic() + 10
-    while metrics(own.metrics)[IN_FLIGHT] and time.monotonic() < deadline:
+    while metrics(server.metrics)[IN_FLIGHT] and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert metrics(own.metrics)[IN_FLIGHT] == 0
+    assert metrics(server.metrics)[IN_FLIGHT] == 0
 
 
 @pytest.mark.parametrize(
@@ -178,14 +164,14 @@ def test_a_picture_of_ten_megabytes_arrives(client):
 
 
 @pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning")
-def test_edits_through_the_gateway_are_the_servers_pictures(client, own):
+def test_edits_through_the_gateway_are_the_servers_pictures(client, server):
     """A picture of ten megabytes comes through too."""
     cut_out = Image.new("RGBA", (96, 64))
     cut_out.paste("red", (48, 0, 96, 64))
     cut_out.paste("red", (0, 32, 96, 64))
     mask = io.BytesIO()
     cut_out.save(mask, "PNG")
-    with Gateway(own.grpc) as gateway:
+    with Gateway(server.grpc) as gateway:
         web = openai.OpenAI(base_url=f"{gateway.url}/v1", api_key="none", max_retries=0)
         edit = web.images.edit(image=IMAGE, mask=mask.getvalue(), prompt=PROMPT, extra_body=USUAL)
         drawn = client.generate(PROMPT, 60, image=IMAGE, mask_image=MASK, **USUAL)
@@ -195,11 +181,11 @@ def test_edits_through_the_gateway_are_the_servers_pictures(client, own):
         assert item.settings["strength"] == 0.6 and item.settings["width"] == 64
 
 
-def test_the_webuis_image_to_image_and_second_pass_are_the_servers_pictures(client, own):
+def test_the_webuis_image_to_image_and_second_pass_are_the_servers_pictures(client, server):
     asked = {"prompt": PROMPT, "steps": 6, "seed": 5, "sampler_name": "DDIM"}
     picture = {"init_images": [base64.b64encode(IMAGE).decode()], "denoising_strength": 0.5}
     second = {"enable_hr": True, "hr_scale": 2, "hr_upscaler": "Nearest", "width": 64, "height": 64}
-    with Gateway(own.grpc) as gateway, httpx.Client(base_url=gateway.url, timeout=60) as web:
+    with Gateway(server.grpc) as gateway, httpx.Client(base_url=gateway.url, timeout=60) as web:
         (changed,) = web.post("/sdapi/v1/img2img", json={**asked, **picture}).json()["images"]
         (large,) = web.post("/sdapi/v1/txt2img", json={**asked, **second}).json()["images"]
     words = {**USUAL, "prompt_syntax": "webui"}
@@ -211,28 +197,3 @@ def test_the_webuis_image_to_image_and_second_pass_are_the_servers_pictures(clie
     more = {**words, "strength": 0.75, "num_inference_steps": 8}
     drawn = client.generate(PROMPT, 60, image=start.getvalue(), **more)
     assert pixels(base64.b64decode(large)).tolist() == pixels(drawn.file).tolist()
-
-
-def test_a_repository_without_an_encoder_refuses_pictures_and_draws_all_else(repository, tmp_path):
-    models = repositories.linked(tmp_path / "models", repository)
-    (models / "vae_encoder").unlink()
-    with RunningServer(models, tmp_path / "server.log") as server, Client(server.grpc) as client:
-        with pytest.raises(Refused, match=r"image: got .* this model has no vae_encoder"):
-            client.generate(PROMPT, 60, image=IMAGE)
-        assert client.generate(PROMPT, 60, height=64, width=64, **USUAL).image.size == (64, 64)
-
-
-def test_configurations_from_before_pictures_serve_all_else(repository, tmp_path):
-    """Those of a repository that was exported earlier; it has no tensor for pictures."""
-    models = repositories.linked(tmp_path / "models", repository)
-    tensor = ',\n  { name: "pictures" data_type: TYPE_STRING dims: [ 2 ] }'
-    for model in ("tokenizer", "unet_loop", "image_encoder"):
-        repositories.change(repositories.own(models, model) / "config.pbtxt", tensor, "")
-    ensemble = repositories.own(models, "sd_ensemble") / "config.pbtxt"
-    for kind in ("input", "output"):
-        line = f'      {kind}_map {{ key: "pictures" value: "pictures" }}\n'
-        repositories.change(ensemble, line, "")
-    with RunningServer(models, tmp_path / "server.log") as server, Client(server.grpc) as client:
-        assert client.generate(PROMPT, 60, height=64, width=64, **USUAL).image.size == (64, 64)
-        with pytest.raises(Refused, match=r"(image|pictures): got "):
-            client.generate(PROMPT, 60, image=IMAGE)

@@ -27,12 +27,6 @@ STEPS = ("triptych_steps_total", "unet_loop")
 COMMAND = [sys.executable, "-m", "triptych.cli", "gateway"]
 
 
-@pytest.fixture(scope="module")
-def gateway(server):
-    with Gateway(server.grpc) as gateway:
-        yield gateway
-
-
 @pytest.fixture
 def web(gateway):
     with httpx.Client(base_url=gateway.url, timeout=60) as client:

@@ -102,20 +102,6 @@ def test_a_bad_file_is_an_error_for_its_request_alone(loras):
             assert np.abs(difference).max() <= 1
 
 
-def test_a_unet_that_knows_no_loras_is_never_drawn_with(repository, tmp_path):
-    """One that overlooks a call's parameters, as FastDeploy's own backend does."""
-    models = repositories.with_unet(repositories.linked(tmp_path / "models", repository))
-    lora_files.write(models / "unet" / "loras", "ink", INK)
-    with RunningServer(models, tmp_path / "server.log") as server:
-        calls = Calls(server.grpc)
-        (plain,) = calls.pictures(asked())
-        for _ in range(2):
-            with pytest.raises(InferenceServerException, match="a backend that cannot add LoRAs"):
-                calls.pictures(asked(("ink", 1.0)))
-        assert calls.pictures(asked(("ink", 0.0)), asked())[1] == plain
-        calls.close()
-
-
 def test_the_settings_tensor_of_a_stage_called_alone(loras):
     calls, files, _ = loras
     lora_files.write(files, "ink", INK)

@@ -39,7 +39,7 @@ def test_a_killed_process_is_named_and_requests_succeed_again(own, stage):
     if stage == "unet":
         assert any(DIED.format(stage) in text for text in said), said
     # Nobody is left who could answer what a dead process held: its connection ends.
-    lost = "(?i:reset by|socket closed|stream removed|connection)"
+    lost = "(?i:reset by|socket closed|stream removed|connection|server is stopping)"
     for text in said:
         assert re.search(f"{DIED.format(stage)}|{stage}_0(_0)?' is not healthy|{lost}", text), text
     assert f"the process of {stage} (SIGKILL) died" in own.log.read_text()

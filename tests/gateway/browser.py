@@ -43,6 +43,7 @@ class Browser(webdriver.Chrome):
             options.add_argument("--no-sandbox")
         options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
         super().__init__(options=options, service=Service(shutil.which("chromedriver")))
+        self.set_script_timeout(120)  # axe-core takes long where all is busy
 
     def look_like(self, size: tuple[int, int] = WIDE, dark: bool = False) -> None:
         """A screen of that size, a phone's if it is narrow, and the user's choice of colours."""

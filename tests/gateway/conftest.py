@@ -13,6 +13,9 @@ from tests.gateway.fake_triton import FakeTriton
 from tests.gateway.page import Page
 from tests.gateway.running import Gateway, wait_for
 
+# Of calls that name none: httpx gives up after 5 s, which a busy machine may need for an answer.
+httpx._config.DEFAULT_TIMEOUT_CONFIG.read = 30
+
 
 @pytest.fixture(scope="session")
 def _triton():

@@ -23,6 +23,9 @@ _TYPES = {"float32": "FP32", "int32": "INT32", "int64": "INT64", "object": "BYTE
 SMALL = {"height": 128, "width": 128, "num_inference_steps": 3, "scheduler": "ddim", "seed": 7}
 """Settings of a picture that takes little time."""
 
+PRIVATE = re.compile(r'/\w+/|Traceback|File "|triton_python_backend|triptych_[0-9a-f]{8}')
+"""What no answer may tell of the machine."""
+
 SECRET = "for this test"
 """What a server is to be started with, in `restricted.VARIABLE`, whose models a test loads."""
 

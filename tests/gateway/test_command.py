@@ -1,0 +1,26 @@
+"""`triptych gateway` where it cannot start."""
+
+import socket
+import subprocess
+import sys
+
+COMMAND = [sys.executable, "-m", "triptych.cli", "gateway"]
+
+
+def test_the_command_says_why_it_cannot_start(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        for options, code, said in (
+            (["--port", str(port)], 1, f"cannot listen on 127.0.0.1:{port}: "),
+            (["--api-key-file", str(tmp_path / "none")], 2, "No such file"),
+            (["--api-key-file", "/dev/null"], 2, "/dev/null is empty"),
+            (
+                ["--url", "http://localhost:8001"],
+                2,
+                "url: got 'http://localhost:8001'; allowed: host",
+            ),
+        ):
+            run = subprocess.run([*COMMAND, *options], capture_output=True, text=True, timeout=60)
+            assert run.returncode == code
+            assert said in run.stderr
+            assert run.stderr.count("\n") == 1

@@ -43,22 +43,26 @@ HILL_COLOURS = {
 }
 SEA_COLOURS = {"blue": (34, 92, 190), "cyan": (56, 178, 198), "purple": (104, 72, 166)}
 STARS = 16
+LINE = 0.03
+"""The width of an outline drawing's lines, as a fraction of the picture's side."""
 
 
-def draw(pictures: Sequence, size: int = 256, xp=np, **placement):
+def draw(pictures: Sequence, size: int = 256, xp=np, line: float | None = None, **placement):
     """Draw pictures, all ShapesPicture or all Landscape: [N, 3, size, size] float32 in 0..1.
 
-    `placement` goes to xp.asarray (for PyTorch: device="cuda").
+    With `line`, a width as a fraction of the picture's side, only the outlines are painted, of
+    shapes, hills, sea, sun and moon alike. `placement` goes to xp.asarray (for PyTorch:
+    device="cuda").
     """
     painter = _landscapes if isinstance(pictures[0], Landscape) else _shapes
-    return xp.clip(painter(pictures, _Canvas(len(pictures), size, xp, placement)), 0, 1)
+    return xp.clip(painter(pictures, _Canvas(len(pictures), size, xp, line, placement)), 0, 1)
 
 
 class _Canvas:
     """Coordinates and conversions for a batch of pictures."""
 
-    def __init__(self, count: int, size: int, xp, placement):
-        self.xp, self.placement, self.size, self.count = xp, placement, size, count
+    def __init__(self, count: int, size: int, xp, line: float | None, placement):
+        self.xp, self.placement, self.size, self.line = xp, placement, size, line
         along = (np.arange(size, dtype=np.float32) + 0.5) / size
         self.x = self.array(np.broadcast_to(along[None, None, :], (count, size, size)).copy())
         self.y = self.array(np.broadcast_to(along[None, :, None], (count, size, size)).copy())
@@ -79,9 +83,13 @@ class _Canvas:
         there = [(s.x, s.y, s.radius) if s else (1.0, 1.0, 1.0) for s in shapes]
         return (self.scalars(values) for values in zip(*there))
 
+    def painted(self, distance):
+        """The distance to what is painted: all that lies inside, or a line along its edge."""
+        return distance if self.line is None else self.xp.maximum(distance, -distance - self.line)
+
     def coverage(self, distance):
-        """How much of each pixel lies inside, [N, 1, H, W], from the distance in picture widths."""
-        return self.xp.clip(0.5 - distance * self.size, 0, 1)[:, None]
+        """How much of each pixel is painted, [N, 1, H, W], from the distance in picture widths."""
+        return self.xp.clip(0.5 - self.painted(distance) * self.size, 0, 1)[:, None]
 
 
 def _over(below, colour, alpha):
@@ -102,7 +110,7 @@ def _shapes(pictures: Sequence[ShapesPicture], canvas: _Canvas):
         present = canvas.scalars([shape is not None for shape in shapes])[:, None]
         colour = canvas.colours([PALETTE[shape.colour] if shape else (0, 0, 0) for shape in shapes])
         across, down, radius = canvas.places(shapes)
-        blurred = 0.5 - _distance(shapes, canvas, 0.008, 0.016) / 0.045
+        blurred = 0.5 - canvas.painted(_distance(shapes, canvas, 0.008, 0.016)) / 0.045
         image = image * (1 - 0.13 * _smooth(xp, blurred)[:, None] * present)
         slope = ((canvas.x - across) * 0.5 + canvas.y - down) / radius
         light = 1.0 - 0.10 * slope[:, None]

@@ -33,16 +33,14 @@ class Seen:
     overlap: float
 
 
-def look(image: np.ndarray) -> tuple[str, list[Seen]]:
-    """Background colour and the shapes, largest first, of uint8 [H, W, 3]."""
-    labels = nearest(image)
+def look(image: np.ndarray, outlines: bool = False) -> tuple[str, list[Seen]]:
+    """Background colour and the shapes, largest first, of uint8 [H, W, 3].
+
+    With `outlines` a shape is what a closed line surrounds; a ring is then seen as a circle.
+    """
+    labels, background, painted = _separated(image)
     height, width = labels.shape
-    border = np.concatenate(
-        [labels[:4].ravel(), labels[-4:].ravel(), labels[:, :4].ravel(), labels[:, -4:].ravel()]
-    )
-    background = np.bincount(border).argmax()
-    solid = ndimage.binary_opening(labels != background, iterations=2)
-    regions, count = ndimage.label(solid)
+    regions, count = ndimage.label(painted)
     seen = []
     for i in range(1, count + 1):
         mask = regions == i
@@ -51,13 +49,32 @@ def look(image: np.ndarray) -> tuple[str, list[Seen]]:
             continue
         inner = ndimage.binary_erosion(mask, iterations=2)
         colour = np.bincount(labels[inner if inner.any() else mask]).argmax()
-        shape, overlap = _best_template(
-            ndimage.binary_dilation(mask, iterations=1) & (labels != background)
-        )
+        whole = ndimage.binary_dilation(mask, iterations=1) & (labels != background)
+        shape, overlap = _best_template(ndimage.binary_fill_holes(whole) if outlines else whole)
         rows, columns = np.nonzero(mask)
         x, y = (columns.min() + columns.max()) / 2 / width, (rows.min() + rows.max()) / 2 / height
         seen.append(Seen(shape, COLOURS[colour], x, y, float(area), overlap))
     return COLOURS[background], sorted(seen, key=lambda s: -s.area)
+
+
+def hollowness(image: np.ndarray) -> float:
+    """Which part of what the shapes of uint8 [H, W, 3] surround has the background's colour.
+
+    0 for solid shapes other than rings, and where nothing is seen.
+    """
+    _, _, painted = _separated(image)
+    surrounded = ndimage.binary_fill_holes(painted).sum()
+    return float(1 - painted.sum() / surrounded) if surrounded else 0.0
+
+
+def _separated(image: np.ndarray) -> tuple[np.ndarray, int, np.ndarray]:
+    """Each pixel's palette colour, the background's, and where shapes are painted."""
+    labels = nearest(image)
+    border = np.concatenate(
+        [labels[:4].ravel(), labels[-4:].ravel(), labels[:, :4].ravel(), labels[:, -4:].ravel()]
+    )
+    background = int(np.bincount(border).argmax())
+    return labels, background, ndimage.binary_opening(labels != background, iterations=2)
 
 
 def relation(first: Seen, second: Seen) -> str:

@@ -10,7 +10,6 @@ command goes on from there, or, where only the rest of OUTPUT was kept, from the
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 import math
 import random
@@ -21,7 +20,6 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
-import torch.nn.functional as F
 from diffusers import (
     AutoencoderKL,
     DPMSolverMultistepScheduler,
@@ -31,16 +29,11 @@ from diffusers import (
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from demo import architecture, bpe
-from demo.draw import draw
-from demo.scenes import Landscape, caption, random_picture
+from demo.scenes import random_picture
+from demo.training import Training, denoising_loss, encode_pictures, pictures_of
 
 LEARNING_RATE_VAE = 6e-4
 LEARNING_RATE = 6e-4
-EMA_DECAY = 0.999
-UNCONDITIONAL = 0.1
-CAPTIONS = 2
-TRACES = 1 / 3
-TRACES_FROM = 750
 DRAWN_AT_ONCE = 5  # batches: to draw takes a few hundred launches, however many pictures
 SAVE_EVERY = 120
 
@@ -78,105 +71,14 @@ def main() -> None:
         train_unet(args, vae)
 
 
-class Training:
-    """AdamW over float32 copies of the weights of networks that run in bfloat16 (on a GPU).
-
-    Keeps a moving average of the weights and counts the time spent, over several runs; the learning
-    rate follows the time: a short warm-up, then a cosine down to zero.
-    """
-
-    def __init__(self, name: str, networks, minutes: float, rate: float, args):
-        self.name, self.total, self.rate, self.deadline = name, 60 * minutes, rate, args.deadline
-        self.running = [p for network in networks for p in network.parameters()]
-        self.weights = [p.detach().clone() for p in self.running]
-        self.average = [w.clone() for w in self.weights]
-        for weight in self.weights:
-            weight.grad = torch.zeros_like(weight)
-        self.optimizer = torch.optim.AdamW(
-            self.weights, lr=0, betas=(0.9, 0.99), weight_decay=0.01, fused=True
-        )
-        self.spent, self.steps, self.losses = 0.0, 0, []
-        for network in networks:
-            network.to(args.dtype)
-
-    def start(self) -> None:
-        self.since = time.time()
-
-    def step(self, loss: torch.Tensor) -> bool:
-        """One update; False when the time is up."""
-        loss.backward()
-        torch._foreach_copy_([w.grad for w in self.weights], [p.grad for p in self.running])
-        for running in self.running:
-            running.grad = None
-        torch.nn.utils.clip_grad_norm_(self.weights, 1.0)
-        self.optimizer.step()
-        torch._foreach_copy_([p.data for p in self.running], self.weights)
-        torch._foreach_lerp_(
-            self.average, self.weights, 1 - min(EMA_DECAY, self.steps / (self.steps + 10))
-        )
-        self.losses.append(loss.detach())
-        if len(self.losses) == 100:
-            mean = torch.stack(self.losses).mean().item()
-            self.losses.clear()
-            print(
-                f"{self.name}: step {self.steps + 1}, {self.spent:.0f} s, loss {mean:.4f}",
-                flush=True,
-            )
-        now = time.time()
-        self.spent, self.since, self.steps = self.spent + now - self.since, now, self.steps + 1
-        rate = (
-            self.rate
-            * min(1.0, self.steps / 200)
-            * 0.5
-            * (1 + math.cos(math.pi * min(1.0, self.spent / self.total)))
-        )
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        return not self.finished and now < self.deadline
-
-    @property
-    def finished(self) -> bool:
-        return self.spent >= self.total
-
-    def state(self) -> dict:
-        kept = {name: getattr(self, name) for name in ("weights", "average", "spent", "steps")}
-        return {**kept, "optimizer": self.optimizer.state_dict()}
-
-    def restore(self, state: dict) -> None:
-        for name in ("weights", "average"):
-            torch._foreach_copy_(getattr(self, name), state[name])
-        torch._foreach_copy_([p.data for p in self.running], self.weights)
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.spent, self.steps = state["spent"], state["steps"]
-
-    def finish(self, networks) -> None:
-        """Gives the networks the averaged weights, in float32."""
-        for network in networks:
-            network.float()
-        for running, mean in zip(self.running, self.average):
-            running.data = mean
-
-
-def pictures_of(scenes, device) -> torch.Tensor:
-    """The scenes drawn, in their order: [N, 3, H, W] in -1..1."""
-    images = torch.empty(
-        len(scenes), 3, architecture.PICTURE_SIZE, architecture.PICTURE_SIZE, device=device
-    )
-    for kind in (True, False):
-        chosen = [i for i, scene in enumerate(scenes) if isinstance(scene, Landscape) == kind]
-        if chosen:
-            images[chosen] = draw(
-                [scenes[i] for i in chosen], architecture.PICTURE_SIZE, torch, device=device
-            )
-    return images * 2 - 1
-
-
 def train_vae(args) -> AutoencoderKL:
     folder = args.output / "vae"
     if folder.exists():
         return AutoencoderKL.from_pretrained(folder).to(args.device)
     vae = AutoencoderKL(**architecture.VAE).to(args.device)
-    training = Training("autoencoder", [vae], args.vae_minutes, LEARNING_RATE_VAE, args)
+    training = Training(
+        "autoencoder", [vae], args.vae_minutes, LEARNING_RATE_VAE, args.dtype, args.deadline
+    )
     rng = random.Random(args.seed)
     ready: list[torch.Tensor] = []
     training.start()
@@ -212,25 +114,6 @@ def reconstruction_loss(drawn: torch.Tensor, images: torch.Tensor) -> torch.Tens
     return error.abs().mean() + 0.5 * edges
 
 
-@torch.no_grad()
-def encode_pictures(args, vae, tokenizer):
-    """Latents [N, 4, 32, 32] of new pictures (float16), captions' tokens [N, CAPTIONS, 77]."""
-    started, rng = time.time(), random.Random(args.seed + 1)
-    scenes = [random_picture(rng) for _ in range(args.pictures)]
-    texts = [caption(scene, rng) for scene in scenes for _ in range(CAPTIONS)]
-    tokens = tokenizer(
-        texts, padding="max_length", max_length=77, truncation=True, return_tensors="pt"
-    ).input_ids
-    encoder, side = copy.deepcopy(vae.encoder).to(args.dtype), architecture.PICTURE_SIZE // 8
-    latents = torch.empty(args.pictures, 4, side, side, device=args.device, dtype=torch.float16)
-    for start in range(0, args.pictures, 250):
-        images = pictures_of(scenes[start : start + 250], args.device).to(args.dtype)
-        mean = vae.quant_conv(encoder(images).float()).chunk(2, dim=1)[0]
-        latents[start : start + 250] = mean * vae.config.scaling_factor
-    print(f"{args.pictures} pictures encoded in {time.time() - started:.0f} s", flush=True)
-    return latents, tokens.view(args.pictures, CAPTIONS, 77).to(args.device)
-
-
 def train_unet(args, vae) -> None:
     tokenizer = CLIPTokenizer.from_pretrained(args.output / "tokenizer")
     special = {
@@ -246,14 +129,14 @@ def train_unet(args, vae) -> None:
     networks = text_encoder.float(), unet.float()
     for network in networks:
         network.to(args.device)
-    training = Training("UNet", networks, args.minutes, LEARNING_RATE, args)
+    training = Training("UNet", networks, args.minutes, LEARNING_RATE, args.dtype, args.deadline)
     pictures, progress = (
         args.output / "state" / "pictures.pt",
         args.output / "state" / "training.pt",
     )
     if not pictures.exists():
-        save(encode_pictures(args, vae, tokenizer), pictures)
-    latents, tokens = torch.load(pictures, map_location=args.device)
+        save(encode_pictures(vae, tokenizer, args.pictures, args.seed + 1, args.dtype), pictures)
+    examples = torch.load(pictures, map_location=args.device)
     if progress.exists():
         training.restore(torch.load(progress, map_location=args.device))
     elif kept.exists():
@@ -261,28 +144,12 @@ def train_unet(args, vae) -> None:
 
     scheduler = DPMSolverMultistepScheduler.from_config(architecture.SCHEDULER)
     alphas = scheduler.alphas_cumprod.to(args.device)
-    empty = (
-        tokenizer("", padding="max_length", max_length=77, return_tensors="pt")
-        .input_ids[0]
-        .to(args.device)
-    )
     denoise = torch.compile(unet) if args.device == "cuda" else unet
     training.start()
     saved = time.time()
     while not training.finished:
-        chosen = torch.randint(len(latents), (args.batch,), device=args.device)
-        ids = tokens[chosen, torch.randint(CAPTIONS, (args.batch,), device=args.device)]
-        ids = torch.where(torch.rand(args.batch, 1, device=args.device) < UNCONDITIONAL, empty, ids)
-        clean = latents[chosen].float()
-        timesteps = torch.randint(len(alphas), (args.batch,), device=args.device)
-        alpha = alphas[timesteps].sqrt()[:, None, None, None]
-        sigma = (1 - alpha**2).sqrt()
-        noise = torch.randn_like(clean) + traces(clean, timesteps, alphas)
-        hidden = text_encoder(ids).last_hidden_state
-        predicted = denoise(
-            (alpha * clean + sigma * noise).to(args.dtype), timesteps, hidden
-        ).sample.float()
-        if not training.step(F.mse_loss(predicted, alpha * noise - sigma * clean)):
+        loss = denoising_loss(denoise, text_encoder, examples, alphas, args.batch)
+        if not training.step(loss):
             break
         if time.time() > saved + SAVE_EVERY:
             save(training.state(), progress)
@@ -291,29 +158,6 @@ def train_unet(args, vae) -> None:
     training.finish(networks)
     kept.write_text(json.dumps({"spent": training.spent}) + "\n")
     save_pipeline(args.output, vae, text_encoder, tokenizer, unet, scheduler)
-
-
-def traces(clean, timesteps, alphas) -> torch.Tensor:
-    """What noise of some images has beside randomness, so that a caption counts more than it.
-
-    At the last timestep of this schedule 7 % of an image's amplitude is left, enough to tell its
-    background. A drawn image begins with noise that has no such trace, or with the noised latents
-    of another picture, and keeps that trace while it is denoised: at timestep s it was
-    `alpha_s other + sigma_s noise`, which is `alpha_s clean + sigma_s (noise + trace)`. Here one
-    image in three does so, with an s at random; half of these begin with no other picture.
-    Plain offset noise (https://www.crosslabs.org/blog/diffusion-with-offset-noise) does it for
-    the mean alone.
-
-    clean and the result are [N, 4, H, W]; timesteps [N]; alphas the schedule's alphas_cumprod.
-    """
-    count, device = len(clean), clean.device
-    others = clean[torch.randperm(count, device=device)]
-    others = others * (torch.rand(count, 1, 1, 1, device=device) < 0.5)
-    first = timesteps.clamp(min=TRACES_FROM)
-    began = first + (torch.rand(count, device=device) * (len(alphas) - first)).long()
-    kept = (alphas[began] / (1 - alphas[began])).sqrt()
-    kept = kept * (torch.rand(count, device=device) < TRACES)
-    return kept[:, None, None, None] * (others - clean)
 
 
 def save(state, file: Path) -> None:

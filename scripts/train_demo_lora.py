@@ -1,6 +1,6 @@
 """Train the demo model's LoRA: the scenes that it knows, under the same captions, in outlines.
 
-    python scripts/train_demo_lora.py checkpoints/demo demo/loras/outlines.safetensors
+    python scripts/train_demo_lora.py checkpoints/demo outlines.safetensors
 
 It changes the UNet's attention and the convolutions of its residual blocks.
 """

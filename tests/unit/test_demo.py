@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageFilter
 
 from demo import bpe
-from demo.draw import draw
+from demo.draw import LINE, draw
 from demo.palette import NAMES, PALETTE, nearest
 from demo.scenes import (
     HELD_OUT,
@@ -21,12 +21,13 @@ from demo.scenes import (
     random_picture,
     random_shapes,
 )
-from demo.vision import look, relation
+from demo.vision import hollowness, look, relation
 from triptych.tokenizer import Tokenizer
 
 
-def drawn(picture) -> Image.Image:
-    return Image.fromarray((draw([picture])[0].transpose(1, 2, 0) * 255).round().astype(np.uint8))
+def drawn(picture, line=None) -> Image.Image:
+    image = draw([picture], line=line)[0]
+    return Image.fromarray((image.transpose(1, 2, 0) * 255).round().astype(np.uint8))
 
 
 @pytest.mark.parametrize("blur", [0, 1.5])
@@ -41,6 +42,35 @@ def test_vision_reads_back_what_was_drawn(blur):
         assert sorted(found) == sorted(wanted)
         if count == 2:
             assert relation(found[wanted[0]], found[wanted[1]]) == picture.relation
+
+
+@pytest.mark.parametrize("blur", [0, 1])
+def test_vision_reads_outlines_and_tells_them_from_solid_shapes(blur):
+    rng = random.Random(12)
+    for _ in range(60):
+        picture = random_shapes(rng, 1, held_out=rng.random() < 0.5)
+        (shape,) = picture.shapes
+        solid, outlined = (
+            np.asarray(drawn(picture, line).filter(ImageFilter.GaussianBlur(blur)))
+            for line in (None, LINE)
+        )
+        background, (seen, *_) = look(outlined, outlines=True)
+        assert background == picture.background_colour
+        name = "circle" if shape.shape == "ring" else shape.shape
+        assert (seen.shape, seen.colour) == (name, shape.colour)
+        if shape.size is None:
+            assert hollowness(outlined) > 0.2
+        if shape.shape != "ring":
+            assert hollowness(solid) == 0
+
+
+def test_an_outline_drawing_has_the_sky_where_the_ground_was():
+    picture = Landscape("sun", "yellow", "green", None, "noon", 3)
+    solid, outlined = (draw([picture], line=line)[0] for line in (None, LINE))
+    top = outlined[:, : outlined.shape[1] // 10]
+    np.testing.assert_array_equal(top, solid[:, : solid.shape[1] // 10])
+    assert solid[:, -1].mean(1).argmax() == 1  # green
+    assert outlined[:, -1].mean(1).argmax() == 2  # blue
 
 
 def test_every_shape_relation_and_colour_is_drawn_and_named():

@@ -24,6 +24,14 @@ _QUIET = (
     "--no-first-run",
 )
 
+# What Chrome does where its setting for cookies is to block them, which is read at its start alone.
+_KEEPS_NOTHING = """
+const refuse = () => { throw new DOMException("Access is denied", "SecurityError"); };
+for (const name of ["localStorage", "sessionStorage"])
+  Object.defineProperty(window, name, { get: refuse });
+IDBFactory.prototype.open = refuse;
+"""
+
 
 def missing() -> str | None:
     """What is not on PATH of what it takes, or None."""
@@ -93,3 +101,22 @@ class Browser(webdriver.Chrome):
         """Where the files go that the page offers."""
         where = {"behavior": "allow", "downloadPath": str(folder)}
         self.execute_cdp_cmd("Browser.setDownloadBehavior", where)
+
+    def offline(self, off: bool) -> None:
+        """Whether nothing can be reached."""
+        how = {"offline": off, "latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
+        self.execute_cdp_cmd("Network.enable", {})
+        self.execute_cdp_cmd("Network.emulateNetworkConditions", how)
+
+    def keep_nothing(self, nothing: bool) -> None:
+        """Whether pages may not keep anything, as with cookies blocked."""
+        if nothing:
+            what = {"source": _KEEPS_NOTHING}
+            self._kept = self.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", what)
+        else:
+            self.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", self._kept)
+
+    def leave_room(self, url: str, size: int | None) -> None:
+        """How many bytes the pages of that address may keep; None for the usual."""
+        room = {"quotaSize": size} if size else {}
+        self.execute_cdp_cmd("Storage.overrideQuotaForOrigin", {"origin": url, **room})

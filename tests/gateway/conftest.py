@@ -9,12 +9,22 @@ import pytest
 import webuiapi
 
 from tests.gateway import browser as chromium
+from tests.gateway import firefox
 from tests.gateway.fake_triton import FakeTriton
 from tests.gateway.page import Page
 from tests.gateway.running import Gateway, wait_for
 
 # Of calls that name none: httpx gives up after 5 s, which a busy machine may need for an answer.
 httpx._config.DEFAULT_TIMEOUT_CONFIG.read = 30
+
+BROWSERS = {
+    "chromium": (chromium.missing, chromium.Browser),
+    "firefox": (firefox.missing, firefox.Firefox),
+}
+
+
+def pytest_addoption(parser):
+    parser.addoption("--browser", choices=BROWSERS, default="chromium", help="for the page's tests")
 
 
 @pytest.fixture(scope="session")
@@ -64,8 +74,11 @@ def start(triton):
 
 
 @pytest.fixture(scope="session")
-def browser(tmp_path_factory):
-    with chromium.Browser(tmp_path_factory.mktemp("profile")) as browser:
+def browser(request, tmp_path_factory):
+    missing, kind = BROWSERS[request.config.getoption("browser")]
+    if missing():
+        pytest.skip(missing())
+    with kind(tmp_path_factory.mktemp("profile")) as browser:
         yield browser
 
 

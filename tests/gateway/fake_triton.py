@@ -33,7 +33,8 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
     `left`: how many streams were given up by whoever asked. `scheduler`: the model's own.
     `parameters`: those of config.pbtxt, by model. `takes_pictures`: whether it has a vae_encoder.
     `loras`: those of each model. `models`: what it draws with; `asked_of` has the model of each of
-    `requests`, `ids` its id and its traceparent.
+    `requests`, `ids` its id and its traceparent. `max_latents`: unet's largest shape, as its
+    config.pbtxt says it.
     """
 
     def __init__(self) -> None:
@@ -55,6 +56,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         self.parameters: dict[str, dict[str, str]] = {}
         self.models = [MODEL]
         self.loras: list[str] = []
+        self.max_latents = ""
         self.asked_of: list[str] = []
         self.ids: list[tuple[str, str | None]] = []
 
@@ -86,6 +88,10 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         answer = service_pb2.ModelConfigResponse()
         for name, value in self.parameters.get(request.name, {}).items():
             answer.config.parameters[name].string_value = value
+        if request.name == Names(MODEL).stage("unet") and self.max_latents:
+            optimization = answer.config.optimization.execution_accelerators
+            accelerator = optimization.gpu_execution_accelerator.add(name="max_shape")
+            accelerator.parameters["sample"] = self.max_latents
         return answer
 
     def ModelInfer(self, request, context):

@@ -12,8 +12,6 @@ from tests.gateway.page import Page, violations
 from tests.gateway.running import wait_for
 from triptych.picture.metadata import read_settings
 
-pytestmark = pytest.mark.skipif(chromium.missing() is not None, reason=str(chromium.missing()))
-
 
 def test_a_picture_is_seen_coming_and_then_is_there(page, triton):
     triton.held_from = 3
@@ -150,7 +148,9 @@ def test_the_dice_and_using_a_pictures_settings_again(page):
         ("width", "56", "At least 64 pixels"),
         ("width", "9224", "9224 x 64 is too large: at most 768 x 768 in total"),
         ("guidance_scale", "51", "From 0 to 50"),
+        ("num_inference_steps", "2.5", "A whole number"),
         ("count", "9", "From 1 to 8"),
+        ("count", "1.5", "A whole number"),
         ("seed", "red", "Leave empty for random, or type a whole number"),
         ("seed", "18446744073709551616", "18446744073709551615"),
     ],

@@ -6,12 +6,9 @@ import zipfile
 import pytest
 from selenium.webdriver import Keys
 
-from tests.gateway import browser as chromium
 from tests.gateway.page import Page, violations
 from tests.gateway.running import wait_for
 from triptych.picture.metadata import read_settings
-
-pytestmark = pytest.mark.skipif(chromium.missing() is not None, reason=str(chromium.missing()))
 
 
 def seeds(page):

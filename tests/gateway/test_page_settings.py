@@ -5,12 +5,9 @@ import io
 import pytest
 from PIL import Image, PngImagePlugin
 
-from tests.gateway import browser as chromium
 from tests.gateway.page import drop
 from tests.gateway.running import wait_for
 from triptych.client import Client
-
-pytestmark = pytest.mark.skipif(chromium.missing() is not None, reason=str(chromium.missing()))
 
 
 @pytest.fixture

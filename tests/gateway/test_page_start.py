@@ -14,8 +14,6 @@ from tests.gateway.pictures import flat
 from tests.gateway.running import wait_for
 from triptych.client import Client
 
-pytestmark = pytest.mark.skipif(chromium.missing() is not None, reason=str(chromium.missing()))
-
 IMAGE = flat((320, 240), "gold")
 PASTE = """
 const bytes = Uint8Array.from(atob(arguments[0]), (letter) => letter.charCodeAt(0));

@@ -3,9 +3,6 @@
 import re
 from html.parser import HTMLParser
 
-import pytest
-
-from tests.gateway import browser as chromium
 from tests.gateway.page import Page, violations
 from tests.gateway.running import wait_for
 from triptych.gateway.web_files import FOLDER
@@ -75,7 +72,6 @@ def test_the_chinese_has_the_same_values_in_it():
     assert [text for text, other in chinese().items() if values(text) != values(other)] == []
 
 
-@pytest.mark.skipif(chromium.missing() is not None, reason=str(chromium.missing()))
 def test_chinese_by_the_browser_and_by_the_switch(browser, gateway, triton):
     browser.speak("zh-CN")
     page = Page(browser, gateway.url)

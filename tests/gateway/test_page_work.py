@@ -1,15 +1,12 @@
 """The page at work: progress, a server that goes and comes back, and the first screen."""
 
 import grpc
-import pytest
 from selenium.webdriver import Keys
 
 from tests.gateway import browser as chromium
 from tests.gateway.fake_triton import TOTAL
 from tests.gateway.page import Page, violations
 from tests.gateway.running import wait_for
-
-pytestmark = pytest.mark.skipif(chromium.missing() is not None, reason=str(chromium.missing()))
 
 
 def test_the_progress_of_all_and_cancelling_one(page, triton):
@@ -64,13 +61,11 @@ def test_pictures_go_on_when_the_server_is_back(page, triton):
 
 def test_the_page_says_that_the_connection_is_lost_and_goes_on(browser, start, triton):
     page = Page(browser, start().url)
-    lost = {"offline": True, "latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
-    browser.execute_cdp_cmd("Network.enable", {})
-    browser.execute_cdp_cmd("Network.emulateNetworkConditions", lost)
+    browser.offline(True)
     page.draw(prompt="a red circle")
     wait_for(lambda: page["lost"].text)
     assert page["lost"].text.startswith("Connection lost. Is `make web` still running?")
-    browser.execute_cdp_cmd("Network.emulateNetworkConditions", {**lost, "offline": False})
+    browser.offline(False)
     page.settled(1)
     browser.complaints()
 
@@ -111,10 +106,14 @@ def test_shapes_have_the_models_number_of_pixels(page, triton):
 
 def test_limits_are_the_servers_own(browser, gateway, triton):
     triton.parameters["tokenizer"] = {"max_pixels": "16384", "max_prompt_bytes": "2000"}
+    triton.max_latents = "2 4 14 14"
     page = Page(browser, gateway.url)
     page.draw(prompt="x", width="136", height="128")
     text = "136 x 128 is too large: at most 128 x 128 in total"
     assert page["width-error"].text == text
+    page.draw(width="64", height="120")
+    assert page["height-error"].text == "At most 112 pixels"
+    page.fill(height="64")
     page.draw(prompt="x" * 2001, width="64")
     text = "This prompt is too long (about 2,000 letters at most)"
     assert page["prompt-error"].text == text

@@ -107,6 +107,8 @@ class Bounds(BaseModel):
     max_num_inference_steps: int
     max_guidance_scale: float
     max_pixels: int = Field(description="Width times height")
+    max_picture_bytes: int = Field(description="Of a picture to start from")
+    max_picture_pixels: int
     max_width: int
     max_height: int
     min_side: int = Field(description="The least width and height")

@@ -1,15 +1,16 @@
 // What the server is asked: the key that it may ask for, patience where it is busy or away.
 
 import { $ } from "./dom.js";
+import { note, noted } from "./notes.js";
 import { t } from "./words.js";
 
 const TRIES = 10; // while the server has too much to do
 const PAUSE = 2; // seconds between two looks whether the server is back
+let key = noted("key", "", { inTab: true });
 
 export class Lost extends Error {} // the gateway, or the server behind it, is not there
 
 function headers() {
-  const key = sessionStorage.getItem("key");
   return { "Content-Type": "application/json", ...(key && { Authorization: `Bearer ${key}` }) };
 }
 
@@ -76,13 +77,18 @@ async function whenBack() {
   $("lost").textContent = "";
 }
 
+function setKey(text) {
+  key = text;
+  note("key", key, { inTab: true });
+}
+
 let askingForKey = null; // one dialog for all requests that wait
 
 function askForKey() {
   askingForKey ??= new Promise((resolve, reject) => {
-    const wrong = sessionStorage.getItem("key") !== null;
+    const wrong = key !== "";
     $("key-wrong").textContent = wrong ? t("This key is wrong.") : "";
-    sessionStorage.removeItem("key");
+    setKey("");
     $("key").returnValue = "";
     $("key").showModal();
     $("key-text").select();
@@ -91,7 +97,7 @@ function askForKey() {
       () => {
         askingForKey = null;
         if ($("key").returnValue !== "use") return reject(new Error(t("This server draws only with its key.")));
-        sessionStorage.setItem("key", $("key-text").value);
+        setKey($("key-text").value);
         resolve();
       },
       { once: true },

@@ -5,6 +5,7 @@ import { $, notice, say } from "./dom.js";
 import { count, isFilledIn, seedIsUsed, settings, showError, unfold } from "./form.js";
 import { cards, place, recordOf, remove, showPicture, showCount, showStep, showWaiting } from "./gallery.js";
 import { usual } from "./models.js";
+import { note, noted } from "./notes.js";
 import { rememberPrompt } from "./prompts.js";
 import { forget, keep, kept } from "./store.js";
 import { pictures, secondsSaid, t } from "./words.js";
@@ -16,7 +17,8 @@ let busy = 0; // seconds since then
 let last = 0; // when the time was looked at, in milliseconds
 
 /** This tab, also after a reload: another tab's pictures on their way are its own affair. */
-const TAB = (sessionStorage.tab ??= `${Date.now()}-${Math.random()}`);
+const TAB = noted("tab", `${Date.now()}-${Math.random()}`, { inTab: true });
+note("tab", TAB, { inTab: true });
 
 /** Draw what the form says. */
 export function draw() {

@@ -3,6 +3,7 @@
 import { $, say } from "./dom.js";
 import { chooseLoras, chosenLoras } from "./loras.js";
 import { usual } from "./models.js";
+import { note, noted } from "./notes.js";
 import { showSize } from "./sizes.js";
 import { fillStrength, startSettings } from "./start.js";
 import { t } from "./words.js";
@@ -140,11 +141,12 @@ function* checks() {
   const { limits } = usual;
   yield ["prompt", (value) => !value && t("Say what to draw")];
   for (const id of ["prompt", "negative_prompt"]) yield [id, (value) => tooLong(value, limits)];
+  for (const id of ["num_inference_steps", "count"]) yield [id, (value) => value % 1 !== 0 && t("A whole number")];
   yield ["num_inference_steps", (value) => outside(value, 1, limits?.max_num_inference_steps)];
   yield ["guidance_scale", (value) => outside(value, 0, limits?.max_guidance_scale)];
   yield ["seed", wrongSeed];
-  for (const id of ["width", "height"]) yield [id, (value) => wrongSide(value, limits, limits?.[`max_${id}`])];
   yield ["width", () => tooManyPixels(limits)];
+  for (const id of ["width", "height"]) yield [id, (value) => wrongSide(value, limits, limits?.[`max_${id}`])];
   yield ["count", (value) => outside(value, 1, 8)];
 }
 
@@ -185,12 +187,12 @@ function tooManyPixels(limits) {
 
 // Staying after a reload.
 
-const before = JSON.parse(localStorage.getItem("form") ?? "{}"); // as the last visit left it
+const before = noted("form", {}); // as the last visit left it
 
 export function remember() {
   const values = Object.fromEntries([...TEXTS, ...NUMBERS, "count"].map((name) => [name, $(name).value]));
   const more = { others, loras: chosenLoras(), advanced: $("advanced").open };
-  localStorage.setItem("form", JSON.stringify({ ...values, ...more }));
+  note("form", { ...values, ...more });
 }
 
 /** Put the form of the last visit back, but for what is chosen from the server's lists. */

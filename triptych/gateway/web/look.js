@@ -2,4 +2,8 @@
 
 // The colours that were chosen: before anything is shown, so that nothing flashes.
 
-document.documentElement.dataset.look = localStorage.getItem("look") ?? "";
+try {
+  document.documentElement.dataset.look = JSON.parse(localStorage.getItem("triptych look")) ?? ""; // notes.js's
+} catch {
+  document.documentElement.dataset.look = "";
+}

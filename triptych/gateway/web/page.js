@@ -7,6 +7,7 @@ import { recall, showError, syntaxOf, use } from "./form.js";
 import { restore } from "./gallery.js";
 import { readLink } from "./links.js";
 import { showServer } from "./models.js";
+import { note, noted } from "./notes.js";
 import { recallStart, startFrom } from "./start.js";
 import { t } from "./words.js";
 import { stopComparing } from "./viewer.js";
@@ -77,14 +78,14 @@ document.addEventListener("paste", (event) => {
   event.preventDefault();
   startFrom(files[0]);
 });
-$("language").value = localStorage.getItem("language") ?? "";
+$("language").value = noted("language", "");
 $("language").addEventListener("change", () => {
-  localStorage.setItem("language", $("language").value);
+  note("language", $("language").value);
   location.reload(); // the form and the pictures stay
 });
 $("look").value = document.documentElement.dataset.look;
 $("look").addEventListener("change", () => {
-  localStorage.setItem("look", $("look").value);
+  note("look", $("look").value);
   document.documentElement.dataset.look = $("look").value;
 });
 

@@ -2,15 +2,15 @@
 
 import { $, closable, fromTemplate, say } from "./dom.js";
 import { remember } from "./form.js";
+import { note, noted } from "./notes.js";
 import { t } from "./words.js";
 
 const MOST_RECENT = 50;
-const list = (name) => JSON.parse(localStorage.getItem(name) ?? "[]");
-const store = (name, values) => localStorage.setItem(name, JSON.stringify(values));
+const list = (name) => noted(name, []);
 
 /** Put a prompt at the head of those drawn before. */
 export function rememberPrompt(prompt) {
-  store("recent", [prompt, ...list("recent").filter((one) => one !== prompt)].slice(0, MOST_RECENT));
+  note("recent", [prompt, ...list("recent").filter((one) => one !== prompt)].slice(0, MOST_RECENT));
 }
 
 /** Put a style's words around what is in the form. */
@@ -28,7 +28,7 @@ function saveStyle(event) {
   const prompt = $("style-whole").checked ? $("prompt").value.trim() : "";
   const style = { name, prompt, negative_prompt: $("negative_prompt").value.trim() };
   if (!name || !(style.prompt || style.negative_prompt)) return;
-  store("styles", [...list("styles").filter((one) => one.name !== name), style]);
+  note("styles", [...list("styles").filter((one) => one.name !== name), style]);
   $("style-name").value = "";
   show();
   say(t("The style is saved"));
@@ -61,12 +61,12 @@ function show() {
   $("styles").replaceChildren(
     ...styles.map((style) => {
       const words = [style.prompt, style.negative_prompt && `${t("not")} ${style.negative_prompt}`].filter(Boolean).join("; ");
-      return row(style.name, words, () => wear(style), () => store("styles", list("styles").filter(({ name }) => name !== style.name)));
+      return row(style.name, words, () => wear(style), () => note("styles", list("styles").filter(({ name }) => name !== style.name)));
     }),
   );
   $("recent").replaceChildren(
     ...recent.map((prompt) =>
-      row(prompt, "", () => ($("prompt").value = prompt), () => store("recent", list("recent").filter((one) => one !== prompt))),
+      row(prompt, "", () => ($("prompt").value = prompt), () => note("recent", list("recent").filter((one) => one !== prompt))),
     ),
   );
 }

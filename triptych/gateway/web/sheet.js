@@ -5,7 +5,7 @@ import { LABELS, syntaxOf, use } from "./form.js";
 import { copyLink } from "./links.js";
 import { lorasSaid } from "./loras.js";
 import { usual } from "./models.js";
-import { secondsSaid, t } from "./words.js";
+import { secondsSaid, t, timeSaid } from "./words.js";
 
 let shown = {}; // the settings in the sheet
 
@@ -15,7 +15,7 @@ export function openSheet({ settings, seconds, batch }) {
   const list = $("sheet").querySelector("dl");
   list.replaceChildren();
   for (const [label, text] of [...settingsSaid(settings), ["Time", secondsSaid(seconds)]]) describe(list, label, text);
-  describe(list, "Drawn", new Date(batch).toLocaleString());
+  describe(list, "Drawn", timeSaid(batch));
   $("sheet").querySelector(".prompt").textContent = settings.prompt;
   showWarnings($("sheet").querySelector(".warnings"), settings.warnings ?? []);
   $("sheet-said").textContent = "";

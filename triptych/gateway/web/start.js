@@ -10,6 +10,7 @@ import { t } from "./words.js";
 
 const USUAL_STRENGTH = "0.8"; // diffusers' for image to image
 const USUAL_MASKED_STRENGTH = "1";
+const LARGE = 2048; // pixels along a side that a picture for drawing never needs more than
 const MOST_PIXELS = 768; // of the canvas to paint on, along a side
 let start = ""; // the picture as a data: address
 let strengthIsChosen = false;
@@ -30,6 +31,7 @@ export async function startFrom(file) {
   } catch {
     return showError(t("A picture that this browser can show"), "image");
   }
+  file = await withinLimits(file, picture);
   const { width, height } = showStart(picture, await dataAddress(file));
   keep("start", "image", file);
   const shrink = Math.min(1, Math.sqrt((usual.width * usual.height) / (width * height)));
@@ -42,6 +44,18 @@ export async function startFrom(file) {
   $("start").scrollIntoView({ block: "nearest" });
   $("prompt").focus({ preventScroll: true });
   say(t("Drawing starts from this picture"));
+}
+
+/** The file of a picture, or a smaller one of it where the server takes none so large. */
+async function withinLimits(file, picture) {
+  const { max_picture_bytes, max_picture_pixels } = usual.limits;
+  const pixels = picture.width * picture.height;
+  if (file.size <= max_picture_bytes && pixels <= max_picture_pixels) return file;
+  const shrink = Math.min(1, LARGE / Math.max(picture.width, picture.height));
+  const [width, height] = [picture.width, picture.height].map((side) => Math.max(1, Math.round(side * shrink)));
+  const canvas = new OffscreenCanvas(width, height);
+  canvas.getContext("2d").drawImage(picture, 0, 0, width, height);
+  return canvas.convertToBlob({ type: "image/jpeg", quality: 0.95 });
 }
 
 /** Show the picture to start from, under its mask; its size in pixels. */
@@ -63,7 +77,8 @@ function showStart(picture, address, strokes) {
 /** The picture to start from of before a reload. */
 export async function recallStart() {
   const [file, strokes] = await kept("start");
-  if (file) showStart(await createImageBitmap(file), await dataAddress(file), strokes);
+  if (!(file instanceof Blob)) return; // the strokes alone: there was no room, or another tab left the picture out
+  showStart(await createImageBitmap(file), await dataAddress(file), strokes);
 }
 
 function withoutStart() {

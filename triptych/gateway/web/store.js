@@ -1,5 +1,5 @@
 // What stays in this browser: pictures, those on their way, the picture to start from. In IndexedDB, since
-// localStorage holds no files. Where the browser allows none, everything works but is gone with the page.
+// what notes.js has holds no files. Where the browser allows none, everything works but is gone with the page.
 
 const STORES = ["pictures", "coming", "start"];
 let opened;

@@ -1,10 +1,11 @@
 // What the page says, in the reader's language: by the browser's languages, or as chosen.
 
+import { noted } from "./notes.js";
 import { ZH } from "./words_zh.js";
 
 const TABLES = { en: {}, zh: ZH };
 const ATTRIBUTES = ["aria-label", "placeholder", "title"];
-const wanted = [localStorage.getItem("language") ?? "", ...navigator.languages].map((one) => one.slice(0, 2));
+const wanted = [noted("language", ""), ...navigator.languages].map((one) => one.slice(0, 2));
 const language = wanted.find((one) => one in TABLES) ?? "en";
 
 /** A text in the page's language, with the values of the names in braces. */
@@ -22,6 +23,12 @@ export function secondsSaid(seconds) {
   const whole = Math.round(seconds);
   if (whole < 60) return t("{seconds} s", { seconds: whole });
   return t("{minutes} min {seconds} s", { minutes: Math.floor(whole / 60), seconds: whole % 60 });
+}
+
+/** A time for people, as their own country writes it where they read the page in their own language. */
+export function timeSaid(milliseconds) {
+  const own = navigator.languages.find((one) => one.slice(0, 2) === language) ?? language;
+  return new Date(milliseconds).toLocaleString(own);
 }
 
 /** Put the texts of the HTML into the page's language, those of templates too. */

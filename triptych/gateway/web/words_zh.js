@@ -10,6 +10,7 @@ export const ZH = {
   "A preview after {step} of {total} steps": "第 {step} 步（共 {total} 步）后的预览",
   "A style puts its words around the prompt, where it says {prompt} or after it, and adds to the negative prompt.":
     "风格会把它的词语加到提示词周围（{prompt} 处，或其后），并补充反向提示词。",
+  "A whole number": "请输入整数",
   "About the page": "关于本页",
   "Add": "添加",
   "Advanced": "高级设置",

@@ -1,0 +1,74 @@
+"""The page where something is missing: room, storage, a picture that is as it should be."""
+
+import base64
+import io
+
+import pytest
+from PIL import Image
+from selenium.webdriver import Keys
+
+from tests.gateway.page import Page, drop
+from tests.gateway.pictures import flat
+from tests.gateway.running import wait_for
+
+FORGET = """
+import("/web/store.js").then(({ forget }) => forget("start", "image")).then(arguments[0]);
+"""
+FULL = "This browser keeps no more pictures"
+
+
+def test_a_browser_that_lets_pages_keep_nothing(browser, start, triton):
+    gateway = start(api_key="sesame")
+    page = Page(browser, gateway.url, sees_all=False)
+    browser.keep_nothing(True)
+    try:
+        page.reload()
+        page["key-text"].send_keys("sesame", Keys.ENTER)
+        wait_for(lambda: page["scheduler"].get_property("value") == "pndm")
+        page.draw(prompt="a red circle")
+        page.settled(1)
+        assert FULL in page["alert"].text
+        page.draw(prompt="a green star")
+        page.settled(2)
+        page["prompts-open"].click()
+        page["prompts"].find_element("css selector", "[data-does=close]").click()
+        page.one(".picture").click()
+        assert "a green star" in page.one("#viewer figcaption").text
+    finally:
+        browser.keep_nothing(False)
+    browser.complaints()
+
+
+def test_a_browser_without_room(page):
+    if not hasattr(page.browser, "leave_room"):
+        pytest.skip("only in Chromium can room be taken away")
+    page.browser.leave_room(page.own[0], 1000)
+    page.draw(prompt="a red circle", width="768", height="768")
+    page.settled(1)
+    assert FULL in page["alert"].text
+    drop(page, flat((320, 240)), "start")
+    wait_for(lambda: page["start"].is_displayed())
+    page.browser.leave_room(page.own[0], None)
+    page.reload()
+    page.settled(0)
+
+
+def test_a_mask_without_its_picture_is_forgotten(page):
+    """As when another tab has left the picture out."""
+    drop(page, flat((320, 240)), "start")
+    wait_for(lambda: page["start"].is_displayed())
+    page.browser.execute_async_script(FORGET)
+    page.reload()
+    assert page.all("body.ready")
+    assert not page["start"].is_displayed()
+
+
+def test_a_picture_that_the_server_would_not_take_is_made_smaller(page, triton):
+    triton.parameters["tokenizer"] = {"max_picture_pixels": str(2048 * 2048)}
+    page.reload()
+    drop(page, flat((3000, 1500)), "start")
+    wait_for(lambda: page["start"].is_displayed())
+    page.draw(prompt="x")
+    page.settled(1)
+    sent = base64.b64decode(triton.requests[0]["image"].partition(",")[2])
+    assert Image.open(io.BytesIO(sent)).size == (2048, 1024)

@@ -22,7 +22,7 @@ run: setup ## start the server, draw PROMPT="..." into OUTPUT=out.png, stop the 
 	@$(VENV)/bin/python scripts/run.py -o "$$OUTPUT" -- "$$PROMPT"
 
 serve: setup ## the server in the foreground, until Ctrl-C; Triton's flags in FLAGS="..."
-	@exec $(VENV)/bin/fastdeployserver --model-repository=model_repository $(FLAGS)
+	@exec scripts/serve.sh $(VENV) $(FLAGS)
 
 web: setup ## the server, and in front of it the gateway with the page to draw on
 	@exec $(VENV)/bin/python scripts/web.py $(FLAGS)
@@ -30,8 +30,9 @@ web: setup ## the server, and in front of it the gateway with the page to draw o
 test: setup ## the tests that need neither PyTorch nor minutes
 	@$(VENV)/bin/python -m pytest -n 2
 
-test-rare: setup ## what takes minutes: a server that is killed, overloaded, at odd places; the docs' examples
+test-rare: setup ## what takes minutes: a server that is killed, overloaded, at odd places; the docs' examples; the page in Firefox
 	@$(VENV)/bin/python -m pytest tests/rare
+	@$(VENV)/bin/python -m pytest --browser=firefox -k test_page tests/gateway
 
 test-fleet: setup .venv-fleet/.set-up ## several servers behind Envoy, and the files that deploy them: minutes; 135 MB of tools in .venv-fleet
 	@$(VENV)/bin/python -m pytest -s tests/fleet

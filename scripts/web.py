@@ -36,7 +36,7 @@ def main(arguments: list[str]) -> int:
         host = flags.value(arguments, "--host", "127.0.0.1")
         preflight.check_port("page", host, port, "--port", "--host")
         grpc_port = preflight.port_of(arguments, "--grpc-port", preflight.PORTS["grpc"])
-        preflight.check_port("grpc", "127.0.0.1", grpc_port, "--grpc-port", "--grpc-address")
+        preflight.check_port("grpc", "127.0.0.1", grpc_port, "--grpc-port")
     except Unfit as reason:
         print(f"make web: {reason}", file=sys.stderr)
         return 1

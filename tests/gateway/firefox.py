@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 from selenium import webdriver
+from selenium.webdriver.remote.file_detector import UselessFileDetector
 
 from tests.gateway.browser import WIDE
 from tests.gateway.marionette import Marionette
@@ -23,7 +24,10 @@ PREFERENCES = {
     "marionette.port": 0,  # a free one
     "network.captive-portal-service.enabled": False,
     "network.connectivity-service.enabled": False,
-    "network.disable-localhost-when-offline": True,
+    "network.proxy.allow_hijacking_localhost": True,
+    "network.proxy.http": "127.0.0.1",
+    "network.proxy.http_port": 9,
+    "network.proxy.type": 0,
     "ui.prefersReducedMotion": 1,
 }
 _LOOK = """
@@ -67,6 +71,7 @@ class Firefox(webdriver.Remote):
         wait_for(lambda: port.exists() and port.read_text(), 60)
         self._marionette = Marionette(int(port.read_text()))
         super().__init__(command_executor=self._marionette, options=webdriver.FirefoxOptions())
+        self.file_detector = UselessFileDetector()  # it reads the files itself
 
     def quit(self) -> None:
         """End it."""
@@ -109,7 +114,8 @@ class Firefox(webdriver.Remote):
 
     def offline(self, off: bool) -> None:
         """Whether nothing can be reached."""
-        self._inside("Services.io.offline = arguments[0]", off)
+        script = "Services.prefs.setIntPref('network.proxy.type', arguments[0])"
+        self._inside(script, 1 if off else 0)  # a proxy that is not there, or none
 
     def keep_nothing(self, nothing: bool) -> None:
         """Whether pages may not keep anything, as with cookies blocked."""

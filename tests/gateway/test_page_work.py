@@ -22,7 +22,7 @@ def test_the_progress_of_all_and_cancelling_one(page, triton):
     wait_for(lambda: page["all-said"].text.startswith("2 pictures"))
     triton.hold.set()
     page.settled(2)
-    assert page["all-said"].text == "2 pictures"
+    wait_for(lambda: page["all-said"].text == "2 pictures")
     assert not page["cancel"].is_displayed()
 
 
@@ -62,10 +62,12 @@ def test_pictures_go_on_when_the_server_is_back(page, triton):
 def test_the_page_says_that_the_connection_is_lost_and_goes_on(browser, start, triton):
     page = Page(browser, start().url)
     browser.offline(True)
-    page.draw(prompt="a red circle")
-    wait_for(lambda: page["lost"].text)
-    assert page["lost"].text.startswith("Connection lost. Is `make web` still running?")
-    browser.offline(False)
+    try:
+        page.draw(prompt="a red circle")
+        wait_for(lambda: page["lost"].text)
+        assert page["lost"].text.startswith("Connection lost. Is `make web` still running?")
+    finally:
+        browser.offline(False)
     page.settled(1)
     browser.complaints()
 

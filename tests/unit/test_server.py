@@ -126,6 +126,13 @@ def test_two_ports_of_one_number(given, says):
     preflight.check_ports_differ([*given, "--allow-metrics=false", "--grpc-port=8001"])
 
 
+def test_an_address_and_a_port_that_cannot_be_listened_on_name_what_gives_them():
+    with pytest.raises(Unfit, match=r"^--http-address=192.0.2.1, port 8000: Cannot assign"):
+        preflight.check_ports(["--http-address=192.0.2.1"], "127.0.0.1")
+    with pytest.raises(Unfit, match=r"^--grpc-port=8001: Cannot assign"):
+        preflight.check_port("grpc", "192.0.2.1", 8001, "--grpc-port")
+
+
 def test_ports_that_will_not_be_used_are_not_looked_at(monkeypatch):
     monkeypatch.setattr(preflight.socket, "socket", None)
     preflight.check_ports([f"--allow-{name}=false" for name in preflight.PORTS], "127.0.0.1")

@@ -60,8 +60,13 @@ def check_ports(arguments: list[str], host: str) -> None:
         check_port(name, address, port, f"--{name}-port", f"--{name}-address")
 
 
-def check_port(name: str, address: str, port: int, port_flag: str, address_flag: str) -> None:
-    """Raise Unfit, which names what gives it, unless `port` of `address` can be listened on."""
+def check_port(
+    name: str, address: str, port: int, port_flag: str, address_flag: str | None = None
+) -> None:
+    """Raise Unfit, which names what gives it, unless `port` of `address` can be listened on.
+
+    `address_flag`: None where the address is always the same.
+    """
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -70,7 +75,9 @@ def check_port(name: str, address: str, port: int, port_flag: str, address_flag:
             if error.errno == errno.EADDRINUSE:
                 advice = f"stop what uses it, or pass {port_flag}=N with a free port"
                 raise Unfit(f"port {port} ({name}) is in use on {address}: {advice}") from None
-            raise Unfit(f"{address_flag}={address}, port {port}: {error.strerror}") from None
+            given = f"{address_flag}={address}, port {port}"
+            told = given if address_flag else f"{port_flag}={port}"
+            raise Unfit(f"{told}: {error.strerror}") from None
 
 
 def check_ports_differ(arguments: list[str]) -> None:

@@ -1,0 +1,44 @@
+"""Triton's log for people: its warnings and errors, and where it listens once it is ready.
+
+Reads the log, writes what is left of it. Where there is no GPU, nothing of what Triton says about
+CUDA is: it looks for one at every start.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import sys
+import time
+
+SERVICES = {
+    "GRPCInferenceService": "gRPC at {}",
+    "HTTPService": "HTTP at http://{}/",
+    "Metrics Service": "metrics at http://{}/metrics",
+}
+STARTED = re.compile(rf'"Started ({"|".join(SERVICES)}) at ([^"]+)"')
+INFO = re.compile(r"I\d{4} |[+|]|$")  # and the tables that follow one
+ABOUT_CUDA = re.compile(r"CUDA|CudaDriverHelper|NVML|DCGM")
+DRIVER = "/dev/nvidiactl"
+
+
+def main() -> int:
+    """0, at the log's end, which is the server's: signals are for that one."""
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(signum, signal.SIG_IGN)
+    begun, ready, has_gpu = time.monotonic(), False, os.path.exists(DRIVER)
+    for line in sys.stdin:
+        started = STARTED.search(line)
+        if started:
+            if not ready:
+                print(f"server: ready after {time.monotonic() - begun:.1f} s", flush=True)
+            ready = True
+            print(f"server: {SERVICES[started[1]].format(started[2])}", flush=True)
+        elif not INFO.match(line) and (has_gpu or not ABOUT_CUDA.search(line)):
+            print(line, end="", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

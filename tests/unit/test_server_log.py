@@ -1,0 +1,49 @@
+"""What `make serve` shows of Triton's log."""
+
+import io
+
+import pytest
+
+from scripts import server_log
+
+LOG = """\
+W1127 08:30:08.801781 8395 pinned_memory_manager.cc:273] "Unable to allocate pinned system memory, \
+pinned memory pool will not be available: CUDA driver version is insufficient"
+I1127 08:30:08.806026 8395 cuda_memory_manager.cc:117] "CUDA memory pool disabled"
+E1127 08:30:08.806235 8395 server.cc:241] "CudaDriverHelper has not been initialized."
+I1127 08:30:08.812986 8395 model_lifecycle.cc:472] "loading: image_encoder:1"
+W1127 08:30:09.000000 8395 triton.py:239] "unet: something to know"
+I1127 08:30:39.707060 8395 server.cc:604]\x20
++------------------+------+
+| Repository Agent | Path |
++------------------+------+
+
+Error: Failed to initialize NVML
+W1127 08:30:39.708612 8395 metrics.cc:798] "DCGM unable to start: DCGM initialization error"
+I1127 08:30:39.711105 8395 grpc_server.cc:2558] "Started GRPCInferenceService at 127.0.0.1:8001"
+I1127 08:30:39.711506 8395 http_server.cc:4713] "Started HTTPService at 127.0.0.1:8000"
+I1127 08:30:39.756063 8395 http_server.cc:362] "Started Metrics Service at 127.0.0.1:8002"
+fastdeployserver: the process of unet died
+Signal (15) received.
+"""
+QUIET = """\
+W1127 08:30:09.000000 8395 triton.py:239] "unet: something to know"
+server: ready after 0.0 s
+server: gRPC at 127.0.0.1:8001
+server: HTTP at http://127.0.0.1:8000/
+server: metrics at http://127.0.0.1:8002/metrics
+fastdeployserver: the process of unet died
+Signal (15) received.
+"""
+
+
+@pytest.mark.parametrize("has_gpu", [False, True])
+def test_what_is_left_of_the_log(has_gpu, monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(server_log, "DRIVER", str(tmp_path if has_gpu else tmp_path / "none"))
+    monkeypatch.setattr(server_log.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(server_log.sys, "stdin", io.StringIO(LOG))
+    assert server_log.main() == 0
+    lines = capsys.readouterr().out.splitlines(keepends=True)
+    about_cuda = [line for line in lines if line not in QUIET.splitlines(keepends=True)]
+    assert "".join(line for line in lines if line not in about_cuda) == QUIET
+    assert len(about_cuda) == (4 if has_gpu else 0)

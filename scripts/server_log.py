@@ -20,14 +20,14 @@ SERVICES = {
 STARTED = re.compile(rf'"Started ({"|".join(SERVICES)}) at ([^"]+)"')
 INFO = re.compile(r"I\d{4} |[+|]|$")  # and the tables that follow one
 ABOUT_CUDA = re.compile(r"CUDA|CudaDriverHelper|NVML|DCGM")
-DRIVER = "/dev/nvidiactl"
+DRIVERS = ("/dev/nvidiactl", "/dev/dxg")  # Linux's, and that of Linux inside Windows
 
 
 def main() -> int:
     """0, at the log's end, which is the server's: signals are for that one."""
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(signum, signal.SIG_IGN)
-    begun, ready, has_gpu = time.monotonic(), False, os.path.exists(DRIVER)
+    begun, ready, has_gpu = time.monotonic(), False, any(map(os.path.exists, DRIVERS))
     for line in sys.stdin:
         started = STARTED.search(line)
         if started:

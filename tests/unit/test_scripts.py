@@ -31,3 +31,12 @@ def test_make_run_takes_any_prompt_as_it_is(tmp_path, prompt):
     done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, timeout=60)
     assert done.stdout.splitlines() == ["scripts/run.py", "-o", "my out.png", "--", prompt]
     assert done.stderr == ""
+
+
+@pytest.mark.skipif(Path("/dev/nvidiactl").exists(), reason="there is a driver here")
+def test_make_with_a_gpu_is_refused_at_once_where_there_is_no_driver():
+    command = ["make", "--silent", "web", "GPU=1"]
+    done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert "this machine has no NVIDIA driver" in done.stderr
+    assert done.stderr.count("\n") == 1

@@ -39,7 +39,8 @@ Signal (15) received.
 
 @pytest.mark.parametrize("has_gpu", [False, True])
 def test_what_is_left_of_the_log(has_gpu, monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(server_log, "DRIVER", str(tmp_path if has_gpu else tmp_path / "none"))
+    drivers = (tmp_path / "none", tmp_path if has_gpu else tmp_path / "no other")
+    monkeypatch.setattr(server_log, "DRIVERS", drivers)
     monkeypatch.setattr(server_log.signal, "signal", lambda *_: None)
     monkeypatch.setattr(server_log.sys, "stdin", io.StringIO(LOG))
     assert server_log.main() == 0

@@ -3,7 +3,7 @@
 #
 #     bash env_bash.sh [MODEL] [options of scripts/export_stages.py]
 #
-# MODEL is a name or a folder, Stable Diffusion 1.5 if it is left out. In FastDeploy's container the
+# MODEL is a file, a name or a folder, Stable Diffusion 1.5 if it is left out. In FastDeploy's container the
 # export goes through Paddle and writes native files; elsewhere through PyTorch, unless
 # `--framework paddle` is among the options. The packages go into .venv-export or .venv-paddle; where
 # no environment can be made, those for PyTorch go into the system's Python.
@@ -44,4 +44,8 @@ else
     "$python" "$root/scripts/export_stages.py" \
         "${model:-stable-diffusion-v1-5/stable-diffusion-v1-5}" "$@"
 fi
-echo "Ready: fastdeployserver --model-repository=model_repository (or, without FastDeploy, make serve)"
+if in_fastdeploy; then
+    echo "Ready: fastdeployserver --model-repository=model_repository"
+else
+    echo 'Ready: make run PROMPT="..." draws a picture, make web starts the page'
+fi

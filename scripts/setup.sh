@@ -20,6 +20,18 @@ fit_python() {
     return 1
 }
 
+progress() { # LOCK: what pip prints as one line on a terminal, else nothing
+    if [ ! -t 2 ]; then
+        cat > /dev/null
+        return
+    fi
+    awk -v all="$(grep -c '^[^ #]' "$1")" '
+        /^Collecting/ { printf "\r%d of %d: %s\033[K", ++n, all, $2 }
+        /^Installing/ { printf "\runpacking %d packages, up to a minute\033[K", all }
+        { fflush() }
+        END { printf "\r\033[K" }' >&2
+}
+
 trap 'echo "make setup: interrupted" >&2; exit 130' INT
 # One that was left half made has no pip yet.
 if ! { "$venv/bin/python" -m triptych.server.python && "$venv/bin/python" -c "import pip"; } 2> /dev/null; then
@@ -28,5 +40,5 @@ if ! { "$venv/bin/python" -m triptych.server.python && "$venv/bin/python" -c "im
     scripts/environment.sh "$python" "$venv"
 fi
 echo "make setup: installing packages into $venv, which takes minutes, once" >&2
-"$venv/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes -r "$lock"
+"$venv/bin/python" -m pip install --disable-pip-version-check --require-hashes -r "$lock" | progress "$lock"
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .

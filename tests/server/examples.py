@@ -36,6 +36,7 @@ NOT_RUN = {
     "triptych gateway": "does not end; tests/server/test_gateway.py runs it",
     '.venv/bin/triptych stages "a red circle" --steps 10 --trace': "tests/server/test_commands.py",
     "pip install": "of PyTorch",
+    'make run PROMPT="a lighthouse at dawn"': "as the other one, of the reader's model",
     "bash env_bash.sh": "downloads a model; tests/unit/test_env_bash.py runs it with stand-ins",
     "python scripts/train_demo.py": "hours on a GPU",
     "python scripts/evaluate_demo.py": "needs PyTorch",

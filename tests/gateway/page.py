@@ -42,7 +42,9 @@ class Page:
         """Press one of a picture's small buttons, which show under the pointer."""
         frame = self.all(".card:not(.coming) .frame")[card]
         ActionChains(self.browser).move_to_element(frame).perform()
-        frame.find_element(By.CSS_SELECTOR, f".small [data-does={name}]").click()
+        button = frame.find_element(By.CSS_SELECTOR, f".small [data-does={name}]")
+        wait_for(lambda: button.value_of_css_property("pointer-events") == "auto")
+        button.click()
 
     def settings(self, card=0):
         """What the sheet says of a picture."""

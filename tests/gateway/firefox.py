@@ -47,7 +47,7 @@ _COMPLAINTS = """
 const all = Services.console.getMessageArray().filter((one) => one instanceof Ci.nsIScriptError);
 Services.console.reset();
 const told = all.filter((one) => one.sourceName.startsWith("http")).map((one) => one.errorMessage);
-return told.filter((text) => !text.endsWith("aborted due to page navigation.")); // by a test's reload
+return told.filter((text) => !text.endsWith("aborted due to page navigation.")); // by a reload
 """
 
 

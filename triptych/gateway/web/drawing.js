@@ -157,8 +157,9 @@ export async function pickUp() {
   const goOn = () => before.forEach(follow);
   const leave = () => before.forEach(({ batch, index }) => forget("coming", `${TAB} ${batch} ${index}`));
   if (performance.getEntriesByType("navigation")[0]?.type === "reload") return goOn();
-  const text = t("{number} pictures were on their way when this page was left.", { number: before.length });
-  notice(text, [t("Draw them"), goOn], [t("Leave them"), leave]);
+  const one = t("1 picture was on its way when this page was left.");
+  const more = t("{number} pictures were on their way when this page was left.", { number: before.length });
+  notice(before.length === 1 ? one : more, [t("Draw them"), goOn], [t("Leave them"), leave]);
 }
 
 $("cancel").addEventListener("click", cancelAll);

@@ -4,6 +4,7 @@ export const ZH = {
   ", or drop it anywhere.": "，也可以把它拖到页面任意处。",
   ", or paste or drop one.": "，也可以粘贴或拖入一张。",
   "1 picture": "1 张图片",
+  "1 picture was on its way when this page was left.": "离开本页时还有 1 张图片没有画完。",
   "A multiple of 8, such as {below} or {above}": "须为 8 的倍数，例如 {below} 或 {above}",
   "A number": "请输入数字",
   "A picture that this browser can show": "请选择此浏览器能显示的图片",

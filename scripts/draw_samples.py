@@ -1,9 +1,10 @@
-"""Draw the gateway's sample pictures and README's row of pictures with the demo model.
+"""Draw the gateway's sample pictures and README's rows of pictures with the demo model.
 
     python scripts/draw_samples.py
 
-reads triptych/gateway/web/samples.json, and writes the WebP files that it names beside it, and
-docs/demo.png. Run it again when the demo model changes.
+reads triptych/gateway/web/samples.json, and writes the WebP files that it names beside it,
+docs/demo.png, and docs/outlines.png, two prompts with the LoRA `outlines` at three scales. Run it
+again when the demo model or its LoRA changes.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import io
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(CHECKOUT))
@@ -29,6 +31,11 @@ ROW = (
     ("an orange crescent on a purple background", 3),
     ("a yellow square left of a cyan triangle on a black background", 2),
 )
+OUTLINED = (
+    ("a large blue circle on an orange background", 1),
+    ("a large purple hexagon on a yellow background", 1),
+)
+SCALES = (0, 0.5, 1)
 SIDE, GAP = 200, 8
 FOLDER = CHECKOUT / "triptych" / "gateway" / "web"
 
@@ -47,13 +54,23 @@ def _draw(server: RunningServer, samples: list[dict[str, str]]) -> int:
             picture.image.save(file, "WEBP", quality=82, method=6)
             (FOLDER / sample["file"]).write_bytes(file.getvalue())
             print(f"{sample['file']}: {len(file.getvalue())} bytes", flush=True)
-        row = Image.new("RGB", (len(ROW) * (SIDE + GAP) - GAP, SIDE), "white")
-        for number, (prompt, seed) in enumerate(ROW):
-            picture = client.generate(prompt, seed=seed)
-            small = picture.image.resize((SIDE, SIDE), Image.Resampling.LANCZOS)
-            row.paste(small, (number * (SIDE + GAP), 0))
-        row.save(CHECKOUT / "docs" / "demo.png", optimize=True)
+        _row(client, "demo.png", [{"prompt": prompt, "seed": seed} for prompt, seed in ROW])
+        outlined = [
+            {"prompt": prompt, "seed": seed, "loras": [{"name": "outlines", "scale": scale}]}
+            for prompt, seed in OUTLINED
+            for scale in SCALES
+        ]
+        _row(client, "outlines.png", outlined)
     return 0
+
+
+def _row(client: Client, name: str, requests: list[dict[str, Any]]) -> None:
+    """Write docs/NAME: a picture for each request, side by side."""
+    row = Image.new("RGB", (len(requests) * (SIDE + GAP) - GAP, SIDE), "white")
+    for number, request in enumerate(requests):
+        small = client.generate(**request).image.resize((SIDE, SIDE), Image.Resampling.LANCZOS)
+        row.paste(small, (number * (SIDE + GAP), 0))
+    row.save(CHECKOUT / "docs" / name, optimize=True)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import argparse
 import json
 import random
 import sys
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from functools import lru_cache
 from io import BytesIO
@@ -114,9 +115,11 @@ def main() -> None:
         sys.exit("below the targets: " + "; ".join(below))
 
 
-def measure(name: str, pictures: list, prompts: list, images: list) -> dict[str, float]:
-    """The share of pictures in which each fact is right, printed too."""
-    checks = list(workers().map(check, pictures, images, chunksize=8))
+def measure(
+    name: str, pictures: list, prompts: list, images: list, facts: Callable | None = None
+) -> dict[str, float]:
+    """The share of pictures in which each of the `facts` (`check`) is right, printed too."""
+    checks = list(workers().map(facts or check, pictures, images, chunksize=8))
     shares = {key: float(np.mean([c[key] for c in checks])) for key in checks[0]}
     wrong = [p for p, c in zip(prompts, checks) if not all(c.values())]
     print(f"{name:26}", "  ".join(f"{k} {v:6.1%}" for k, v in shares.items()), flush=True)
@@ -150,9 +153,9 @@ def seeds(rng: random.Random, count: int) -> list[int]:
     return [rng.getrandbits(32) for _ in range(count)]
 
 
-def check(picture: ShapesPicture, image: np.ndarray) -> dict[str, bool]:
-    """Which of the caption's facts the picture [H, W, 3] shows."""
-    background, seen = look(image)
+def check(picture: ShapesPicture, image: np.ndarray, outlines: bool = False) -> dict[str, bool]:
+    """Which of the caption's facts the picture [H, W, 3] shows; `outlines` as for look."""
+    background, seen = look(image, outlines)
     result = {"background": background == picture.background_colour}
     wanted = picture.shapes
     if len(wanted) == 1:

@@ -7,7 +7,7 @@ import random
 import numpy as np
 
 from demo.scenes import SHAPES, random_shapes
-from demo.vision import look
+from demo.vision import hollowness, look
 from triptych.client import Client
 
 RIGHT = 9
@@ -32,3 +32,21 @@ def test_shapes_their_colours_and_their_backgrounds(server):
             if not seen or (seen[0].shape, seen[0].colour) != (shape.shape, shape.colour):
                 wrong.append(prompt)
     assert len(pictures) - len(wrong) >= RIGHT, wrong
+
+
+def test_the_lora_of_the_checkout_makes_outlines_as_far_as_its_scale_says(server):
+    def drawn(prompt: str, scale: float) -> np.ndarray:
+        loras = [{"name": "outlines", "scale": scale}]
+        return np.asarray(client.generate(prompt, seed=1, loras=loras).image)
+
+    with Client(server.grpc) as client:
+        for shape, ground, prompt in (
+            ("circle", "orange", "a large blue circle on an orange background"),
+            ("hexagon", "yellow", "a large purple hexagon on a yellow background"),
+        ):
+            none, half, whole = (drawn(prompt, scale) for scale in (0, 0.5, 1))
+            background, (seen, *_) = look(whole, outlines=True)
+            assert (background, seen.shape) == (ground, shape)
+            assert hollowness(none) == 0
+            assert 0.1 < hollowness(half) < hollowness(whole) - 0.1
+            assert hollowness(whole) > 0.5

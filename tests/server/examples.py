@@ -39,6 +39,8 @@ NOT_RUN = {
     'make run PROMPT="a lighthouse at dawn"': "as the other one, of the reader's model",
     "bash env_bash.sh": "downloads a model; tests/unit/test_env_bash.py runs it with stand-ins",
     "python scripts/train_demo.py": "hours on a GPU",
+    "python scripts/train_demo_lora.py": "needs PyTorch",
+    "python scripts/evaluate_demo_lora.py": "300 pictures",
     "python scripts/evaluate_demo.py": "needs PyTorch",
     "python scripts/export_stages.py": "needs PyTorch; tests/full/test_export.py",
     "python scripts/screenshot_page.py": "a minute; tests/server/test_page.py draws too",

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
+import pytest
 from random_models import write_model
 from safetensors.torch import save_file
 from single_file_layout import state_dict
 
 from triptych.client import Client
+from triptych.errors import InvalidRequest
 from triptych.names import Names
 from triptych.pipeline import Pipeline
 from triptych.server.running import RunningServer
 from triptych_export.cli import main
 from triptych_export.rebuild import rebuild
 
-SERVER = str(Path(__file__).resolve().parents[2] / ".venv" / "bin" / "python")
+CHECKOUT = Path(__file__).resolve().parents[2]
+SERVER = str(CHECKOUT / ".venv" / "bin" / "python")
 ASKED = {"seed": 3, "num_inference_steps": 4, "height": 128, "width": 72}
 
 
@@ -65,3 +69,14 @@ def test_a_named_model_is_exported_anew_and_goes_back_to_a_folder(tmp_path):
     rebuild(output, tmp_path / "rebuilt", "ink")
     config = json.loads((tmp_path / "rebuilt" / "unet" / "config.json").read_text())
     assert config["block_out_channels"] == [32, 32, 64]
+
+
+def test_a_model_exported_over_the_demo_refuses_the_demos_lora(tmp_path):
+    served = Path(shutil.copytree(CHECKOUT / "model_repository", tmp_path / "served"))
+    assert main([str(write_model(tmp_path / "model")), "--output", str(served)]) == 0
+    pipeline = Pipeline(served)
+    asked = {"prompt": "red", **ASKED}
+    pipeline.draw(json.dumps(asked))
+    wanted = r"a LoRA for a model whose text has 64 channels, but it is for .* 192 channels"
+    with pytest.raises(InvalidRequest, match=wanted):
+        pipeline.draw(json.dumps({**asked, "loras": [{"name": "outlines"}]}))

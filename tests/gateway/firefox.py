@@ -21,6 +21,7 @@ PREFERENCES = {
     "browser.shell.checkDefaultBrowser": False,
     "datareporting.policy.dataSubmissionEnabled": False,
     "dom.events.testing.asyncClipboard": True,
+    "dom.max_script_run_time": 0,  # seconds, which a busy machine takes where a quiet one does not
     "marionette.port": 0,  # a free one
     "network.captive-portal-service.enabled": False,
     "network.connectivity-service.enabled": False,

@@ -204,5 +204,5 @@ def test_the_gallery_grows_with_the_screen(page):
     page.settled(8)
     page.browser.look_like((2560, 1300))
     tops = "return [...document.querySelectorAll('.card')].map((card) => card.offsetTop)"
-    assert len(set(page.browser.execute_script(tops))) <= 2
+    wait_for(lambda: len(set(page.browser.execute_script(tops))) <= 2)
     page.browser.look_like()

@@ -234,3 +234,37 @@ def test_the_fused_file_is_for_cuda_in_half_precision(tmp_path, provider, fp16, 
     if there:
         (tmp_path / "model.cuda.onnx").touch()
     assert network.network_file(tmp_path, provider, fp16) == tmp_path / file
+
+
+def test_sizes_that_tensorrts_engine_was_not_built_for_run_without_it(tmp_path, monkeypatch):
+    write(tmp_path)
+    profile = {"min_shape": {"rows": (1, 3, 2)}, "max_shape": {"rows": (4, 3, 4)}}
+    loaded = network.Network(tmp_path, config())
+    loaded._accelerators, loaded._on_engine = Accelerators(shapes=profile), True
+    usual, used = network.sessions.compute, []
+
+    def compute(session, *rest):
+        used.append(session is loaded._session)
+        return usual(session, *rest)
+
+    monkeypatch.setattr(network.sessions, "compute", compute)
+    sizes = (1, 2), (4, 4), (1, 1), (5, 2), (1, 5)
+    for batch, width in sizes:
+        (result,) = loaded.run([tensors(batch, width, fill=7)])
+        assert result["sum"].shape == (batch, 3, width) and result["sum"][0, 0, 0] == 7
+    assert used == [True, True, False, False, False]
+
+
+def test_the_first_run_with_tensorrt_is_on_its_engine(tmp_path, monkeypatch):
+    write(tmp_path)
+    cpu = "CPUExecutionProvider"
+    shapes = {"rows": (2, 3, 2), "number": (2,)}
+    accelerators = Accelerators(
+        shapes=dict.fromkeys(("min_shape", "opt_shape", "max_shape"), shapes)
+    )
+    monkeypatch.setattr(network, "parse", lambda _: accelerators)
+    monkeypatch.setattr(network.providers, "choose", lambda *_: ([(cpu, {})], cpu))
+    monkeypatch.setattr(network.providers, "TENSORRT", cpu)
+    monkeypatch.setattr(network.providers, "CPU", "another")
+    (result,) = network.Network(tmp_path, config()).run([tensors(2, fill=7)])
+    assert result["sum"][1, 0, 0] == 8

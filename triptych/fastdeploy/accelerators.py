@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any
@@ -38,6 +38,18 @@ class Accelerators:
     cache_file: str = ""
     cpu_threads: int = 0
     shapes: Mapping[str, Mapping[str, tuple[int, ...]]] = field(default_factory=dict)
+
+    def built_for(self, inputs: Mapping[str, Sequence[int]]) -> bool:
+        """Whether TensorRT's engine takes inputs of these shapes, batch first.
+
+        Where no shapes are declared it takes all of them.
+        """
+        least, most = (self.shapes.get(name, {}) for name in ("min_shape", "max_shape"))
+        return all(
+            low <= size <= high
+            for name in least.keys() & most.keys() & inputs.keys()
+            for low, size, high in zip(least[name], inputs[name], most[name])
+        )
 
 
 def parse(model_config: Mapping[str, Any]) -> Accelerators:

@@ -70,7 +70,8 @@ class Network:
                 self.provider = f"{first} ({asked} does not load here)"
             elif first == providers.CUDA and accelerators.gpu_fp16 and not _fused(folder).exists():
                 self.provider += f"; in single precision: no {_fused(folder).name}"
-            if first == providers.TENSORRT:
+            self._on_engine = first == providers.TENSORRT
+            if self._on_engine:
                 check_profiles(accelerators, self._shapes)
             if first == providers.CUDA and graphs:
                 self.bind(graph_batches, ("cuda", device))
@@ -102,13 +103,16 @@ class Network:
         self._bound_to = (batches, device)
         self._bound = Bound(self._session, self._types, list(self._outputs), batches, device)
 
+    def _without_engine(self) -> tuple[Path, list[tuple[str, dict[str, Any]]]]:
+        """What runs where TensorRT's engine cannot: its weights stay, and so do its shapes."""
+        chosen = [one for one in self._chosen if one[0] != providers.TENSORRT]
+        return network_file(self._folder, chosen[0][0], self._accelerators.gpu_fp16), chosen
+
     def _adapt(self) -> Adapted:
         """What runs the network with LoRAs; InvalidRequest if nothing can."""
         if self._loras is None:
             raise InvalidRequest("loras", "a request for one", "none: this network has no folder")
-        # An engine of TensorRT's holds its weights: CUDA runs the graph as it is.
-        chosen = [one for one in self._chosen if one[0] != providers.TENSORRT]
-        path = network_file(self._folder, chosen[0][0], self._accelerators.gpu_fp16)
+        path, chosen = self._without_engine()
         outputs, bound_to = list(self._outputs), self._bound_to
         device = bound_to[1] if bound_to else None
         if device is None and chosen[0][0] == providers.CUDA:
@@ -231,8 +235,17 @@ class Network:
 
     def _compute(self, parts: Mapping[str, Sequence[np.ndarray]], rows: int) -> list[np.ndarray]:
         """The outputs for each input's parts, stacked, of that many rows."""
-        outputs = list(self._outputs)
-        return sessions.compute(self._session, self._bound, self._types, outputs, parts, rows)
+        session, outputs = self._session, list(self._outputs)
+        if self._on_engine:
+            shapes = {name: (rows, *arrays[0].shape[1:]) for name, arrays in parts.items()}
+            if not self._accelerators.built_for(shapes):
+                session = self._beside
+        return sessions.compute(session, self._bound, self._types, outputs, parts, rows)
+
+    @functools.cached_property
+    def _beside(self) -> onnxruntime.InferenceSession:
+        """For sizes beyond the engine's, for which TensorRT would build one within the request."""
+        return _load(*self._without_engine(), self._accelerators)
 
     def _warm_up(
         self, accelerators: Accelerators, graph_batches: Sequence[int], compute: Callable

@@ -3,7 +3,7 @@
     python benchmarks/weightless.py REPOSITORY GRAPHS
 
 copies an exported model repository to GRAPHS and leaves the weights out: of each network the graph
-that CUDA runs, the fused one where there is one.
+that CUDA runs, the fused one where there is one, and of the UNet its last layer.
 Speed does not depend on them, as long as they are drawn so that no number overflows: the graph says
 of each weight the mean and the deviation that it had.
 """
@@ -87,12 +87,14 @@ def copy_repository(source: Path, target: Path) -> None:
     for plain in source.glob("*/1/model.onnx"):
         fused = plain.with_name("model.cuda.onnx")
         graph = fused if fused.exists() else plain
-        strip(graph, target / graph.relative_to(source))
+        for one in (graph, graph.with_name(graph.name.replace("model", "shallow", 1))):
+            if one.exists():
+                strip(one, target / one.relative_to(source))
 
 
 def fill_repository(repository: Path) -> int:
     """`fill` every graph of a repository; how many numbers."""
-    return sum(map(fill, repository.glob("*/1/model*.onnx")))
+    return sum(map(fill, repository.glob("*/1/*.onnx")))
 
 
 def link(source: str, target: str) -> None:

@@ -72,10 +72,14 @@ def main() -> None:
         metavar="NAME",
         help="schedulers to measure too, each with a quarter of the count; all without a name",
     )
+    parser.add_argument("--cache-interval", type=int, help="of the requests, to a server alone")
     parser.add_argument("--report", type=Path)
     parser.add_argument("--sheet", type=Path)
     args = parser.parse_args()
-    draw = from_checkpoint(args.source) if Path(args.source).is_dir() else from_server(args.source)
+    if Path(args.source).is_dir():
+        draw = from_checkpoint(args.source)
+    else:
+        draw = from_server(args.source, args.cache_interval)
 
     figures = {}
     for name, shapes, held_out in (
@@ -212,7 +216,7 @@ def from_checkpoint(folder: str) -> Draw:
     return draw
 
 
-def from_server(url: str) -> Draw:
+def from_server(url: str, cache_interval: int | None = None) -> Draw:
     from concurrent.futures import ThreadPoolExecutor
 
     from triptych.client import Client
@@ -227,6 +231,7 @@ def from_server(url: str) -> Draw:
             num_inference_steps=NUM_INFERENCE_STEPS,
             guidance_scale=GUIDANCE_SCALE,
             **({"scheduler": scheduler} if scheduler else {}),
+            **({"cache_interval": cache_interval} if cache_interval else {}),
             **start,
         )
         return np.asarray(picture.image)

@@ -9,7 +9,7 @@ from typing import Any
 
 from triptych import schedulers
 from triptych.errors import InvalidRequest
-from triptych.limits import Limits
+from triptych.limits import MAX_CACHE_INTERVAL, Limits
 
 MAX_TIMEOUT = 1e6
 """Seconds that a request may have at the most; none is no limit."""
@@ -106,6 +106,11 @@ def guidance_window(values: Mapping[str, Any]) -> dict[str, float | None]:
     if start is not None and stop is not None and start > stop:
         raise InvalidRequest("guidance_start", start, f"at most guidance_stop, which is {stop:g}")
     return dict(zip(names, (start, stop)))
+
+
+def cache_interval(values: Mapping[str, Any]) -> int | None:
+    """The `cache_interval` in `values`; None without one."""
+    return optional(integer, "cache_interval", values, MAX_CACHE_INTERVAL)
 
 
 def deadline(timeout: Any) -> float:

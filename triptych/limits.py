@@ -91,5 +91,8 @@ MAX_MASK_BLUR = 256.0
 MAX_CLIP_SKIP = 31
 """The most of any text encoder; the tokenizer stage knows the model's own."""
 
+MAX_CACHE_INTERVAL = 20
+"""The largest `cache_interval`, in steps."""
+
 MAX_PADDING = 4096
 """The largest `padding_mask_crop`, in pixels."""

@@ -20,11 +20,15 @@ import onnxruntime
 
 from triptych import webui_prompt
 from triptych.denoise.conditioning import of_prompts
+from triptych.denoise.deep_cache import DeepCache
 from triptych.denoise.denoising import Denoising
 from triptych.denoise.loop import DenoisingLoop
 from triptych.denoise.start import Start, encoded
 from triptych.errors import InvalidRequest
 from triptych.fastdeploy.adapted import Adapted
+from triptych.fastdeploy.deep_cache import DeepCached
+from triptych.fastdeploy.kept_tensors import KeptTensors
+from triptych.fastdeploy.lru import Lru
 from triptych.fastdeploy.onnx_graph import OnnxGraph
 from triptych.lora.folder import Adapters, LoraFolder
 from triptych.model_files import ModelFiles
@@ -77,6 +81,8 @@ class Pipeline:
         self._paths, self._provider = paths, provider
         self._loras = LoraFolder.of(paths["unet"].parents[1])
         self._adapted: dict[str, Adapted] = {}
+        self._deep_cached: DeepCached | None = None
+        self._features = Lru(KeptTensors.FEATURES_BYTES)
 
     def draw(self, *requests: str) -> list[bytes]:
         """The picture's file for each request, a prompt or a JSON object as the server's INPUT_0.
@@ -134,9 +140,19 @@ class Pipeline:
         timestep: np.ndarray,
         conditioning: dict,
         adapters: Adapters = (),
+        deep_cache: DeepCache | None = None,
     ) -> np.ndarray:
-        """The model's output [N, channels, h, w] for the loop's CallArguments and LoRAs."""
-        return self._run("unet", adapters, sample=sample, timestep=timestep, **conditioning)
+        """The model's output [N, channels, h, w] for what the loop calls with: see PredictNoise."""
+        inputs = {"sample": sample, "timestep": timestep, **conditioning}
+        if deep_cache is None:
+            return self._run("unet", adapters, **inputs)
+        if self._deep_cached is None:
+
+            def start(model: bytes) -> onnxruntime.InferenceSession:
+                return onnxruntime.InferenceSession(model, providers=[self._provider])
+
+            self._deep_cached = DeepCached(self._paths["unet"], start)
+        return self._deep_cached.run(inputs, deep_cache, self._features)
 
     def vae_encoder(self, sample: np.ndarray) -> np.ndarray:
         """Moments of latents [N, 2 * channels, h, w] of pictures [N, 3, height, width], -1 to 1."""

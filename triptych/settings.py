@@ -48,11 +48,11 @@ class Settings:
 
     `timestep_spacing` is None where the model's own is meant, `eta` where the scheduler's is,
     `prompt_syntax` for `plain`, `clip_skip`, `guidance_rescale` and `guidance_start` for 0,
-    `guidance_stop` for 1, `strength` for an image that starts from noise alone; `mask_blur` and
-    `padding_mask_crop` are pixels, None where not asked for. The pictures themselves go beside the
-    settings. `loras` are those that are asked for beside the prompt. `text_inputs`: what the text
-    encoder takes for both prompts, for unet_loop to call it again with LoRAs. `model`: what it is
-    drawn with, None for the model that is meant by no name.
+    `guidance_stop` and `cache_interval` for 1, `strength` for an image that starts from noise
+    alone; `mask_blur` and `padding_mask_crop` are pixels, None where not asked for. The pictures
+    themselves go beside the settings. `loras` are those that are asked for beside the prompt.
+    `text_inputs`: what the text encoder takes for both prompts, for unet_loop to call it again with
+    LoRAs. `model`: what it is drawn with, None for the model that is meant by no name.
     `deadline`: when nobody waits for the image any more, in seconds of this machine's monotonic
     clock, which all stages share and no change of the time of day touches; it leaves no mark on the
     image.
@@ -79,6 +79,7 @@ class Settings:
     guidance_rescale: float | None = None
     guidance_start: float | None = None
     guidance_stop: float | None = None
+    cache_interval: int | None = None
     loras: tuple[lora_request.Lora, ...] | None = None
     text_inputs: Mapping[str, Any] | None = None
     model: str | None = None
@@ -155,7 +156,7 @@ TEXT_KEYS = tuple(
 OPTIONAL_KEYS = (
     *("timestep_spacing", "eta", "strength", "mask_blur", "padding_mask_crop"),
     *("prompt_syntax", "clip_skip", "guidance_rescale", "guidance_start", "guidance_stop"),
-    "loras",
+    *("cache_interval", "loras"),
 )
 """Those of them that a picture may have been made without."""
 
@@ -290,5 +291,6 @@ def _check(
         clip_skip=optional(checks.integer, "clip_skip", values, MAX_CLIP_SKIP, 0),
         guidance_rescale=optional(checks.real, "guidance_rescale", values, 1),
         **checks.guidance_window(values),
+        cache_interval=checks.cache_interval(values),
         loras=lora_request.read(values["loras"]) if "loras" in values else None,
     )

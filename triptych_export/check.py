@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from triptych_export import fuse_cuda, onnx_files, plain_shapes
+from triptych_export import fuse_cuda, onnx_files, plain_shapes, shallow
 from triptych_export.apart import run_apart
 from triptych_export.errors import ExportError
 from triptych_export.progress import Progress
@@ -77,6 +77,17 @@ def finish_stage(
         require_close(f"{stage.name}, rewritten", error, HALF_BOUND if half else BOUND)
     if half:
         progress.say(f"{stage.name}: error {error:.1e} with weights rounded to half precision")
+    if stage.name == "unet":
+        _write_shallow(folder, progress)
+
+
+def _write_shallow(folder: Path, progress: Progress) -> None:
+    """The graphs for requests with cache_interval, which are refused without them."""
+    graphs = [folder / name for name in ("model.onnx", fuse_cuda.NAME)]
+    with progress.step("unet: its last layer alone, for cache_interval"):
+        lacking = [one.name for one in graphs if one.exists() and not shallow.write(one)]
+    for name in lacking:
+        progress.say(f"unet: requests with cache_interval are refused: {name} is of another kind")
 
 
 def _require_one_file(stage: Stage, path: Path, wanted: Wanted) -> None:

@@ -65,6 +65,20 @@ def test_the_fused_graph_computes_the_same_in_half_precision(served, model, name
     assert 1e-5 < error < 1e-2
 
 
+def test_the_last_layer_alone_gives_the_same_on_what_the_whole_unet_gave(served, model):
+    source, folder = open_source(model), served / "unet" / "1"
+    feeds = example(stages(source)["unet"], source, 2, 8, 8, seed=5)
+    whole, alone = (onnx.load(str(folder / f"{name}.cuda.onnx")) for name in ("model", "shallow"))
+    *names, deep = [one.name for one in alone.graph.input]
+    expected = evaluate(whole, feeds)
+    whole.graph.output.insert(0, onnx.ValueInfoProto(name=deep))
+    features = evaluate(whole, feeds)
+    assert features.dtype == np.float16
+    given = {**{name: feeds[name] for name in names}, deep: features}
+    np.testing.assert_array_equal(evaluate(alone, given), expected)
+    assert (folder / "shallow.cuda.onnx").stat().st_size < 0.5 * whole.ByteSize()
+
+
 @pytest.mark.parametrize("name", ["text_encoder", "unet"])
 def test_the_fused_graph_says_where_each_layers_weight_is(served, name):
     plain, fused = (

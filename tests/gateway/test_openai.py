@@ -77,6 +77,7 @@ def test_every_setting_of_ours_reaches_the_server(client, triton):
         "guidance_rescale": 0.5,
         "guidance_start": 0.25,
         "guidance_stop": 0.75,
+        "cache_interval": 3,
         "output_format": "webp",
         "loras": [{"name": "ink", "scale": 0.5}, {"name": "chalk", "scale": 1.0}],
     }

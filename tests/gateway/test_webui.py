@@ -75,6 +75,8 @@ def test_the_part_of_the_steps_that_has_guidance_goes_by_our_names(webui, triton
     asked = {"prompt": "x", "guidance_start": 0, "guidance_stop": 0.5}
     assert webui.post("/txt2img", json=asked).status_code == 200
     assert {name: triton.requests[0].get(name) for name in asked} == asked
+    assert webui.post("/txt2img", json={"prompt": "x", "cache_interval": 3}).status_code == 200
+    assert triton.requests[1]["cache_interval"] == 3
     refused = webui.post("/txt2img", json={"prompt": "x", "guidance_stop": 1.5})
     assert refused.status_code == 422 and "guidance_stop" in refused.text
 

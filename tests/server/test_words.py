@@ -34,6 +34,7 @@ def test_plain_words_draw_the_same_in_either_syntax(calls):
         {"prompt": "a red circle", "clip_skip": 1},
         {"prompt": "a red circle", "guidance_rescale": 1},
         {"prompt": "a red circle", "guidance_stop": 0},
+        {"prompt": "a red circle", "cache_interval": 2},
     ],
 )
 def test_each_of_them_changes_the_picture(calls, other):

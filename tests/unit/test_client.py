@@ -321,6 +321,7 @@ def test_the_command_has_a_flag_for_every_setting(fake, command, tmp_path):
         "guidance_rescale": 0.5,
         "guidance_start": 0.25,
         "guidance_stop": 0.75,
+        "cache_interval": 3,
         "output_format": "webp",
     }
     arguments = ["x", "--url", fake.url, "-o", str(tmp_path / "a.webp")]

@@ -123,6 +123,7 @@ def test_a_png_tells_its_settings_in_text_chunks_that_any_program_shows():
     guidance_rescale=st.sampled_from([None, 0.7]),
     guidance_start=st.sampled_from([None, 0.0, 0.2]),
     guidance_stop=st.sampled_from([None, 0.5]),
+    cache_interval=st.sampled_from([None, 3]),
     model=st.sampled_from([None, "ink"]),
     warnings=st.lists(st.text(max_size=30).filter(lambda text: "\0" not in text), max_size=2),
 )

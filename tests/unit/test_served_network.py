@@ -65,6 +65,26 @@ def test_each_request_has_its_own_answer(network):
     assert again.tensors["sum"].tolist() == [[4, 4, 4]]
 
 
+@pytest.mark.parametrize("said", ["?", "[]", '[[["a", 0, true]], []]', '[[["a", 1]], []]', "[1]"])
+def test_images_of_deep_features_that_are_none(network, said):
+    (refused,) = network.execute([request(1, deep_cache=said)])
+    assert refused.error().message().startswith("adds: deep_cache: got ")
+    assert refused.error().code() == fake.Error.INVALID_ARG
+
+
+def test_deep_features_fail_alone_where_there_is_no_graph_for_them_or_with_loras(network):
+    asked = json.dumps([[["a", 1, True]], []])
+    loras = json.dumps([["ink", 1.0, "1"]])
+    none, well, both = network.execute(
+        [request(1, deep_cache=asked), request(2), request(3, deep_cache=asked, loras=loras)]
+    )
+    assert well.tensors["sum"].tolist() == [[3, 3, 3]]
+    assert "cache_interval: got 'over 1'; allowed: 1: this model has no shallow.onnx" in (
+        none.error().message()
+    )
+    assert "cache_interval: got 'over 1'; allowed: 1 with LoRAs" in both.error().message()
+
+
 def test_what_the_network_refuses_is_not_kept(network):
     (refused,) = network.execute([request(1, width=7, keep_rows="a")])
     assert refused.error().message().startswith("adds: rows: got ")

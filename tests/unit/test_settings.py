@@ -83,6 +83,7 @@ def test_a_json_object_sets_everything():
         "guidance_rescale": 0.7,
         "guidance_start": 0.25,
         "guidance_stop": 0.5,
+        "cache_interval": 3,
         "loras": [{"name": "ink", "scale": -0.5}, {"name": "Pastell Töne", "scale": 1}],
     }
     settings = ask(json.dumps(asked))
@@ -313,6 +314,8 @@ def test_the_longest_prompt_may_be_escaped_in_full():
         ("guidance_start", "-0.1", "a number from 0 to 1"),
         ("guidance_stop", "1.1", "a number from 0 to 1"),
         ("guidance_stop", "null", "a number from 0 to 1"),
+        ("cache_interval", "0", "an integer from 1 to 20"),
+        ("cache_interval", "2.5", "an integer from 1 to 20"),
         ("output_format", '"gif"', "one of png, jpeg, webp"),
         ("output_format", '"PNG"', "one of png, jpeg, webp"),
         ("output_format", "null", "one of png, jpeg, webp"),
@@ -484,6 +487,7 @@ SETTINGS = st.builds(
     guidance_rescale=st.none() | st.floats(0.01, 1),
     guidance_start=st.none() | st.floats(0, 0.4),
     guidance_stop=st.none() | st.floats(0.4, 1),
+    cache_interval=st.none() | st.integers(1, 20),
     loras=st.none() | st.just((Lora("ink", 0.8), Lora("chalk", -4.0))),
     text_inputs=st.none() | st.just({"input_ids": [1, 2]}),
     warnings=st.lists(st.text(max_size=20), max_size=2).map(tuple),

@@ -431,6 +431,48 @@ def test_a_failed_call_turns_keeping_off_for_nobody(stage, monkeypatch):
     assert [verb for verb, _ in sent.calls] == ["kept", "keep"] + ["kept"] * 7
 
 
+@pytest.mark.parametrize(("release", "kind"), [("24.10", fake.Request), ("21.10", fake.OldRequest)])
+def test_a_unet_that_keeps_no_deep_features_is_not_asked_to(stage, release, kind):
+    calls = []
+
+    def plain(**inputs):
+        calls.append(len(inputs["sample"]))
+        return fake.no_noise(**inputs)
+
+    one, sent = stage(release, plain), request({"cache_interval": 2}, kind=kind)
+    if kind is fake.OldRequest:
+        (response,) = one.execute([sent])
+    else:
+        one.execute([sent])
+        response = answer(sent)
+    assert "cache_interval: got 'over 1'; allowed: 1: unet is run by a backend" in error(response)
+    assert len(calls) <= 1, "the probe"
+
+
+def test_a_unet_that_keeps_deep_features_is_told_the_images_and_that_they_left(stage, monkeypatch):
+    told = []
+
+    def complete(inputs, parameters):
+        if "deep_cache" in parameters:
+            told.append(deep_cache.asked(parameters))
+        return usual(inputs, parameters)
+
+    one = stage()
+    deep_cache = importlib.import_module("triptych.stages.deep_cache")
+    kept = sys.modules["triton_python_backend_utils"].kept
+    usual = kept.complete
+    monkeypatch.setattr(kept, "complete", complete)
+    for _ in range(2):
+        sent = request({"num_inference_steps": 4, "cache_interval": 3})
+        one.execute([sent])
+        assert not answer(sent).has_error()
+    assert [[image.due for image in cache.images] for cache in told] == [[1], [0], [0], [1]] * 2
+    assert [cache.images[0].rows for cache in told] == [2] * 8
+    first, second = told[0].images[0].name, told[4].images[0].name
+    assert [cache.gone for cache in told] == [()] * 4 + [(first,)] + [()] * 3
+    assert first != second
+
+
 def test_no_memory_is_held_for_a_size_that_nobody_draws_any_more(stage, monkeypatch):
     one = stage()
     module = sys.modules["triptych.stages.served_unet"]

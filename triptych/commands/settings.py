@@ -58,6 +58,7 @@ def add_settings(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     add("--guidance-rescale", type=float, metavar="X", help="0 to 1: keeps guidance from glare")
     add("--guidance-start", type=float, metavar="X", help="part of the steps before guidance, 0")
     add("--guidance-stop", type=float, metavar="X", help="part of the steps where it ends, 1")
+    add("--cache-interval", type=int, metavar="N", help="the UNet's deep part every N steps")
     return group
 
 

@@ -15,12 +15,14 @@ class CallKey(NamedTuple):
     """What images must have in common to share a call of the UNet.
 
     `latents` is the shape of their latents, `conditioning` the names and shapes of what conditions
-    their rows, `adapters` the LoRAs that are added to the UNet's weights for them.
+    their rows, `adapters` the LoRAs that are added to the UNet's weights for them, `deep_cache`
+    whether their deep features are kept.
     """
 
     latents: tuple[int, ...]
     conditioning: Shapes
     adapters: Adapters = ()
+    deep_cache: bool = False
 
 
 class CallArguments(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable
 
 import numpy as np
@@ -9,11 +10,13 @@ import numpy as np
 from triptych import schedulers
 from triptych.denoise.call import CallKey
 from triptych.denoise.conditioning import Conditioning
+from triptych.denoise.deep_cache import Deep, is_due
 from triptych.denoise.noise import Noise
 from triptych.denoise.start import Start, latents
 from triptych.errors import Expired, InvalidRequest, NotFinite
 from triptych.lora.folder import Adapters
 from triptych.model_files import ModelFiles
+from triptych.schedulers.heun import Heun
 from triptych.settings import Settings
 
 
@@ -55,6 +58,11 @@ class Denoising:
             settings.eta,
             settings.strength,
         )
+        self._cache_interval = settings.cache_interval or 1
+        if self._cache_interval > 1 and (adapters or isinstance(self._scheduler, Heun)):
+            reason = "LoRAs" if adapters else "heun, which calls the UNet twice at a timestep"
+            raise InvalidRequest("cache_interval", self._cache_interval, f"1 with {reason}")
+        self.deep_name = uuid.uuid4().hex
         self._noise = Noise(settings.seed)
         self.call = 0
         self.watcher: Callable[[Denoising, np.ndarray], None] | None = None
@@ -105,7 +113,8 @@ class Denoising:
     @property
     def call_key(self) -> CallKey:
         """What other images must have in common with this one to share its calls."""
-        return CallKey(self.latents.shape, self._rows[0].shapes, self._adapters)
+        shapes, deep_cache = self._rows[0].shapes, self._cache_interval > 1
+        return CallKey(self.latents.shape, shapes, self._adapters, deep_cache)
 
     @property
     def conditioning(self) -> tuple[Conditioning, ...]:
@@ -115,8 +124,21 @@ class Denoising:
         outside of `guidance_start` and `guidance_stop`, the prompt's. A model that takes an
         embedding of the guidance scale (`time_cond_proj_dim`) has one row always.
         """
-        guided = self._scheduler.step_of(self.call) in self._guided_steps
+        return self._rows_of(self.call)
+
+    def _rows_of(self, call: int) -> tuple[Conditioning, ...]:
+        guided = self._scheduler.step_of(call) in self._guided_steps
         return self._rows if guided else self._rows[-1:]
+
+    @property
+    def deep(self) -> Deep:
+        """The image's part in the next call, for `cache_interval` over 1.
+
+        Where the rows are others than in the call before, their deep features are due.
+        """
+        scheduler, rows = self._scheduler, len(self.conditioning)
+        due = is_due(self._cache_interval, scheduler.timesteps, scheduler.begin, self._index)
+        return Deep(self.deep_name, rows, due or rows != len(self._rows_of(self.call - 1)))
 
     @property
     def calls(self) -> int:

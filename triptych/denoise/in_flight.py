@@ -9,6 +9,7 @@ from typing import Any, Callable
 import numpy as np
 
 from triptych.denoise.call import CallBuffers, CallKey
+from triptych.denoise.deep_cache import DeepCache
 from triptych.denoise.denoising import Denoising
 from triptych.denoise.observer import Observer
 from triptych.errors import Cancelled
@@ -17,7 +18,8 @@ from triptych.lora.folder import Adapters
 logger = logging.getLogger(__name__)
 
 PredictNoise = Callable[..., np.ndarray]
-"""The UNet as a function of `CallArguments`, and of `adapters` for images that have some."""
+"""The UNet as a function of `CallArguments`; of `adapters` for images that have some, and of their
+`deep_cache` for images with a `cache_interval`."""
 
 TURN = 4
 """Calls in a row for one set of LoRAs, none being one too: a switch to other weights takes time."""
@@ -58,6 +60,7 @@ class InFlight:
         self._buffers: dict[CallKey, CallBuffers] = {}
         self._adapters: Adapters = ()
         self._calls = 0
+        self._gone: list[str] = []
 
     def join(self, flight: Flight) -> None:
         self.flights.append(flight)
@@ -67,6 +70,8 @@ class InFlight:
         self.flights.remove(flight)
         if not any(other.key == flight.key for other in self.flights):
             self._buffers.pop(flight.key, None)
+        if flight.key.deep_cache:
+            self._gone.append(flight.image.deep_name)
         if not isinstance(result, Exception):
             self._tell(self._observer.finished)
         self._tell(flight.done, result)
@@ -154,8 +159,11 @@ class InFlight:
                 flight.submitted = None
         sample = arguments.sample
         self._tell(self._observer.called, len(sample))
-        adapters = {"adapters": key.adapters} if key.adapters else {}
-        output = np.asarray(self._predict_noise(*arguments, **adapters), dtype=np.float32)
+        more: dict[str, Any] = {"adapters": key.adapters} if key.adapters else {}
+        if key.deep_cache:
+            gone, self._gone = self._gone, []
+            more["deep_cache"] = DeepCache(tuple(image.deep for image in images), tuple(gone))
+        output = np.asarray(self._predict_noise(*arguments, **more), dtype=np.float32)
         if output.shape != sample.shape:
             raise RuntimeError(f"the UNet gave {list(output.shape)} for {list(sample.shape)}")
         return output

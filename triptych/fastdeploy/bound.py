@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
+from triptych.fastdeploy.device_rows import RowCopies, Rows
+
 NO_GRAPH = "-1"
 """ONNX Runtime's `gpu_graph_id` for a run that is neither recorded nor played back."""
 
@@ -31,9 +33,13 @@ class Bound:
         batches: Sequence[int],
         device: tuple[str, int],
         weights: Mapping[str, Any] | None = None,
+        stays: str = "",
+        copies: RowCopies | None = None,
     ) -> None:
         """`types`: NumPy type of each input; `device`: its ONNX Runtime name and its number;
-        `weights`: OrtValues on the device for more inputs, which runs take as they are then.
+        `weights`: OrtValues on the device for more inputs, which runs take as they are then;
+        `stays`: an output that is given as it is on the device, an OrtValue that the next run
+        overwrites; `copies` writes inputs that are given as Rows.
         """
         self._session = session
         self._weights = weights or {}
@@ -42,6 +48,7 @@ class Bound:
         self._batches = batches
         self._device = device
         self._slots: dict[tuple, _Slot] = {}
+        self._stays, self._copies = stays, copies
 
     def run(self, parts: Mapping[str, Sequence[np.ndarray]], rows: int) -> list[np.ndarray] | None:
         """The outputs for `parts`: for each input arrays that are stacked, `rows` rows in all.
@@ -72,7 +79,16 @@ class Bound:
             for (name, dtype), shape in zip(self._types.items(), shapes)
         }
         number = str(1 + len(self._slots))
-        return _Slot(self._session, inputs, self._outputs, number, self._device, self._weights)
+        return _Slot(
+            self._session,
+            inputs,
+            self._outputs,
+            number,
+            self._device,
+            self._weights,
+            self._stays,
+            self._copies,
+        )
 
 
 class _Slot:
@@ -86,8 +102,12 @@ class _Slot:
         number: str,
         device: tuple[str, int],
         weights: Mapping[str, Any],
+        stays: str,
+        copies: RowCopies | None,
     ) -> None:
         self._session = session
+        self._copies = copies
+        self._stay = [name == stays for name in outputs]
         self._host = inputs
         self._written: dict[str, np.ndarray] = {}
         self._on_host = device[0] == "cpu"
@@ -115,9 +135,15 @@ class _Slot:
         for name, arrays in parts.items():
             self._write(name, arrays)
         self._session.run_with_iobinding(self._binding, self._options)
-        results = [value.numpy()[:rows] for value in self._results]
-        # On the host they are the buffers themselves, which the next run fills again.
-        return [result.copy() for result in results] if self._on_host else results
+        return [
+            value if stays else self._read(value, rows)
+            for value, stays in zip(self._results, self._stay)
+        ]
+
+    def _read(self, value: onnxruntime.OrtValue, rows: int) -> np.ndarray:
+        result = value.numpy()[:rows]
+        # On the host it is the buffer itself, which the next run fills again.
+        return result.copy() if self._on_host else result
 
     def clear(self) -> None:
         """Fill the input buffers with zeros."""
@@ -127,6 +153,9 @@ class _Slot:
 
     def _write(self, name: str, arrays: Sequence[np.ndarray]) -> None:
         first = arrays[0]
+        if isinstance(first, Rows):
+            self._copies.join(arrays, self._device[name])
+            return
         alone = len(arrays) == 1
         if alone and self._written.get(name) is first:
             return

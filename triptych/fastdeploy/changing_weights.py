@@ -128,10 +128,7 @@ class DeviceWeights:
             for end, shape in zip(ends, shapes):
                 fields.append(onnx_nodes.graph_input(end, shape, array.dtype))
             fields.append(onnx_nodes.graph_output(f"{name}.to", [rows, columns], array.dtype))
-        name, number = self._device
-        on_cuda = ("CUDAExecutionProvider", {"device_id": number, "use_tf32": 0})
-        chosen = ["CPUExecutionProvider"] if name == "cpu" else [on_cuda]
-        return onnxruntime.InferenceSession(onnx_nodes.model(fields), providers=chosen)
+        return onnx_nodes.session(fields, self._device)
 
 
 def _as(dtype: Any, values: np.ndarray) -> np.ndarray:

@@ -16,14 +16,27 @@ class Lru:
 
     def get(self, key: Hashable, make: Callable[[], tuple[Any, int]]) -> Any:
         """What is kept under `key`, else what `make` gives, with its bytes."""
-        if key in self._kept:
-            self._kept.move_to_end(key)
-            return self._kept[key][0]
-        made = make()
-        self._kept[key] = made
+        if key not in self._kept:
+            self.put(key, *make())
+        return self.find(key)
+
+    def find(self, key: Hashable) -> Any:
+        """What is kept under `key`, None if nothing is."""
+        if key not in self._kept:
+            return None
+        self._kept.move_to_end(key)
+        return self._kept[key][0]
+
+    def put(self, key: Hashable, thing: Any, nbytes: int) -> None:
+        """Keep `thing`, which has so many bytes, under `key`."""
+        self._kept[key] = thing, nbytes
+        self._kept.move_to_end(key)
         while len(self._kept) > 1 and self.bytes > self._most:
             self._kept.popitem(last=False)
-        return made[0]
+
+    def drop(self, key: Hashable) -> None:
+        """Keep nothing under `key`."""
+        self._kept.pop(key, None)
 
     def clear(self) -> None:
         """Keep nothing."""

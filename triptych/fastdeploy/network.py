@@ -14,12 +14,15 @@ import numpy as np
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
+from triptych.denoise.deep_cache import DeepCache
 from triptych.errors import InvalidRequest, ModelFileError
 from triptych.fastdeploy import providers, sessions, tuning
 from triptych.fastdeploy.accelerators import Accelerators, parse
 from triptych.fastdeploy.adapted import Adapted
 from triptych.fastdeploy.bound import Bound
 from triptych.fastdeploy.declared import ONNX_TYPES, check_profiles, declared
+from triptych.fastdeploy.deep_cache import DeepCached
+from triptych.fastdeploy.lru import Lru
 from triptych.fastdeploy.onnx_graph import OnnxGraph
 from triptych.lora.folder import Adapters, LoraFolder
 
@@ -49,6 +52,7 @@ class Network:
         self._most_lora_bytes = tuning.lora_bytes(model_config)
         self._bound_to: tuple[Sequence[int], tuple[str, int]] | None = None
         self._adapted: Adapted | None = None
+        self._deep_cached: DeepCached | None = None
         accelerators, graph_batches = parse(model_config), tuning.graph_batches(model_config)
         self._accelerators = accelerators
         reasons = providers.unusable(onnxruntime.get_available_providers())
@@ -131,6 +135,21 @@ class Network:
         except ValueError as error:
             allowed = f"none: this network takes no LoRAs: {error}"
             raise InvalidRequest("loras", "a request for one", allowed) from None
+
+    def run_deep_cached(
+        self, tensors: Mapping[str, np.ndarray], asked: DeepCache, features: Lru
+    ) -> dict[str, np.ndarray]:
+        """The output for one request, whose images take and give `features`: see DeepCached."""
+        self._check(tensors)
+        if self._deep_cached is None:
+            path, chosen = self._without_engine()
+
+            def start(model: bytes) -> onnxruntime.InferenceSession:
+                return sessions.start(model, chosen, self._accelerators, str(path.parent))
+
+            self._deep_cached = DeepCached(path, start, self._bound_to)
+        ((name, dtype),) = self._outputs.items()
+        return {name: self._deep_cached.run(tensors, asked, features).astype(dtype, copy=False)}
 
     def _expect_loras(self, graph_batches: Sequence[int]) -> None:
         """Load the graph for LoRAs and record its CUDA graphs before the first request for one.

@@ -1,4 +1,4 @@
-"""Nodes, inputs and models of ONNX, written as onnx.proto has them."""
+"""Nodes, inputs and models of ONNX, written as onnx.proto has them, and sessions of small ones."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
+import onnxruntime
 
 from triptych.fastdeploy import protobuf
 
@@ -54,6 +55,21 @@ def model(fields: Iterable[bytes]) -> bytes:
     graph = protobuf.message(_GRAPH_NAME, b"graph") + b"".join(fields)
     version = protobuf.message(_MODEL_OPSET, _number(2, OPSET))
     return _number(_MODEL_VERSION, IR_VERSION) + version + protobuf.message(_MODEL_GRAPH, graph)
+
+
+def session(fields: Iterable[bytes], device: tuple[str, int]) -> onnxruntime.InferenceSession:
+    """A session of `model(fields)` on a device, ONNX Runtime's name and number of it."""
+    name, number = device
+    on_cuda = ("CUDAExecutionProvider", {"device_id": number, "use_tf32": 0})
+    chosen = ["CPUExecutionProvider"] if name == "cpu" else [on_cuda]
+    return onnxruntime.InferenceSession(model(fields), providers=chosen)
+
+
+def with_output(model: bytes, name: str) -> bytes:
+    """The model with one more output, a tensor of its graph."""
+    # Messages that follow each other are one: lists go on in the second.
+    output = protobuf.message(_GRAPH_OUTPUT, protobuf.message(1, name.encode()))
+    return model + protobuf.message(_MODEL_GRAPH, output)
 
 
 def _value(name: str, shape: Sequence[int | str], dtype: Any) -> bytes:

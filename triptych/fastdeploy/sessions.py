@@ -57,7 +57,7 @@ def compute(
     feeds = {}
     for name, dtype in types.items():
         arrays = parts[name]
-        whole = arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+        whole = np.asarray(arrays[0]) if len(arrays) == 1 else np.concatenate(arrays)
         feeds[name] = whole.astype(dtype, copy=False)
     if not any(isinstance(one, onnxruntime.OrtValue) for one in (weights or {}).values()):
         return session.run(outputs, {**feeds, **(weights or {})}, *options)

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from triptych import schedulers
 from triptych.errors import InvalidRequest, shorten
-from triptych.limits import MAX_CLIP_SKIP, MAX_MASK_BLUR, MAX_PADDING
+from triptych.limits import MAX_CACHE_INTERVAL, MAX_CLIP_SKIP, MAX_MASK_BLUR, MAX_PADDING
 from triptych.lora import request as lora_request
 from triptych.settings import MAX_SEED, PICTURE_KEYS, WIDEST, Settings
 
@@ -98,6 +98,7 @@ def _part_of_steps(description: str) -> Any:
 
 GuidanceStart = _part_of_steps("The part of the steps before guidance begins")
 GuidanceStop = _part_of_steps("The part of the steps after which guidance ends")
+CacheInterval = whole(1, MAX_CACHE_INTERVAL, "The UNet's deep part runs every so many steps")
 
 
 class LoraAsked(BaseModel):

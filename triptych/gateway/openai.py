@@ -24,6 +24,7 @@ from triptych.errors import shorten
 from triptych.gateway.access import require_key
 from triptych.gateway.errors import Problem, problem, renamed, responses
 from triptych.gateway.fields import (
+    CacheInterval,
     ClipSkip,
     Eta,
     Guidance,
@@ -102,6 +103,7 @@ class Asked(BaseModel):
     guidance_rescale: Rescale | None = None
     guidance_start: GuidanceStart | None = None
     guidance_stop: GuidanceStop | None = None
+    cache_interval: CacheInterval | None = None
     loras: Loras | None = None
     seed: Seed | None = Field(None, description="The first picture's; the next ones have the next")
 

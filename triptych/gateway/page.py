@@ -18,6 +18,7 @@ from triptych.client import ClientError, Picture
 from triptych.gateway.access import require_key
 from triptych.gateway.errors import Problem, problem, responses
 from triptych.gateway.fields import (
+    CacheInterval,
     ClipSkip,
     Eta,
     Guidance,
@@ -85,6 +86,7 @@ class Asked(BaseModel):
     guidance_rescale: Rescale | None = None
     guidance_start: GuidanceStart | None = None
     guidance_stop: GuidanceStop | None = None
+    cache_interval: CacheInterval | None = None
     loras: Loras | None = None
     seed: Seed | Annotated[str, Field(pattern="^[0-9]{1,20}$")] | None = None
     output_format: Literal["png", "jpeg", "webp"] = "png"

@@ -14,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from triptych.errors import shorten
 from triptych.gateway.errors import Problem
 from triptych.gateway.fields import (
+    CacheInterval,
     Guidance,
     GuidanceStart,
     GuidanceStop,
@@ -63,6 +64,7 @@ class Asked(BaseModel):
     cfg_scale: Guidance | None = None
     guidance_start: GuidanceStart | None = None
     guidance_stop: GuidanceStop | None = None
+    cache_interval: CacheInterval | None = None
     width: Side | None = None
     height: Side | None = None
     seed: whole(-1, MAX_SEED) | None = -1
@@ -136,6 +138,7 @@ def requests_of(asked: Asked) -> tuple[list[dict[str, Any]], list[str]]:
         "guidance_scale": asked.cfg_scale,
         "guidance_start": asked.guidance_start,
         "guidance_stop": asked.guidance_stop,
+        "cache_interval": asked.cache_interval,
         "width": asked.width,
         "height": asked.height,
         "scheduler": scheduler,

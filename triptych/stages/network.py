@@ -7,10 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from triptych.denoise.deep_cache import DeepCache
+from triptych.errors import InvalidRequest
 from triptych.fastdeploy.kept_tensors import KeptTensors
 from triptych.fastdeploy.network import Network
 from triptych.ipc import channel
-from triptych.stages import loras, triton
+from triptych.lora.folder import Adapters
+from triptych.stages import deep_cache, loras, triton
 
 
 class ServedNetwork:
@@ -53,21 +56,43 @@ class ServedNetwork:
     ) -> list[Any]:
         """Each call's outputs or exception; what a call says is to be kept is, if it succeeds."""
         results: list[Any] = []
-        adapters = []
-        for tensors, parameters in calls:
+        adapters, caches = {}, {}
+        for at, (tensors, parameters) in enumerate(calls):
             try:
-                asked = loras.asked(parameters)
+                asked = loras.asked(parameters), deep_cache.asked(parameters)
                 results.append(kept.complete(tensors, parameters))
-                adapters.append(asked)
+                adapters[at], caches[at] = asked
             except Exception as error:
                 results.append(error)
-        able = [at for at, one in enumerate(results) if not isinstance(one, Exception)]
-        answers = self._network.run([results[at] for at in able], adapters)
-        for at, outputs in zip(able, answers):
+        plain = [at for at, cache in caches.items() if cache is None]
+        answers = dict(
+            zip(
+                plain,
+                self._network.run([results[at] for at in plain], [adapters[at] for at in plain]),
+            )
+        )
+        for at, cache in caches.items():
+            if cache is not None:
+                answers[at] = self._run_deep_cached(results[at], adapters[at], cache, kept)
+        for at, outputs in answers.items():
             if not isinstance(outputs, Exception):
                 kept.keep(results[at], calls[at][1])
             results[at] = outputs
         return results
+
+    def _run_deep_cached(
+        self,
+        tensors: dict[str, np.ndarray],
+        adapters: Adapters,
+        cache: DeepCache,
+        kept: KeptTensors,
+    ) -> dict[str, np.ndarray] | Exception:
+        try:
+            if adapters:
+                raise InvalidRequest("cache_interval", "over 1", "1 with LoRAs")
+            return self._network.run_deep_cached(tensors, cache, kept.features)
+        except Exception as error:
+            return error
 
     def _answer(self, tensors: dict[str, np.ndarray], parameters: Mapping[str, str]) -> np.ndarray:
         (result,) = self._run([(tensors, parameters)], self._kept_over_channel)

@@ -10,15 +10,17 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from triptych.denoise.deep_cache import DeepCache
 from triptych.errors import InvalidRequest
 from triptych.ipc import channel
 from triptych.lora.folder import Adapters
+from triptych.stages import deep_cache as deep_caches
 from triptych.stages import loras, triton
 
 _NOT_KEPT = re.compile(r"\bkept_\w+: got ")
 """How a `unet` that keeps tensors refuses a name that it does not know."""
-_NO_LORAS = re.compile(r"\bloras: got ")
-"""How a `unet` that adds LoRAs refuses what is no list of them."""
+_READS_NAME = re.compile(r"\b(loras|deep_cache): got ")
+"""How a `unet` that adds LoRAs, or keeps deep features, refuses what is no list of them."""
 
 
 class ServedUNet:
@@ -30,7 +32,8 @@ class ServedUNet:
     `unet` listens; of several instances to the one with this `number`, in turn. `model` is the
     name by which `unet` is served.
 
-    Whether `unet` adds LoRAs is found out the same way, before the first call with some.
+    Whether `unet` adds LoRAs, and whether it keeps deep features, is found out the same way, before
+    the first call with some.
     """
 
     LOOK_AGAIN = 1.0
@@ -40,7 +43,7 @@ class ServedUNet:
         self._model = model
         self._number = number
         self._keeps: bool | None = None
-        self._adapts = False
+        self._reads: set[str] = set()
         self._kept: dict[int, str] = {}
         self._channel: channel.Channel | None = None
         self._next_look = 0.0
@@ -51,19 +54,22 @@ class ServedUNet:
         timestep: np.ndarray,
         conditioning: Mapping[str, np.ndarray],
         adapters: Adapters = (),
+        deep_cache: DeepCache | None = None,
     ) -> np.ndarray:
-        """The model's output, [N, channels, h, w], for the loop's CallArguments and LoRAs.
+        """The model's output, [N, channels, h, w], for what the loop calls with: see PredictNoise.
 
         Raises StageFailed, with `unet`'s own error, where the call fails, and InvalidRequest for
-        adapters where `unet` is run by a backend that does not add them.
+        adapters and a deep_cache where `unet` is run by a backend that knows nothing of them.
         """
         inputs = {"sample": sample, "timestep": timestep[:, np.newaxis], **conditioning}
-        if adapters and not self._adapts and not self._probe_loras(inputs):
+        if adapters and not self._probe_reads(loras.PARAMETER, inputs):
             raise InvalidRequest("loras", adapters[0].name, loras.NOWHERE)
-        more = loras.parameters(adapters)
+        if deep_cache and not self._probe_reads(deep_caches.PARAMETER, inputs):
+            raise InvalidRequest("cache_interval", "over 1", deep_caches.NOWHERE)
+        more = {**loras.parameters(adapters), **deep_caches.parameters(deep_cache)}
         if self._keeps is None:
             output = self._probe(inputs, next(iter(conditioning)))
-            if output is not None and not adapters:
+            if output is not None and not more:
                 return output
         if not self._keeps:
             return self._call(inputs, more)
@@ -71,26 +77,28 @@ class ServedUNet:
             return self._call_keeping(inputs, conditioning, more)
         except triton.StageFailed as error:
             # Who answers next may be another process, even one that keeps nothing.
-            self._keeps, self._adapts = None, False
+            self._keeps, self._reads = None, set()
             self._kept.clear()
             if not _NOT_KEPT.search(str(error)):
                 raise
-        return self(sample, timestep, conditioning, adapters)
+        return self(sample, timestep, conditioning, adapters, deep_cache)
 
-    def _probe_loras(self, inputs: dict[str, np.ndarray]) -> bool:
-        """Set `_adapts` to whether `unet` refuses LoRAs that are none, and does not overlook them.
+    def _probe_reads(self, parameter: str, inputs: dict[str, np.ndarray]) -> bool:
+        """Whether `unet` refuses a parameter's value that is none, and does not overlook it.
 
-        Only a refusal turns it on: a backend that knows nothing of them draws without.
+        Only a refusal counts: a backend that knows nothing of LoRAs draws without.
         """
-        try:
-            self._call(inputs, {loras.PARAMETER: "?"})
-        except TypeError:  # this Triton's requests have no parameters
-            pass
-        except triton.StageFailed as error:
-            if not _NO_LORAS.search(str(error)):
-                raise
-            self._adapts = True
-        return self._adapts
+        if parameter not in self._reads:
+            try:
+                self._call(inputs, {parameter: "?"})
+            except TypeError:  # this Triton's requests have no parameters
+                pass
+            except triton.StageFailed as error:
+                found = _READS_NAME.search(str(error))
+                if found is None or found[1] != parameter:
+                    raise
+                self._reads.add(parameter)
+        return parameter in self._reads
 
     def _probe(self, inputs: dict[str, np.ndarray], name: str) -> np.ndarray | None:
         """Set `_keeps`; the call's output, if `unet` made it in spite of the unknown name."""

@@ -28,10 +28,12 @@ export const LABELS = {
   guidance_rescale: "Guidance rescale",
   guidance_start: "Guidance start",
   guidance_stop: "Guidance stop",
+  cache_interval: "Cache interval",
   strength: "Strength",
 };
 // Without a field in the form.
-const OTHERS = ["timestep_spacing", "eta", "clip_skip", "guidance_rescale", "guidance_start", "guidance_stop"];
+const OTHERS = ["timestep_spacing", "eta", "clip_skip", "guidance_rescale", "guidance_start", "guidance_stop",
+  "cache_interval"];
 const HIGHEST_SEED = 2n ** 64n - 1n;
 let others = {}; // those of them that a picture brought
 let isBorrowedSeed = false; // of a picture whose settings are used again

@@ -61,6 +61,7 @@ export const ZH = {
   "Guidance rescale": "引导重缩放",
   "Guidance start": "引导起点",
   "Guidance stop": "引导终点",
+  "Cache interval": "缓存间隔",
   "Height": "高度",
   "How closely to follow the prompt. Too much makes colours harsh; up to 1 ignores the negative prompt.":
     "遵循提示词的程度。过大颜色会刺眼；不大于 1 时不看反向提示词。",

@@ -1,0 +1,117 @@
+"""What `cache_interval` gains a server: pictures a second, and how far they are from those without.
+
+    python benchmarks/deep_cache.py --graphs DIR [--output FILE.json]
+
+DIR: a model repository, whose graphs may have no weights (benchmarks/weightless.py); the distance
+means something only where they have. One client and a crowd, at each of the intervals, whose rounds
+alternate. --tiny: little of everything, to see that it works. Needs no network.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(CHECKOUT))
+
+from benchmarks import load, machine, weightless
+from benchmarks.lora import serving
+from triptych.client import Client
+from triptych_export.picture import psnr
+
+PROMPT = "a red circle on a blue background"
+SEEDS = range(4)
+"""Of the pictures that are compared."""
+
+
+def main() -> int:
+    options = _options()
+    told: dict[str, Any] = {"hardware": machine.hardware(), "gpu": machine.gpu()}
+    print(*told.values(), sep="\n", flush=True)
+    with tempfile.TemporaryDirectory(dir=options.scratch) as scratch:
+        repository = Path(scratch) / "repository"
+        shutil.copytree(options.graphs, repository, copy_function=weightless.link)
+        weightless.fill_repository(repository)
+        with serving(repository, Path(scratch), options, told) as (_, client):
+            told.update(measured(client, options))
+    print(json.dumps(told, indent=2))
+    if options.output:
+        options.output.write_text(json.dumps(told, indent=2) + "\n")
+    return 0
+
+
+def measured(client: Client, options: argparse.Namespace) -> dict[str, float]:
+    """Seconds of one client, pictures/s of a crowd, and decibels, for each interval."""
+
+    def draw(asked: tuple[int, int]) -> np.ndarray:
+        seed, interval = asked
+        more = {"cache_interval": interval} if interval > 1 else {}
+        told = {"seed": seed, "num_inference_steps": options.steps, **more}
+        return np.asarray(client.generate(PROMPT, timeout=options.limit, **told).image)
+
+    found: dict[str, float] = {}
+    intervals = (1, *options.intervals)
+    for interval in intervals:  # loads its graphs, and records them for each batch of a crowd
+        begun = time.perf_counter()
+        draw((0, interval))
+        found[f"interval {interval}: the first picture, s"] = time.perf_counter() - begun
+        load.closed(draw, crowd(options, interval), options.clients)
+    plain = [draw((seed, 1)) for seed in SEEDS]
+    for interval in options.intervals:
+        near = [psnr(draw((seed, interval)), plain[seed]) for seed in SEEDS]
+        found[f"interval {interval}: PSNR of {len(near)} pictures, dB"] = float(np.mean(near))
+    alone, crowds = defaultdict(list), defaultdict(list)
+    for _ in range(options.rounds):
+        for interval in intervals:
+            run = load.closed(draw, [(seed, interval) for seed in range(options.pictures)], 1)
+            alone[interval] += run.latencies
+            run = load.closed(draw, crowd(options, interval), options.clients)
+            crowds[interval].append(run.per_second)
+            print(f"interval {interval}: {run.per_second:.3f} pictures/s", flush=True)
+    for interval in intervals:
+        rate, seconds = median(crowds[interval]), median(alone[interval])
+        name = f"interval {interval}: {options.clients} clients"
+        found[f"interval {interval}: 1 client, s"] = seconds
+        found[f"{name}, pictures/s"] = rate
+        found[f"{name}, times interval 1"] = rate / median(crowds[1])
+    return found
+
+
+def crowd(options: argparse.Namespace, interval: int) -> list[tuple[int, int]]:
+    return [(seed, interval) for seed in range(options.pictures * options.clients)]
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--graphs", type=Path, default=CHECKOUT / "model_repository")
+    add("--intervals", type=int, nargs="+", default=[2, 3, 5])
+    add("--steps", type=int, default=50)
+    add("--clients", type=int, default=16)
+    add("--pictures", type=int, default=4, help="a client and a round")
+    add("--rounds", type=int, default=2)
+    add("--limit", type=float, default=300, help="seconds for a picture, and for the start")
+    add("--tiny", action="store_true", help="few steps, clients and pictures")
+    add("--scratch", type=Path, help="where the repository is made")
+    add("--output", type=Path)
+    options = parser.parse_args()
+    if options.tiny:
+        options.steps, options.clients, options.pictures, options.rounds = 6, 2, 1, 1
+    return options
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,217 @@
+"""DeepCache: which calls run the UNet's deep part, what is kept of it, and who refuses."""
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+from test_adapted import network
+from test_denoising import MODEL_FILES, NEGATIVE, PROMPT, SETTINGS, denoise, image, predict
+
+from tests.server.repositories import MODELS
+from triptych.denoise.conditioning import of_prompts
+from triptych.denoise.deep_cache import Deep, DeepCache
+from triptych.denoise.denoising import Denoising
+from triptych.denoise.loop import DenoisingLoop
+from triptych.denoise.start import Start
+from triptych.errors import InvalidRequest
+from triptych.fastdeploy.kept_tensors import KeptTensors
+from triptych.fastdeploy.onnx_nodes import with_output
+from triptych.lora.folder import Adapter
+from triptych_export import shallow
+
+SHALLOW = MODELS / "unet" / "1" / "shallow.onnx"
+
+
+def due_by_call(one):
+    due = []
+    while not one.finished:
+        assert one.deep.rows == len(one.conditioning)
+        due.append(int(one.deep.due))
+        one.advance(np.zeros((one.deep.rows, *one.latents.shape), np.float32))
+    return due
+
+
+@pytest.mark.parametrize(
+    ("asked", "due"),
+    [
+        ({"cache_interval": 2}, [1, 0, 1, 0, 1]),
+        ({"cache_interval": 3}, [1, 0, 0, 1, 0]),
+        ({"cache_interval": 20}, [1, 0, 0, 0, 0]),
+        # Both calls of a step, at timesteps of their own.
+        ({"cache_interval": 2, "scheduler": "dpm2"}, [1, 0, 1, 0, 1, 0, 1, 0, 1]),
+        # Its calls 1 and 2 are at one timestep and count as the first of them.
+        ({"cache_interval": 2, "scheduler": "pndm"}, [1, 0, 0, 0, 1, 0]),
+        # Rows that were not there before have no features.
+        ({"cache_interval": 3, "guidance_stop": 0.5}, [1, 0, 1, 1, 0]),
+        ({"cache_interval": 4, "guidance_start": 0.2}, [1, 1, 0, 0, 1]),
+    ],
+)
+def test_which_calls_run_the_deep_part(asked, due):
+    assert due_by_call(image(**asked)) == due
+
+
+def test_from_a_picture_the_first_call_that_is_made_runs_it():
+    start = Start(np.zeros((8, 8, 12), np.float32))
+    changes = {"num_inference_steps": 8, "strength": 0.4, "cache_interval": 2}
+    settings = dataclasses.replace(SETTINGS, **changes)
+    one = Denoising(settings, *of_prompts(PROMPT, NEGATIVE), MODEL_FILES, start)
+    assert due_by_call(one) == [1, 0, 1]
+
+
+@pytest.mark.parametrize("scheduler", ["heun", "heun_karras"])
+def test_a_scheduler_that_calls_twice_at_a_timestep_is_refused(scheduler):
+    with pytest.raises(InvalidRequest, match="cache_interval: got 2; allowed: 1 with heun"):
+        image(cache_interval=2, scheduler=scheduler)
+    image(cache_interval=1, scheduler=scheduler)
+
+
+def test_loras_are_refused_with_it():
+    settings = dataclasses.replace(SETTINGS, cache_interval=3)
+    prompts, adapters = of_prompts(PROMPT, NEGATIVE), (Adapter("ink", 1.0, "1"),)
+    with pytest.raises(InvalidRequest, match="cache_interval: got 3; allowed: 1 with LoRAs"):
+        Denoising(settings, *prompts, MODEL_FILES, adapters=adapters)
+
+
+def test_images_with_any_interval_share_calls_and_those_without_are_called_as_ever():
+    calls = []
+
+    def counting(sample, timestep, conditioning, **more):
+        calls.append((len(sample), more.get("deep_cache")))
+        return predict(sample, timestep, conditioning)
+
+    kinds = [{"cache_interval": 2}, {"cache_interval": 3}, {}, {"cache_interval": 1}]
+    images = [image(**asked) for asked in kinds]
+    denoise(*images, predict_noise=counting)
+    assert [rows for rows, _ in calls] == [4] * 10
+    assert [asked is None for _, asked in calls] == [False, True] * 5, "each kind in turn"
+    told = [asked for _, asked in calls if asked]
+    assert [[one.due for one in asked.images] for asked in told[:3]] == [
+        [True, True],
+        [False, False],
+        [True, False],
+    ]
+    assert told[0].images[0].name != told[0].images[1].name
+
+
+def test_the_names_of_images_that_left_are_told_in_the_next_call():
+    calls, failures = [], [RuntimeError("out of memory")]
+
+    def failing(sample, timestep, conditioning, deep_cache):
+        calls.append(deep_cache)
+        if len(calls) == 2:
+            raise failures[0]
+        return predict(sample, timestep, conditioning)
+
+    short, long = image(cache_interval=2, num_inference_steps=2), image(cache_interval=2)
+    first, second = DenoisingLoop(failing, 2).run_to_end([short, long])
+    assert isinstance(second, RuntimeError) and first.shape == short.latents.shape
+    assert [one.gone for one in calls] == [(), (), (long.deep_name,)]
+
+
+@pytest.fixture(scope="module")
+def feeds():
+    random = np.random.RandomState(0)
+    return {
+        "sample": random.standard_normal((5, 4, 8, 8)).astype("f"),
+        "timestep": np.float32([5, 900, 100, 7, 8]),
+        "encoder_hidden_states": random.standard_normal((5, 77, 192)).astype("f"),
+    }
+
+
+@pytest.fixture(scope="module")
+def deep(feeds):
+    """The deep features of all rows, and the shallow graph as a function of them."""
+    shallow = onnxruntime.InferenceSession(str(SHALLOW))
+    name = shallow.get_inputs()[-1].name
+    model = (SHALLOW.parent / "model.onnx").read_bytes()
+    whole = onnxruntime.InferenceSession(with_output(model, name))
+
+    def run(feeds, features):
+        given = {one.name: feeds.get(one.name) for one in shallow.get_inputs()}
+        return shallow.run(None, {**given, name: features})[0]
+
+    return whole.run([name], feeds)[0], run
+
+
+def part(feeds, *rows):
+    return {name: values[list(rows)] for name, values in feeds.items()}
+
+
+@pytest.mark.parametrize("bound", [False, True])
+def test_what_is_kept_is_used_by_the_images_that_are_not_due(feeds, deep, bound):
+    """On the host, and as on a GPU: features that stay on the device, copied there row by row."""
+    features, shallow = deep
+    unet, kept = network("unet", None), KeptTensors().features
+    if bound:
+        unet.bind((1, 2, 4, 8), ("cpu", 0))
+
+    def run(rows, *images, gone=()):
+        asked = DeepCache(tuple(Deep(*one) for one in images), gone)
+        return unet.run_deep_cached(part(feeds, *rows), asked, kept)["out_sample"]
+
+    (plain,) = unet.run([feeds])
+    first = run(range(5), ("a", 2, True), ("b", 1, True), ("c", 2, True))
+    np.testing.assert_array_equal(first, plain["out_sample"])
+    # Other rows in place of an image's own show whose features are taken.
+    other = run([3, 4, 2, 0, 1], ("a", 2, False), ("b", 1, False), ("c", 2, False))
+    close = {"rtol": 1e-4, "atol": 1e-5}
+    expected = shallow(part(feeds, 3, 4, 2, 0, 1), features)
+    np.testing.assert_allclose(other, expected, **close)
+    assert abs(other - plain["out_sample"][[3, 4, 2, 0, 1]]).max() > 0.1
+    # One is due and has its new features, the other its old ones.
+    mixed = run([3, 4, 0, 1], ("c", 2, True), ("a", 2, False))
+    np.testing.assert_allclose(
+        mixed, shallow(part(feeds, 3, 4, 0, 1), features[[3, 4, 0, 1]]), **close
+    )
+    # Names that are gone, unknown, or of other rows, run the deep part.
+    for rows, images, gone in (
+        ([0, 1], [("a", 2, False)], ("a",)),
+        ([3, 4], [("new", 2, False)], ()),
+        ([1], [("c", 1, False)], ()),
+    ):
+        again = run(rows, *images, gone=gone)
+        (alone,) = unet.run([part(feeds, *rows)])
+        np.testing.assert_array_equal(again, alone["out_sample"])
+
+
+def test_features_are_freed_when_their_image_is_gone(feeds):
+    unet, kept = network("unet", None), KeptTensors().features
+    two = part(feeds, 0, 1)
+    unet.run_deep_cached(two, DeepCache((Deep("a", 2, True),)), kept)
+    one = kept.bytes
+    assert one == 2 * 64 * 8 * 8 * 4
+    unet.run_deep_cached(two, DeepCache((Deep("b", 2, True),), ("a",)), kept)
+    assert kept.bytes == one
+
+
+def test_images_that_are_not_the_calls_rows_are_refused(feeds):
+    unet, kept = network("unet", None), KeptTensors().features
+    for images in ((), (Deep("a", 4, True),), (Deep("a", 4, True), Deep("b", 2, False))):
+        with pytest.raises(InvalidRequest, match="deep_cache: got"):
+            unet.run_deep_cached(feeds, DeepCache(images), kept)
+    assert not kept.bytes
+
+
+def test_a_model_without_the_shallow_graph_refuses(feeds, tmp_path, monkeypatch):
+    folder = tmp_path / "unet" / "1"
+    folder.mkdir(parents=True)
+    shutil.copy(SHALLOW.parent / "model.onnx", folder)
+    unet, kept = network("unet", None), KeptTensors().features
+    monkeypatch.setattr(unet, "_folder", folder)
+    with pytest.raises(InvalidRequest, match=r"allowed: 1: this model has no shallow\.onnx"):
+        unet.run_deep_cached(feeds, DeepCache((Deep("a", 5, True),)), kept)
+
+
+def test_the_shallow_graph_is_what_the_export_makes(tmp_path):
+    path = Path(shutil.copy(SHALLOW.with_name("model.onnx"), tmp_path))
+    assert shallow.write(path)
+    assert (tmp_path / "shallow.onnx").read_bytes() == SHALLOW.read_bytes()
+
+
+def test_a_graph_whose_last_layer_takes_no_conv_in_has_none(tmp_path):
+    path = Path(shutil.copy(MODELS / "vae_decoder" / "1" / "model.onnx", tmp_path))
+    assert not shallow.write(path)
+    assert not (tmp_path / "shallow.onnx").exists()

@@ -1,0 +1,123 @@
+"""A UNet whose deep part runs for some images of a call, and for the others is what it was before.
+
+It has two sessions: the network's own graph with the deep features as one more output, and
+`shallow.onnx`, its last layer, which takes them as one more input. Both are loaded when they are
+first asked for: a call without them costs no more than ever.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+from triptych.denoise.deep_cache import DeepCache
+from triptych.errors import InvalidRequest
+from triptych.fastdeploy import onnx_nodes, sessions
+from triptych.fastdeploy.bound import Bound
+from triptych.fastdeploy.declared import ONNX_TYPES
+from triptych.fastdeploy.device_rows import RowCopies
+from triptych.fastdeploy.lru import Lru
+
+
+class DeepCached:
+    """The UNet, of which some images in a call run the last layer alone."""
+
+    def __init__(
+        self,
+        path: Path,
+        start: Callable[[bytes], onnxruntime.InferenceSession],
+        bound_to: tuple[Sequence[int], tuple[str, int]] | None = None,
+    ) -> None:
+        """`path` is that of the network's graph, `bound_to` the batches and the device of a Bound.
+
+        InvalidRequest where the graph has no shallow one beside it.
+        """
+        beside = path.with_name(path.name.replace("model", "shallow", 1))
+        if not beside.exists():
+            allowed = f"1: this model has no {beside.name}, export it again"
+            raise InvalidRequest("cache_interval", "over 1", allowed)
+        shallow = start(beside.read_bytes())
+        types = _types(shallow)
+        *self._shallow_takes, self._deep = types
+        whole = start(onnx_nodes.with_output(path.read_bytes(), self._deep))
+        self._copies: RowCopies | None = None
+        runs = []
+        for session, stays in ((whole, self._deep), (shallow, "")):
+            outputs = [session.get_outputs()[0].name, *([stays] if stays else [])]
+            bound = None
+            if bound_to is not None:
+                batches, device = bound_to
+                self._copies = self._copies or RowCopies(types[self._deep], device)
+                more = {"stays": stays, "copies": self._copies}
+                bound = Bound(session, _types(session), outputs, batches, device, **more)
+            runs.append(
+                functools.partial(sessions.compute, session, bound, _types(session), outputs)
+            )
+        self._whole, self._shallow = runs
+
+    def run(self, tensors: Mapping[str, np.ndarray], asked: DeepCache, features: Lru) -> np.ndarray:
+        """The network's output for a call; `features` keeps what later calls of its images take.
+
+        An image whose features are not there, as after a restart, runs as one that is due.
+        """
+        for name in asked.gone:
+            features.drop(name)
+        batch, *size = tensors["sample"].shape
+        ends = np.cumsum([image.rows for image in asked.images]).tolist()
+        if not ends or ends[-1] != batch:
+            raise InvalidRequest("deep_cache", len(asked.images), f"images of {batch} rows in all")
+        kept, due = [], []
+        for at, image in enumerate(asked.images):
+            of, rows = features.find(image.name) or (None, None)
+            kept.append(rows)
+            if image.due or of != (image.rows, *size):
+                due.append(at)
+        if due:
+            output = self._run_whole(tensors, asked, due, ends, kept)
+            for at in due:
+                image, rows = asked.images[at], kept[at]
+                features.put(image.name, ((image.rows, *size), rows), rows.nbytes)
+            if len(due) == len(kept):
+                return output
+        parts = {name: [tensors[name]] for name in self._shallow_takes}
+        return self._shallow({**parts, self._deep: kept}, batch)[0]
+
+    def _run_whole(
+        self,
+        tensors: Mapping[str, np.ndarray],
+        asked: DeepCache,
+        due: Sequence[int],
+        ends: Sequence[int],
+        kept: list[Any],
+    ) -> np.ndarray:
+        """The output for the images that are `due`, and their features in `kept`."""
+        counts = [asked.images[at].rows for at in due]
+        if len(due) == len(kept):
+            parts = {name: [tensor] for name, tensor in tensors.items()}
+        else:
+            parts = {
+                name: [tensor[ends[at] - rows : ends[at]] for at, rows in zip(due, counts)]
+                for name, tensor in tensors.items()
+            }
+        output, deep = self._whole(parts, sum(counts))
+        for at, rows in zip(due, self._split(deep, counts)):
+            kept[at] = rows
+        return output
+
+    def _split(self, deep: Any, counts: Sequence[int]) -> list[Any]:
+        """The features of each image, which stay where they are computed."""
+        if isinstance(deep, onnxruntime.OrtValue):
+            return self._copies.split(deep, counts)
+        parts = np.split(deep, np.cumsum(counts)[:-1])
+        if self._copies is not None:  # of a run that no Bound could make
+            return [self._copies.on_device(part) for part in parts]
+        return [part.copy() for part in parts]
+
+
+def _types(session: onnxruntime.InferenceSession) -> dict[str, Any]:
+    return {tensor.name: ONNX_TYPES[tensor.type] for tensor in session.get_inputs()}

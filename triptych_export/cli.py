@@ -14,7 +14,7 @@ from triptych.names import MODEL, Names, check_name
 from triptych_export import paddle_env
 from triptych_export.errors import ExportError
 from triptych_export.repository import replacement
-from triptych_export.service_files import set_accelerators
+from triptych_export.service_files import ONE_SIZE, set_accelerators
 from triptych_export.single_file import is_weights_file, refuse_at_sight
 from triptych_export.source import is_fastdeploy_folder
 
@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
     if "tensorrt" in options.optimize:
         if options.accelerator == "onnxruntime":
             parser.error("--optimize tensorrt builds nothing for --accelerator onnxruntime")
-        options.accelerator = "tensorrt"
+        options.accelerator = options.accelerator or "tensorrt"
     try:
         check_name(options.name)
     except InvalidRequest as error:
@@ -83,7 +83,8 @@ def _set_accelerator(options: argparse.Namespace) -> int:
     with replacement(options.output, options.output, names=names) as new:
         set_accelerators(new, options.accelerator)
         new.commit()
-    which = "networks" if options.accelerator == "onnxruntime" else "text encoder"
+    whose = {"tensorrt": "text encoder", ONE_SIZE: "text encoder and vae_decoder"}
+    which = whose.get(options.accelerator, "networks")
     print(f"{options.output}: {options.accelerator} runs its {which} on a GPU")
     return 0
 
@@ -144,10 +145,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--accelerator",
-        choices=("tensorrt", "onnxruntime"),
+        choices=("tensorrt", ONE_SIZE, "onnxruntime"),
         help="what runs the networks on a GPU, written into their config.pbtxt: tensorrt for the "
-        "text encoder and ONNX Runtime for the others, or onnxruntime for all (default: as it is "
-        "there; tensorrt in a new repository). FastDeploy needs onnxruntime where there is no GPU",
+        f"text encoder and ONNX Runtime for the others; {ONE_SIZE} for vae_decoder too, at the "
+        "model's own size; or onnxruntime for all (default: as it is there; tensorrt in a new "
+        "repository). FastDeploy needs onnxruntime where there is no GPU",
     )
     parser.add_argument(
         "--optimize",

@@ -17,11 +17,15 @@ _PARAMETER = re.compile(r'(key\s*:\s*"(?P<key>[^"]*)"\s*,?\s*value\s*:\s*")(?P<v
 _PRECISION = re.compile(
     r'(parameters\s*\{\s*key\s*:\s*"precision"\s*,?\s*value\s*:\s*")(?:trt|ort)(_fp\d+"\s*\})'
 )
-_CACHE_PARAMETER = re.compile(
-    r'\s*parameters\s*\{\s*key\s*:\s*"cache_file"\s*,?\s*value\s*:\s*"[^"]*"\s*\}'
+_OF_TENSORRT = re.compile(
+    r'\s*parameters\s*\{\s*key\s*:\s*"(?:cache_file|workspace_size)"\s*,?\s*'
+    r'value\s*:\s*"[^"]*"\s*\}'
 )
 _FOR_GPUS = re.compile(r"^[^#\n]*gpu_execution_accelerator[^\]]*\]", re.MULTILINE)
 _ENGINE = re.compile(r'(name\s*:\s*")(?:tensorrt|onnxruntime)(")')
+_ON_TENSORRT = re.compile(r'^[^#\n]*name\s*:\s*"tensorrt"', re.MULTILINE)
+_WORKSPACE = 16 * 2**30
+"""Bytes; with its own 1 GiB TensorRT 8.5 finds no implementation for the decoder's attention."""
 _CACHE_FILE = re.compile(r'(key\s*:\s*"cache_file"\s*,?\s*value\s*:\s*")[^"]*(")')
 
 
@@ -107,16 +111,46 @@ def with_names(config: str, names: Names) -> str:
 def with_accelerator(config: str, engine: str) -> str:
     """`config` with `engine`, tensorrt or onnxruntime, for GPUs; its precision stays.
 
-    The file for TensorRT's engine is kept for TensorRT alone.
+    The file for TensorRT's engine, and its workspace, are kept for TensorRT alone.
     """
     prefix = {"tensorrt": "trt", "onnxruntime": "ort"}[engine]
 
     def change(match: re.Match) -> str:
         entries = _ENGINE.sub(rf"\g<1>{engine}\g<2>", match.group(0))
         entries = _PRECISION.sub(rf"\g<1>{prefix}\g<2>", entries)
-        return entries if engine == "tensorrt" else _CACHE_PARAMETER.sub("", entries)
+        return entries if engine == "tensorrt" else _OF_TENSORRT.sub("", entries)
 
     return _FOR_GPUS.sub(change, config)
+
+
+def on_tensorrt(config: str) -> bool:
+    """Whether `config` names tensorrt for GPUs."""
+    return bool(_ON_TENSORRT.search(config))
+
+
+def with_one_size(config: str) -> str:
+    """`config` with opt_shape's sizes in all three shapes, and the workspace that such may need.
+
+    Batches stay.
+    """
+    usual: dict[str, list[str]] = {}
+    for wanted in ("opt", "min", "max"):
+        starts = [match.start() for match in _PROFILE.finditer(config)] + [len(config)]
+        names = [match.group(1) for match in _PROFILE.finditer(config)]
+        if wanted not in names:
+            continue
+        start, end = starts[names.index(wanted)], starts[names.index(wanted) + 1]
+
+        def change(match: re.Match) -> str:
+            batch, *dims = match.group("value").split()
+            dims = usual.setdefault(match.group("key"), dims)
+            return f"{match.group(1)}{' '.join((batch, *dims))}{match.group(4)}"
+
+        config = config[:start] + _PARAMETER.sub(change, config[start:end]) + config[end:]
+    if '"workspace_size"' in config:
+        return config
+    entry = f' parameters {{ key: "workspace_size" value: "{_WORKSPACE}" }}'
+    return _PRECISION.sub(lambda match: match.group(0) + entry, config, count=1)
 
 
 def with_cache_file(config: str, path: Path) -> str:

@@ -8,10 +8,12 @@ from triptych.errors import ModelFileError
 from triptych.model_files import ModelFiles
 from triptych_export.config_edits import (
     follow_model,
+    on_tensorrt,
     with_accelerator,
     with_cache_file,
     with_input,
     with_map,
+    with_one_size,
     with_parameter,
     without_description,
 )
@@ -27,6 +29,9 @@ NETWORKS = ("text_encoder", "unet", "vae_decoder")
 
 TENSORRT = ("text_encoder",)
 """Those that `tensorrt` is meant for: TensorRT 8.5 was seen to run them right at every size."""
+
+ONE_SIZE = "tensorrt-one-size"
+"""As an accelerator: vae_decoder too, which TensorRT 8.5 was seen to run right at one size."""
 
 
 def write_service_files(source: Source, numbers: dict, new: Replacement) -> None:
@@ -67,8 +72,8 @@ def _write_json(new: Replacement, name: str, content: dict) -> None:
 def set_accelerators(new: Replacement, engine: str) -> None:
     """Set what runs the networks on a GPU in their configurations.
 
-    engine: tensorrt, for those in TENSORRT, the others having onnxruntime, or onnxruntime for all.
-    ExportError if a network has no configuration.
+    engine: tensorrt, for those in TENSORRT, the others having onnxruntime; ONE_SIZE; or onnxruntime
+    for all. ExportError if a network has no configuration.
     """
     for model in (*NETWORKS, "vae_encoder"):
         config = new.config(model)
@@ -76,8 +81,10 @@ def set_accelerators(new: Replacement, engine: str) -> None:
             continue
         if config is None:
             raise ExportError(f"{new.path(model) / 'config.pbtxt'} is missing")
-        own = engine if model in TENSORRT else "onnxruntime"
-        new.set_config(model, with_accelerator(config, own))
+        one_size = engine == ONE_SIZE and model == "vae_decoder"
+        on_engine = one_size or (engine != "onnxruntime" and model in TENSORRT)
+        config = with_accelerator(config, "tensorrt" if on_engine else "onnxruntime")
+        new.set_config(model, with_one_size(config) if one_size else config)
 
 
 def _fit_words(new: Replacement, beside_tokens: bool) -> None:
@@ -147,6 +154,8 @@ def fit_configs(
         if old is None:
             continue
         config = follow_model(old, sizes)
+        if model == "vae_decoder" and on_tensorrt(config):
+            config = with_one_size(config)
         if with_engine and model in TENSORRT:
             config = with_cache_file(config, (new.path(model) / ENGINE).resolve())
         if model == "unet" and channel:

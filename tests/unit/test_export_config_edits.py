@@ -14,6 +14,7 @@ from triptych_export.config_edits import (
     with_cache_file,
     with_input,
     with_map,
+    with_one_size,
     with_parameter,
     without_description,
 )
@@ -165,6 +166,33 @@ def test_one_command_changes_the_accelerator_of_a_repository_and_back(tmp_path):
         assert 'name: "tensorrt"' not in path.read_text()
     assert main([*command, "tensorrt"]) == 0
     assert {path: path.read_bytes() for path in served.rglob("*") if path.is_file()} == before
+
+
+def test_the_decoder_goes_on_tensorrt_for_the_models_own_size_alone(tmp_path):
+    served = Path(shutil.copytree(REPOSITORY, tmp_path / "served"))
+    command = ["--output", str(served), "--accelerator"]
+    assert main([*command, "tensorrt-one-size"]) == 0
+    found = {model: accelerators(served / model / "config.pbtxt") for model in NETWORKS}
+    assert {model: one.gpu for model, one in found.items()} == {
+        "text_encoder": "tensorrt",
+        "unet": "onnxruntime",
+        "vae_decoder": "tensorrt",
+        "vae_encoder": "onnxruntime",
+    }
+    decoder = found["vae_decoder"]
+    assert decoder.workspace_size == 16 * 2**30 and decoder.gpu_fp16
+    assert {name: one["latent_sample"] for name, one in decoder.shapes.items()} == {
+        "min_shape": (1, 4, 32, 32),
+        "opt_shape": (1, 4, 32, 32),
+        "max_shape": (8, 4, 32, 32),
+    }
+    once = (served / "vae_decoder" / "config.pbtxt").read_text()
+    assert with_one_size(once) == once
+    larger = with_one_size(follow_model(once, {"latent_sample": (-4, 96, 64)}))
+    assert re.findall(r'"(\d 4 \d+ \d+)"', larger) == ["1 4 96 64", "1 4 96 64", "8 4 96 64"]
+    assert main([*command, "onnxruntime"]) == 0
+    text = (served / "vae_decoder" / "config.pbtxt").read_text()
+    assert "workspace_size" not in text and 'name: "tensorrt"' not in text
 
 
 def test_what_is_said_elsewhere_stays_and_the_engines_file_goes():

@@ -6,7 +6,8 @@ VENV := $(if $(GPU),.venv-gpu,.venv)
 LOCK := requirements/$(if $(GPU),lock-gpu,lock).txt
 SET_UP := $(VENV)/.set-up
 NO_DRIVER := GPU=1, but this machine has no NVIDIA driver: without GPU=1 the processor draws
-$(if $(GPU),$(if $(wildcard /dev/nvidiactl /dev/dxg),,$(error $(NO_DRIVER))))
+DRIVER := $(wildcard /dev/nvidiactl /dev/dxg)
+$(if $(GPU),$(if $(DRIVER),,$(error $(NO_DRIVER))))
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run serve web test test-rare test-fleet test-soak test-parity test-full test-export test-old bench bench-tensorrt docs lint lock

@@ -34,7 +34,7 @@ def test_a_gpus_environment_is_a_processors_with_cuda():
     ("gpu", "venv", "name"), [("", ".venv", "lock"), ("1", ".venv-gpu", "lock-gpu")]
 )
 def test_make_chooses_the_environment(gpu, venv, name):
-    command = ["make", "--dry-run", "--always-make", "web", f"GPU={gpu}"]
+    command = ["make", "--dry-run", "--always-make", "web", f"GPU={gpu}", "DRIVER=/dev/nvidiactl"]
     told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert f"scripts/setup.sh {venv} requirements/{name}.txt\n" in told
     assert f"exec {venv}/bin/python scripts/web.py" in told

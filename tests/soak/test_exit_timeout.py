@@ -3,9 +3,9 @@
 import signal
 import time
 
+from tests.rare.test_ending import SLOW
 from tests.server import repositories
 from tests.server.calls import Calls, request, texts
-from tests.server.test_ending import SLOW
 from triptych.server.running import RunningServer
 
 

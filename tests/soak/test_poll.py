@@ -2,10 +2,10 @@
 
 from tritonclient.utils import InferenceServerException
 
+from tests.rare.test_reload import answered, failures, start
 from tests.server import repositories
 from tests.server.calls import Calls, request, texts
 from tests.server.faults import CLIENTS, Load, wait
-from tests.server.test_reload import answered, failures, start
 
 
 def test_polling_takes_a_changed_config_while_requests_run(repository, tmp_path, monkeypatch):

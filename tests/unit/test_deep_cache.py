@@ -14,9 +14,10 @@ from tests.server.repositories import MODELS
 from triptych.denoise.conditioning import of_prompts
 from triptych.denoise.deep_cache import Deep, DeepCache
 from triptych.denoise.denoising import Denoising
+from triptych.denoise.in_flight import MOST_GONE, TURN
 from triptych.denoise.loop import DenoisingLoop
 from triptych.denoise.start import Start
-from triptych.errors import InvalidRequest
+from triptych.errors import InvalidRequest, Unavailable
 from triptych.fastdeploy.kept_tensors import KeptTensors
 from triptych.fastdeploy.onnx_nodes import with_output
 from triptych.lora.folder import Adapter
@@ -26,10 +27,11 @@ SHALLOW = MODELS / "unet" / "1" / "shallow.onnx"
 
 
 def due_by_call(one):
-    due = []
+    due: list[int] = []
     while not one.finished:
         assert one.deep.rows == len(one.conditioning)
         due.append(int(one.deep.due))
+        assert one.deep.since == max(call for call, is_due in enumerate(due) if is_due)
         one.advance(np.zeros((one.deep.rows, *one.latents.shape), np.float32))
     return due
 
@@ -96,19 +98,71 @@ def test_images_with_any_interval_share_calls_and_those_without_are_called_as_ev
     assert told[0].images[0].name != told[0].images[1].name
 
 
-def test_the_names_of_images_that_left_are_told_in_the_next_call():
-    calls, failures = [], [RuntimeError("out of memory")]
+def test_images_of_every_kind_have_their_calls_in_turn():
+    """With and without an interval and with LoRAs, one row at a time: nobody waits for an end."""
+    settings = dataclasses.replace(SETTINGS, num_inference_steps=40)
+    prompts, adapters = of_prompts(PROMPT, NEGATIVE), (Adapter("ink", 1.0, "1"),)
+    kinds = ({"cache_interval": 2}, {"cache_interval": 5}, {}, {})
+    images = [image(num_inference_steps=40, **asked) for asked in kinds]
+    images.append(Denoising(settings, *prompts, MODEL_FILES, adapters=adapters))
+    progress = []
+
+    def counting(sample, timestep, conditioning, **more):
+        progress.append([one.call for one in images])
+        return predict(sample, timestep, conditioning)
+
+    denoise(*images, max_rows=2, predict_noise=counting)
+    waits = []
+    for calls in zip(*progress):
+        served = [at for at, (now, then) in enumerate(zip(calls, calls[1:])) if then > now]
+        waits.append(max(then - now for now, then in zip([-1, *served], served)))
+    assert waits[:4] == [TURN + 4] * 4, "the three others without LoRAs, and a turn of those with"
+    assert waits[4] == TURN + 1, "a turn of those without"
+
+
+def test_an_image_whose_deep_features_are_gone_fails_alone_and_the_others_go_on():
+    lost, other = image(cache_interval=3), image(cache_interval=2, seed=7)
+    refusals = []
+
+    def forgetful(sample, timestep, conditioning, deep_cache):
+        if lost.deep_name in [one.name for one in deep_cache.images if not one.due]:
+            refusals.append(Unavailable(f"features of {lost.deep_name}"))
+            raise refusals[-1]
+        return predict(sample, timestep, conditioning)
+
+    failed, drawn = DenoisingLoop(forgetful, 32).run_to_end([lost, other])
+    assert refusals == [failed]
+    (expected,) = denoise(image(seed=7))
+    np.testing.assert_array_equal(drawn, expected)
+
+
+def test_the_names_of_images_that_left_are_told_until_a_call_has_succeeded():
+    calls = []
 
     def failing(sample, timestep, conditioning, deep_cache):
         calls.append(deep_cache)
-        if len(calls) == 2:
-            raise failures[0]
+        if len(calls) in (2, 3):
+            raise RuntimeError("out of memory")
         return predict(sample, timestep, conditioning)
 
-    short, long = image(cache_interval=2, num_inference_steps=2), image(cache_interval=2)
-    first, second = DenoisingLoop(failing, 2).run_to_end([short, long])
-    assert isinstance(second, RuntimeError) and first.shape == short.latents.shape
-    assert [one.gone for one in calls] == [(), (), (long.deep_name,)]
+    short = image(cache_interval=2, num_inference_steps=2)
+    failed = [image(cache_interval=2) for _ in range(2)]
+    first, *others = DenoisingLoop(failing, 2).run_to_end([short, *failed])
+    assert first.shape == short.latents.shape
+    assert [type(other) for other in others] == [RuntimeError] * 2
+    second, third = (one.deep_name for one in failed)
+    assert [one.gone for one in calls] == [(), (), (second,), (second, third)]
+
+
+def test_names_of_images_that_left_are_not_heaped_up_while_every_call_fails():
+    calls = []
+
+    def failing(*_, deep_cache):
+        calls.append(deep_cache)
+        raise RuntimeError("out of memory")
+
+    DenoisingLoop(failing, 2).run_to_end([image(cache_interval=2) for _ in range(MOST_GONE + 9)])
+    assert [len(one.gone) for one in calls] == [*range(MOST_GONE), *[MOST_GONE] * 9]
 
 
 @pytest.fixture(scope="module")
@@ -153,43 +207,47 @@ def test_what_is_kept_is_used_by_the_images_that_are_not_due(feeds, deep, bound)
         return unet.run_deep_cached(part(feeds, *rows), asked, kept)["out_sample"]
 
     (plain,) = unet.run([feeds])
-    first = run(range(5), ("a", 2, True), ("b", 1, True), ("c", 2, True))
+    first = run(range(5), ("a", 2, 0, True), ("b", 1, 0, True), ("c", 2, 0, True))
     np.testing.assert_array_equal(first, plain["out_sample"])
     # Other rows in place of an image's own show whose features are taken.
-    other = run([3, 4, 2, 0, 1], ("a", 2, False), ("b", 1, False), ("c", 2, False))
+    other = run([3, 4, 2, 0, 1], ("a", 2, 0, False), ("b", 1, 0, False), ("c", 2, 0, False))
     close = {"rtol": 1e-4, "atol": 1e-5}
     expected = shallow(part(feeds, 3, 4, 2, 0, 1), features)
     np.testing.assert_allclose(other, expected, **close)
     assert abs(other - plain["out_sample"][[3, 4, 2, 0, 1]]).max() > 0.1
     # One is due and has its new features, the other its old ones.
-    mixed = run([3, 4, 0, 1], ("c", 2, True), ("a", 2, False))
+    mixed = run([3, 4, 0, 1], ("c", 2, 1, True), ("a", 2, 0, False))
     np.testing.assert_allclose(
         mixed, shallow(part(feeds, 3, 4, 0, 1), features[[3, 4, 0, 1]]), **close
     )
-    # Names that are gone, unknown, or of other rows, run the deep part.
-    for rows, images, gone in (
-        ([0, 1], [("a", 2, False)], ("a",)),
-        ([3, 4], [("new", 2, False)], ()),
-        ([1], [("c", 1, False)], ()),
+    # Never another picture, and nothing is run: gone, unknown, of another call, of other rows.
+    held = kept.find("b")
+    for wanted, gone in (
+        (("a", 2, 0, False), ("a",)),
+        (("new", 2, 0, False), ()),
+        (("c", 2, 0, False), ()),
+        (("c", 1, 1, False), ()),
     ):
-        again = run(rows, *images, gone=gone)
-        (alone,) = unet.run([part(feeds, *rows)])
-        np.testing.assert_array_equal(again, alone["out_sample"])
+        rows = range(1 + wanted[1])
+        with pytest.raises(Unavailable, match=f"image {wanted[0]} are gone: .*; try later"):
+            run(rows, ("b", 1, 5, True), wanted, gone=gone)
+    assert kept.find("b") is held
 
 
 def test_features_are_freed_when_their_image_is_gone(feeds):
     unet, kept = network("unet", None), KeptTensors().features
     two = part(feeds, 0, 1)
-    unet.run_deep_cached(two, DeepCache((Deep("a", 2, True),)), kept)
+    unet.run_deep_cached(two, DeepCache((Deep("a", 2, 0, True),)), kept)
     one = kept.bytes
     assert one == 2 * 64 * 8 * 8 * 4
-    unet.run_deep_cached(two, DeepCache((Deep("b", 2, True),), ("a",)), kept)
+    unet.run_deep_cached(two, DeepCache((Deep("b", 2, 0, True),), ("a",)), kept)
     assert kept.bytes == one
 
 
 def test_images_that_are_not_the_calls_rows_are_refused(feeds):
     unet, kept = network("unet", None), KeptTensors().features
-    for images in ((), (Deep("a", 4, True),), (Deep("a", 4, True), Deep("b", 2, False))):
+    due, not_due = Deep("a", 4, 0, True), Deep("b", 2, 0, False)
+    for images in ((), (due,), (due, not_due)):
         with pytest.raises(InvalidRequest, match="deep_cache: got"):
             unet.run_deep_cached(feeds, DeepCache(images), kept)
     assert not kept.bytes
@@ -202,7 +260,7 @@ def test_a_model_without_the_shallow_graph_refuses(feeds, tmp_path, monkeypatch)
     unet, kept = network("unet", None), KeptTensors().features
     monkeypatch.setattr(unet, "_folder", folder)
     with pytest.raises(InvalidRequest, match=r"allowed: 1: this model has no shallow\.onnx"):
-        unet.run_deep_cached(feeds, DeepCache((Deep("a", 5, True),)), kept)
+        unet.run_deep_cached(feeds, DeepCache((Deep("a", 5, 0, True),)), kept)
 
 
 def test_the_shallow_graph_is_what_the_export_makes(tmp_path):

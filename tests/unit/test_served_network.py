@@ -65,7 +65,13 @@ def test_each_request_has_its_own_answer(network):
     assert again.tensors["sum"].tolist() == [[4, 4, 4]]
 
 
-@pytest.mark.parametrize("said", ["?", "[]", '[[["a", 0, true]], []]', '[[["a", 1]], []]', "[1]"])
+@pytest.mark.parametrize(
+    "said",
+    [
+        *("?", "[]", "[1]", '[[["a", 1]], []]', "[[], [1]]", '[[["a", 0, 0, true]], []]'),
+        *('[[["a", Infinity, 0, true]], []]', '[[["a", 1, 0, 1]], []]', '[[["", 1, 0, true]], []]'),
+    ],
+)
 def test_images_of_deep_features_that_are_none(network, said):
     (refused,) = network.execute([request(1, deep_cache=said)])
     assert refused.error().message().startswith("adds: deep_cache: got ")
@@ -73,7 +79,7 @@ def test_images_of_deep_features_that_are_none(network, said):
 
 
 def test_deep_features_fail_alone_where_there_is_no_graph_for_them_or_with_loras(network):
-    asked = json.dumps([[["a", 1, True]], []])
+    asked = json.dumps([[["a", 1, 0, True]], []])
     loras = json.dumps([["ink", 1.0, "1"]])
     none, well, both = network.execute(
         [request(1, deep_cache=asked), request(2), request(3, deep_cache=asked, loras=loras)]

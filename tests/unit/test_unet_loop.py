@@ -18,6 +18,8 @@ import pb_utils_fake as fake
 import pytest
 from pb_utils_fake import answer
 
+from triptych.errors import Unavailable
+from triptych.fastdeploy.deep_cache import GONE
 from triptych.ipc import activity
 from triptych.ipc.activity import VARIABLE
 from triptych.ipc.progress import Record
@@ -471,6 +473,31 @@ def test_a_unet_that_keeps_deep_features_is_told_the_images_and_that_they_left(s
     first, second = told[0].images[0].name, told[4].images[0].name
     assert [cache.gone for cache in told] == [()] * 4 + [(first,)] + [()] * 3
     assert first != second
+
+
+def test_an_image_is_unavailable_whose_deep_features_the_unet_has_no_more(stage, monkeypatch):
+    lost = []
+
+    def complete(inputs, parameters):
+        if "deep_cache" in parameters:
+            images = deep_cache.asked(parameters).images
+            lost[:] = lost or [one.name for one in images if one.rows == 1]
+            if any(one.name in lost and not one.due for one in images):
+                raise Unavailable(GONE.format(*lost))
+        return usual(inputs, parameters)
+
+    one = stage()
+    deep_cache = importlib.import_module("triptych.stages.deep_cache")
+    kept = sys.modules["triton_python_backend_utils"].kept
+    usual = kept.complete
+    monkeypatch.setattr(kept, "complete", complete)
+    asked = {"num_inference_steps": 9, "cache_interval": 3}
+    requests = [request({**asked, "guidance_scale": scale}) for scale in (5.0, 1.0)]
+    one.execute(requests)
+    well, failed = map(answer, requests)
+    assert not well.has_error()
+    assert f"the deep features of image {lost[0]} are gone" in error(failed)
+    assert failed.error().code() == fake.Error.UNAVAILABLE
 
 
 def test_no_memory_is_held_for_a_size_that_nobody_draws_any_more(stage, monkeypatch):

@@ -14,11 +14,14 @@ import numpy as np
 class Deep(NamedTuple):
     """An image's part in a call: the `name` and `rows` of its deep features.
 
-    They are computed anew where they are `due`; whoever runs the UNet keeps them until then.
+    `since` is the image's call in which they are computed: this one where they are `due`, else an
+    earlier one. Whoever runs the UNet keeps them, and raises Unavailable, whose text has the name,
+    for those that it does not have: others would draw another picture.
     """
 
     name: str
     rows: int
+    since: int
     due: bool
 
 

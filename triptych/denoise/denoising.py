@@ -132,13 +132,16 @@ class Denoising:
 
     @property
     def deep(self) -> Deep:
-        """The image's part in the next call, for `cache_interval` over 1.
+        """The image's part in the next call, for `cache_interval` over 1."""
+        since = next(call for call in range(self.call, -1, -1) if self._is_deep_due(call))
+        return Deep(self.deep_name, len(self.conditioning), since, since == self.call)
 
-        Where the rows are others than in the call before, their deep features are due.
-        """
-        scheduler, rows = self._scheduler, len(self.conditioning)
-        due = is_due(self._cache_interval, scheduler.timesteps, scheduler.begin, self._index)
-        return Deep(self.deep_name, rows, due or rows != len(self._rows_of(self.call - 1)))
+    def _is_deep_due(self, call: int) -> bool:
+        """Also where the rows are others than in the call before, which gave features for those."""
+        timesteps, begin = self._scheduler.timesteps, self._scheduler.begin
+        if is_due(self._cache_interval, timesteps, begin, begin + call):
+            return True
+        return len(self._rows_of(call)) != len(self._rows_of(call - 1))
 
     @property
     def calls(self) -> int:

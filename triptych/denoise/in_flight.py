@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import deque
 from typing import Any, Callable
 
 import numpy as np
@@ -19,10 +20,16 @@ logger = logging.getLogger(__name__)
 
 PredictNoise = Callable[..., np.ndarray]
 """The UNet as a function of `CallArguments`; of `adapters` for images that have some, and of their
-`deep_cache` for images with a `cache_interval`."""
+`deep_cache` for images with a `cache_interval`.
+
+It is called again for a call's other images after an error that names some by their deep features.
+"""
 
 TURN = 4
 """Calls in a row for one set of LoRAs, none being one too: a switch to other weights takes time."""
+
+MOST_GONE = 256
+"""Images that left and whose deep features the UNet is still to drop; others age out."""
 
 
 class Flight:
@@ -60,7 +67,7 @@ class InFlight:
         self._buffers: dict[CallKey, CallBuffers] = {}
         self._adapters: Adapters = ()
         self._calls = 0
-        self._gone: list[str] = []
+        self._gone: deque[str] = deque(maxlen=MOST_GONE)
 
     def join(self, flight: Flight) -> None:
         self.flights.append(flight)
@@ -86,7 +93,8 @@ class InFlight:
         try:
             output = self._predict(chosen, inputs)
         except Exception as error:
-            for flight in chosen:
+            named = [flight for flight in chosen if flight.image.deep_name in str(error)]
+            for flight in named or chosen:
                 self.leave(flight, error)
             return
         self._tell(self._observer.stepped, len(chosen))
@@ -161,9 +169,11 @@ class InFlight:
         self._tell(self._observer.called, len(sample))
         more: dict[str, Any] = {"adapters": key.adapters} if key.adapters else {}
         if key.deep_cache:
-            gone, self._gone = self._gone, []
-            more["deep_cache"] = DeepCache(tuple(image.deep for image in images), tuple(gone))
+            deep = tuple(image.deep for image in images)
+            more["deep_cache"] = DeepCache(deep, tuple(self._gone))
         output = np.asarray(self._predict_noise(*arguments, **more), dtype=np.float32)
+        if key.deep_cache:
+            self._gone.clear()
         if output.shape != sample.shape:
             raise RuntimeError(f"the UNet gave {list(output.shape)} for {list(sample.shape)}")
         return output

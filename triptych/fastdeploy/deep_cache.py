@@ -16,12 +16,17 @@ import numpy as np
 import onnxruntime
 
 from triptych.denoise.deep_cache import DeepCache
-from triptych.errors import InvalidRequest
+from triptych.errors import InvalidRequest, Unavailable
 from triptych.fastdeploy import onnx_nodes, sessions
 from triptych.fastdeploy.bound import Bound
 from triptych.fastdeploy.declared import ONNX_TYPES
 from triptych.fastdeploy.device_rows import RowCopies
 from triptych.fastdeploy.lru import Lru
+
+GONE = (
+    "cache_interval: the deep features of image {} are gone: unet was loaded again, has those of "
+    "too many images, or is several instances without channel; try later"
+)
 
 
 class DeepCached:
@@ -63,7 +68,7 @@ class DeepCached:
     def run(self, tensors: Mapping[str, np.ndarray], asked: DeepCache, features: Lru) -> np.ndarray:
         """The network's output for a call; `features` keeps what later calls of its images take.
 
-        An image whose features are not there, as after a restart, runs as one that is due.
+        Raises Unavailable, with the image's name, where they are not there any more.
         """
         for name in asked.gone:
             features.drop(name)
@@ -75,13 +80,16 @@ class DeepCached:
         for at, image in enumerate(asked.images):
             of, rows = features.find(image.name) or (None, None)
             kept.append(rows)
-            if image.due or of != (image.rows, *size):
+            if image.due:
                 due.append(at)
+            elif of != (image.since, image.rows, *size):
+                raise Unavailable(GONE.format(image.name))
         if due:
             output = self._run_whole(tensors, asked, due, ends, kept)
             for at in due:
                 image, rows = asked.images[at], kept[at]
-                features.put(image.name, ((image.rows, *size), rows), rows.nbytes)
+                of = image.since, image.rows, *size
+                features.put(image.name, (of, rows), rows.nbytes)
             if len(due) == len(kept):
                 return output
         parts = {name: [tensors[name]] for name in self._shallow_takes}

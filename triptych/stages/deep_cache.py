@@ -26,13 +26,19 @@ def asked(given: Mapping[str, Any]) -> DeepCache | None:
         return None
     try:
         images, gone = json.loads(given[PARAMETER])
-        found = DeepCache(
-            tuple(Deep(str(name), int(rows), bool(due)) for name, rows, due in images),
-            tuple(str(name) for name in gone),
-        )
-        if all(0 < len(one.name) <= LONGEST_NAME and one.rows > 0 for one in found.images):
+        found = DeepCache(tuple(Deep(*image) for image in images), tuple(gone))
+        if all(map(_is_part, found.images)) and all(map(_is_name, gone)):
             return found
     except (TypeError, ValueError, RecursionError):
         pass
-    allowed = "[[[name, rows, due], ...], [name, ...]] in JSON, as unet_loop gives it"
+    allowed = "[[[name, rows, since, due], ...], [name, ...]] in JSON, as unet_loop gives it"
     raise InvalidRequest(PARAMETER, given[PARAMETER], allowed)
+
+
+def _is_part(image: Deep) -> bool:
+    numbers = type(image.rows) is type(image.since) is int and type(image.due) is bool
+    return numbers and _is_name(image.name) and image.rows > 0
+
+
+def _is_name(name: Any) -> bool:
+    return isinstance(name, str) and 0 < len(name) <= LONGEST_NAME

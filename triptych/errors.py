@@ -115,6 +115,11 @@ def plain(text: str) -> str:
     return invalid[1] if invalid else _PASSED_ON.sub("", text)
 
 
+def one_line(error: Exception) -> str:
+    """An error's text without its line breaks."""
+    return " ".join(str(error).split())
+
+
 def shorten(value: Any, length: int = 60) -> str:
     """One line that shows `value`, a JSON value or bytes, in at most about `length` characters."""
     if value is None or isinstance(value, bool):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from test_network import config, tensors, write
 
-from triptych.fastdeploy import network, providers, tuning
+from triptych.fastdeploy import network, network_files, providers, tuning
 from triptych.fastdeploy.accelerators import ConfigError
 from triptych.fastdeploy.bound import Bound
 
@@ -159,7 +159,7 @@ def cuda(monkeypatch):
     """A machine that seems to have CUDA; what its sessions are made with, and run."""
     made = []
     monkeypatch.setattr(network.providers, "unusable", lambda built_in: {})
-    load, sessions = network._load, weakref.WeakSet()
+    load, sessions = network_files.load, weakref.WeakSet()
 
     def loaded(folder, chosen, accelerators):
         assert not sessions, "a second one has room only where the first is freed"
@@ -177,7 +177,7 @@ def cuda(monkeypatch):
         sessions.add(one)
         return one
 
-    monkeypatch.setattr(network, "_load", loaded)
+    monkeypatch.setattr(network_files, "load", loaded)
     return made
 
 

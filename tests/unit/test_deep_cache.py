@@ -253,6 +253,16 @@ def test_images_that_are_not_the_calls_rows_are_refused(feeds):
     assert not kept.bytes
 
 
+def test_what_the_unet_cannot_take_is_refused_as_without(feeds):
+    unet, kept = network("unet", None), KeptTensors().features
+    odd = {**part(feeds, 0), "timestep": np.zeros((2,), "f")}
+    (plain,) = unet.run([odd])
+    assert isinstance(plain, InvalidRequest)
+    with pytest.raises(InvalidRequest) as refused:
+        unet.run_deep_cached(odd, DeepCache((Deep("a", 1, 0, True),)), kept)
+    assert str(refused.value)[:80] == str(plain)[:80]
+
+
 def test_a_model_without_the_shallow_graph_refuses(feeds, tmp_path, monkeypatch):
     folder = tmp_path / "unet" / "1"
     folder.mkdir(parents=True)

@@ -6,7 +6,7 @@ from onnx import helper
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from triptych.errors import InvalidRequest, ModelFileError
-from triptych.fastdeploy import network
+from triptych.fastdeploy import network, network_files
 from triptych.fastdeploy.accelerators import Accelerators, ConfigError
 
 NUMBERS = {"TYPE_FP32": "float32", "TYPE_FP16": "float16", "TYPE_INT32": "int32"}
@@ -233,7 +233,7 @@ def test_the_fused_file_is_for_cuda_in_half_precision(tmp_path, provider, fp16, 
     (tmp_path / "model.onnx").touch()
     if there:
         (tmp_path / "model.cuda.onnx").touch()
-    assert network.network_file(tmp_path, provider, fp16) == tmp_path / file
+    assert network_files.which(tmp_path, provider, fp16) == tmp_path / file
 
 
 def test_sizes_that_tensorrts_engine_was_not_built_for_run_without_it(tmp_path, monkeypatch):

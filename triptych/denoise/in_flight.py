@@ -93,8 +93,7 @@ class InFlight:
         try:
             output = self._predict(chosen, inputs)
         except Exception as error:
-            named = [flight for flight in chosen if flight.image.deep_name in str(error)]
-            for flight in named or chosen:
+            for flight in _meant(error, chosen):
                 self.leave(flight, error)
             return
         self._tell(self._observer.stepped, len(chosen))
@@ -184,3 +183,9 @@ class InFlight:
             whom(*what)
         except Exception:
             logger.exception("%s failed", whom)
+
+
+def _meant(error: Exception, chosen: list[Flight]) -> list[Flight]:
+    """Those of a call's images that its error is about: those whose features it names, or all."""
+    caching = [flight for flight in chosen if flight.key.deep_cache]
+    return [flight for flight in caching if flight.image.deep_name in str(error)] or chosen

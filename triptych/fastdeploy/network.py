@@ -15,8 +15,8 @@ import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from triptych.denoise.deep_cache import DeepCache
-from triptych.errors import InvalidRequest, ModelFileError
-from triptych.fastdeploy import providers, sessions, tuning
+from triptych.errors import InvalidRequest, one_line
+from triptych.fastdeploy import network_files, providers, sessions, tuning
 from triptych.fastdeploy.accelerators import Accelerators, parse
 from triptych.fastdeploy.adapted import Adapted
 from triptych.fastdeploy.bound import Bound
@@ -25,8 +25,6 @@ from triptych.fastdeploy.deep_cache import DeepCached
 from triptych.fastdeploy.lru import Lru
 from triptych.fastdeploy.onnx_graph import OnnxGraph
 from triptych.lora.folder import Adapters, LoraFolder
-
-EXPORT = "make it with scripts/export_stages.py"
 
 
 class Network:
@@ -43,7 +41,7 @@ class Network:
         device: int = 0,
         loras: LoraFolder | None = None,
     ) -> None:
-        """Load the network in `folder`, a version folder: its model.onnx, or see `network_file`.
+        """Load the network in `folder`, a version folder: its model.onnx, or see `network_files`.
 
         `loras` is where the files of `run`'s adapters are. Raises ModelFileError for a missing or
         damaged file, ConfigError for a config.pbtxt that does not fit the network or this backend.
@@ -61,8 +59,9 @@ class Network:
             more = tuning.cuda_options(graphs)
             chosen, self.provider = providers.choose(accelerators, reasons, device, more)
             self._bound: Bound | None = None
-            path = network_file(folder, chosen[0][0], accelerators.gpu_fp16)
-            self._session = _load(path, chosen, accelerators)
+            fused = network_files.fused(folder)
+            path = network_files.which(folder, chosen[0][0], accelerators.gpu_fp16)
+            self._session = network_files.load(path, chosen, accelerators)
             inputs = {tensor.name: tensor for tensor in self._session.get_inputs()}
             outputs = {tensor.name: tensor for tensor in self._session.get_outputs()}
             self._outputs = declared(model_config, "output", outputs, complete=False)
@@ -72,8 +71,8 @@ class Network:
             asked, first = chosen[0][0], self._session.get_providers()[0]
             if first != asked:
                 self.provider = f"{first} ({asked} does not load here)"
-            elif first == providers.CUDA and accelerators.gpu_fp16 and not _fused(folder).exists():
-                self.provider += f"; in single precision: no {_fused(folder).name}"
+            elif first == providers.CUDA and accelerators.gpu_fp16 and path != fused:
+                self.provider += f"; in single precision: no {fused.name}"
             self._on_engine = first == providers.TENSORRT
             if self._on_engine:
                 check_profiles(accelerators, self._shapes)
@@ -90,7 +89,7 @@ class Network:
         except Exception as error:
             if not (graphs and self.provider.startswith(providers.CUDA)):
                 raise
-            failed = _line(error)
+            failed = one_line(error)
         if failed is not None:
             # Only here is the error gone, whose frames hold the session and its memory.
             self._session = self._bound = None
@@ -110,7 +109,8 @@ class Network:
     def _without_engine(self) -> tuple[Path, list[tuple[str, dict[str, Any]]]]:
         """What runs where TensorRT's engine cannot: its weights stay, and so do its shapes."""
         chosen = [one for one in self._chosen if one[0] != providers.TENSORRT]
-        return network_file(self._folder, chosen[0][0], self._accelerators.gpu_fp16), chosen
+        fp16 = self._accelerators.gpu_fp16
+        return network_files.which(self._folder, chosen[0][0], fp16), chosen
 
     def _adapt(self) -> Adapted:
         """What runs the network with LoRAs; InvalidRequest if nothing can."""
@@ -149,7 +149,11 @@ class Network:
 
             self._deep_cached = DeepCached(path, start, self._bound_to)
         ((name, dtype),) = self._outputs.items()
-        return {name: self._deep_cached.run(tensors, asked, features).astype(dtype, copy=False)}
+        try:
+            output = self._deep_cached.run(tensors, asked, features)
+        except (ort_errors.InvalidArgument, ort_errors.Fail) as error:
+            raise self._explained(error, tensors) from None
+        return {name: output.astype(dtype, copy=False)}
 
     def _expect_loras(self, graph_batches: Sequence[int]) -> None:
         """Load the graph for LoRAs and record its CUDA graphs before the first request for one.
@@ -162,7 +166,7 @@ class Network:
                 self._warm_up(self._accelerators, graph_batches, self._adapted.warm_up)
         except Exception as error:
             self._adapted = None
-            self.provider += f"; not ready for LoRAs: {_line(error)}"
+            self.provider += f"; not ready for LoRAs: {one_line(error)}"
 
     def run(
         self,
@@ -210,7 +214,7 @@ class Network:
         A network that is loaded and has the memory that it needs can only fail for what it gets:
         a token out of the vocabulary, more tokens than positions.
         """
-        reason = _line(error)
+        reason = one_line(error)
         theirs = isinstance(error, (ort_errors.InvalidArgument, ort_errors.Fail))
         if not theirs or re.search("cuda|cudnn|cublas|tensorrt|alloc", reason, re.IGNORECASE):
             return error
@@ -264,7 +268,7 @@ class Network:
     @functools.cached_property
     def _beside(self) -> onnxruntime.InferenceSession:
         """For sizes beyond the engine's, for which TensorRT would build one within the request."""
-        return _load(*self._without_engine(), self._accelerators)
+        return network_files.load(*self._without_engine(), self._accelerators)
 
     def _warm_up(
         self, accelerators: Accelerators, graph_batches: Sequence[int], compute: Callable
@@ -284,36 +288,3 @@ class Network:
                 for name, dtype in self._types.items()
             }
             compute(zeros, batch)
-
-
-def network_file(folder: Path, provider: str, fp16: bool) -> Path:
-    """The file in `folder` for a network that `provider` runs, half precision allowed or not.
-
-    model.cuda.onnx, which the export's --optimize cuda writes, holds operators that CUDA alone has
-    and computes in half precision; everything else runs model.onnx.
-    """
-    if provider == providers.CUDA and fp16 and _fused(folder).exists():
-        return _fused(folder)
-    return folder / "model.onnx"
-
-
-def _fused(folder: Path) -> Path:
-    return folder / "model.cuda.onnx"
-
-
-def _load(
-    path: Path, chosen: list[tuple[str, dict[str, Any]]], accelerators: Accelerators
-) -> onnxruntime.InferenceSession:
-    if not path.exists():
-        if path.with_name("model.pdmodel").exists():
-            problem = "missing; this server runs ONNX, and model.pdmodel is for FastDeploy's own"
-            raise ModelFileError(path, problem, EXPORT)
-        raise ModelFileError(path, "no such file", EXPORT)
-    try:
-        return sessions.start(str(path), chosen, accelerators)
-    except Exception as error:
-        raise ModelFileError(path, f"cannot be loaded ({_line(error)})", EXPORT) from error
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())

@@ -12,6 +12,7 @@ Runtime.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,7 +28,6 @@ from triptych.denoise.start import Start, encoded
 from triptych.errors import InvalidRequest
 from triptych.fastdeploy.adapted import Adapted
 from triptych.fastdeploy.deep_cache import DeepCached
-from triptych.fastdeploy.kept_tensors import KeptTensors
 from triptych.fastdeploy.lru import Lru
 from triptych.fastdeploy.onnx_graph import OnnxGraph
 from triptych.lora.folder import Adapters, LoraFolder
@@ -82,7 +82,7 @@ class Pipeline:
         self._loras = LoraFolder.of(paths["unet"].parents[1])
         self._adapted: dict[str, Adapted] = {}
         self._deep_cached: DeepCached | None = None
-        self._features = Lru(KeptTensors.FEATURES_BYTES)
+        self._features = Lru(math.inf)  # of the images of one call of `samples`
 
     def draw(self, *requests: str) -> list[bytes]:
         """The picture's file for each request, a prompt or a JSON object as the server's INPUT_0.
@@ -114,6 +114,7 @@ class Pipeline:
             start = self._start(one)
             images.append(Denoising(one.settings, *prompts, self.model_files, start, adapters))
         latents = DenoisingLoop(self.unet, MAX_ROWS).run_to_end(images)
+        self._features.clear()
         for failed in latents:
             if isinstance(failed, Exception):
                 raise failed

@@ -34,6 +34,14 @@ def test_a_picture_carries_its_settings_and_does_not_depend_on_its_company(pipel
     assert np.array_equal(pipeline.pixels(short), np.asarray(Image.open(io.BytesIO(one))))
 
 
+def test_deep_features_change_no_other_picture_and_are_freed_at_the_end(pipeline):
+    first, second = (asked(seed=5, num_inference_steps=4, cache_interval=n) for n in (2, 3))
+    one, other = pipeline.draw(first, second)
+    assert one != other
+    assert pipeline.draw(first) == [one]
+    assert pipeline._features.bytes == 0
+
+
 def test_a_request_that_cannot_be_served_is_refused(pipeline):
     with pytest.raises(InvalidRequest, match="width: got 100"):
         pipeline.draw(asked(width=100))

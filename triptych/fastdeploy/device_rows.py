@@ -51,7 +51,9 @@ class RowCopies:
     def split(self, value: onnxruntime.OrtValue, counts: Sequence[int]) -> list[Rows]:
         """Copies of the first rows of `value`, as many as `counts` says for each."""
         of_a_row = tuple(value.shape()[1:])
-        parts = [self.on_device(np.empty((count, *of_a_row), self._dtype)) for count in counts]
+        new = onnxruntime.OrtValue.ortvalue_from_shape_and_type
+        shapes = [(count, *of_a_row) for count in counts]
+        parts = [Rows(new(shape, self._dtype, *self._device), self._dtype) for shape in shapes]
         starts = self._starts(value, counts)
         self._copy(
             [(at, part.value.data_ptr(), part.shape) for at, part in zip(starts, parts)],

@@ -10,7 +10,7 @@ from typing import Any
 class Lru:
     """What was made last, which takes about `most` bytes together; one alone may be larger."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: float) -> None:
         self._most = most
         self._kept: OrderedDict[Hashable, tuple[Any, int]] = OrderedDict()
 

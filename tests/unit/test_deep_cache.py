@@ -19,6 +19,7 @@ from triptych.denoise.loop import DenoisingLoop
 from triptych.denoise.start import Start
 from triptych.errors import InvalidRequest, Unavailable
 from triptych.fastdeploy.kept_tensors import KeptTensors
+from triptych.fastdeploy.lru import Lru
 from triptych.fastdeploy.onnx_nodes import with_output
 from triptych.lora.folder import Adapter
 from triptych_export import shallow
@@ -235,7 +236,7 @@ def test_what_is_kept_is_used_by_the_images_that_are_not_due(feeds, deep, bound)
 
 
 def test_features_are_freed_when_their_image_is_gone(feeds):
-    unet, kept = network("unet", None), KeptTensors().features
+    unet, kept = network("unet", None), Lru(2**20)
     two = part(feeds, 0, 1)
     unet.run_deep_cached(two, DeepCache((Deep("a", 2, 0, True),)), kept)
     one = kept.bytes

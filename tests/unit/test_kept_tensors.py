@@ -83,6 +83,13 @@ def test_small_tensors_are_counted_too(monkeypatch):
     assert call(kept, sent(1), {"kept_rows": 90})["rows"][0, 0] == 90
 
 
+def test_features_of_small_images_are_counted_too():
+    features = KeptTensors().features
+    for name in "ab":
+        features.put(name, object(), 1)
+    assert features.bytes == 2 * KeptTensors.LEAST
+
+
 def test_a_call_that_failed_has_kept_nothing():
     kept = KeptTensors()
     kept.complete(sent(1), {"keep_rows": "a"})

@@ -7,7 +7,6 @@ caller chooses names that nobody guesses. So it does for deep features, see `dee
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Mapping
 
 import numpy as np
@@ -23,14 +22,14 @@ class KeptTensors:
     LONGEST_NAME = 64
 
     LEAST = 2**16
-    """Bytes that a tensor counts for at least, so that there are 4096 at the most."""
+    """Bytes for which each counts at least, which bounds their number."""
 
     FEATURES_BYTES = 2**30
     """64 images of 512 x 512 with guidance have 336 MB of deep features in half precision."""
 
     def __init__(self) -> None:
-        self.features = Lru(self.FEATURES_BYTES)
-        self._tensors: OrderedDict[tuple[str, str], np.ndarray] = OrderedDict()
+        self.features = Lru(self.FEATURES_BYTES, self.LEAST)
+        self._tensors = Lru(self.BYTES, self.LEAST)
 
     def complete(
         self, tensors: dict[str, np.ndarray], parameters: Mapping[str, object]
@@ -48,26 +47,19 @@ class KeptTensors:
                     raise InvalidRequest(parameter, name, allowed)
                 tensor = np.array(tensors[input_name])
                 tensor.flags.writeable = False
-            elif key in self._tensors:
-                self._tensors.move_to_end(key)
-                tensor = self._tensors[key]
             else:
-                raise InvalidRequest(parameter, name, "what was kept, and lately")
+                tensor = self._tensors.find(key)
+                if tensor is None:
+                    raise InvalidRequest(parameter, name, "what was kept, and lately")
             tensors = {**tensors, input_name: tensor}
         return tensors
 
     def keep(self, tensors: dict[str, np.ndarray], parameters: Mapping[str, object]) -> None:
         """Keep what `complete` gave of a call that has succeeded; what is too much is dropped."""
-        kept = [key for _, verb, key in _asked(tensors, parameters) if verb == "keep"]
-        for key in kept:
-            self._tensors[key] = tensors[key[0]]
-            self._tensors.move_to_end(key)
-        while kept and len(self._tensors) > 1 and self._bytes > self.BYTES:
-            self._tensors.popitem(last=False)
-
-    @property
-    def _bytes(self) -> int:
-        return sum(max(array.nbytes, self.LEAST) for array in self._tensors.values())
+        for _, verb, key in _asked(tensors, parameters):
+            if verb == "keep":
+                tensor = tensors[key[0]]
+                self._tensors.put(key, tensor, tensor.nbytes)
 
 
 def _asked(

@@ -8,10 +8,13 @@ from typing import Any
 
 
 class Lru:
-    """What was made last, which takes about `most` bytes together; one alone may be larger."""
+    """What was used last, which takes about `most` bytes together; one alone may be larger.
 
-    def __init__(self, most: float) -> None:
-        self._most = most
+    Each counts for `least` bytes at least, which bounds their number.
+    """
+
+    def __init__(self, most: float, least: int = 0) -> None:
+        self._most, self._least = most, least
         self._kept: OrderedDict[Hashable, tuple[Any, int]] = OrderedDict()
 
     def get(self, key: Hashable, make: Callable[[], tuple[Any, int]]) -> Any:
@@ -29,7 +32,7 @@ class Lru:
 
     def put(self, key: Hashable, thing: Any, nbytes: int) -> None:
         """Keep `thing`, which has so many bytes, under `key`."""
-        self._kept[key] = thing, nbytes
+        self._kept[key] = thing, max(nbytes, self._least)
         self._kept.move_to_end(key)
         while len(self._kept) > 1 and self.bytes > self._most:
             self._kept.popitem(last=False)

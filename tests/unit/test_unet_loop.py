@@ -18,8 +18,7 @@ import pb_utils_fake as fake
 import pytest
 from pb_utils_fake import answer
 
-from triptych.errors import Unavailable
-from triptych.fastdeploy.deep_cache import GONE
+from triptych.fastdeploy.deep_cache import gone
 from triptych.ipc import activity
 from triptych.ipc.activity import VARIABLE
 from triptych.ipc.progress import Record
@@ -483,7 +482,7 @@ def test_an_image_is_unavailable_whose_deep_features_the_unet_has_no_more(stage,
             images = deep_cache.asked(parameters).images
             lost[:] = lost or [one.name for one in images if one.rows == 1]
             if any(one.name in lost and not one.due for one in images):
-                raise Unavailable(GONE.format(*lost))
+                raise gone(*lost)
         return usual(inputs, parameters)
 
     one = stage()

@@ -23,11 +23,6 @@ from triptych.fastdeploy.declared import ONNX_TYPES
 from triptych.fastdeploy.device_rows import RowCopies
 from triptych.fastdeploy.lru import Lru
 
-GONE = (
-    "cache_interval: the deep features of image {} are gone: unet was loaded again, has those of "
-    "too many images, or is several instances without channel; try later"
-)
-
 
 class DeepCached:
     """The UNet, of which some images in a call run the last layer alone."""
@@ -83,7 +78,7 @@ class DeepCached:
             if image.due:
                 due.append(at)
             elif of != (image.since, image.rows, *size):
-                raise Unavailable(GONE.format(image.name))
+                raise gone(image.name)
         if due:
             output = self._run_whole(tensors, asked, due, ends, kept)
             for at in due:
@@ -125,6 +120,14 @@ class DeepCached:
         if self._copies is not None:  # of a run that no Bound could make
             return [self._copies.on_device(part) for part in parts]
         return [part.copy() for part in parts]
+
+
+def gone(name: str) -> Unavailable:
+    """The error of the image whose deep features have this name and are not kept any more."""
+    return Unavailable(
+        f"cache_interval: the deep features of image {name} are gone: unet was loaded again, has "
+        "those of too many images, or is several instances without channel; try later"
+    )
 
 
 def _types(session: onnxruntime.InferenceSession) -> dict[str, Any]:

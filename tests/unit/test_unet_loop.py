@@ -450,19 +450,23 @@ def test_a_unet_that_keeps_no_deep_features_is_not_asked_to(stage, release, kind
     assert len(calls) <= 1, "the probe"
 
 
-def test_a_unet_that_keeps_deep_features_is_told_the_images_and_that_they_left(stage, monkeypatch):
-    told = []
-
-    def complete(inputs, parameters):
-        if "deep_cache" in parameters:
-            told.append(deep_cache.asked(parameters))
-        return usual(inputs, parameters)
-
-    one = stage()
+def see_deep_caches(monkeypatch, see):
+    """Have `see` called with what every call of the UNet says of deep features."""
     deep_cache = importlib.import_module("triptych.stages.deep_cache")
     kept = sys.modules["triton_python_backend_utils"].kept
     usual = kept.complete
+
+    def complete(inputs, parameters):
+        if "deep_cache" in parameters:
+            see(deep_cache.asked(parameters))
+        return usual(inputs, parameters)
+
     monkeypatch.setattr(kept, "complete", complete)
+
+
+def test_a_unet_that_keeps_deep_features_is_told_the_images_and_that_they_left(stage, monkeypatch):
+    one, told = stage(), []
+    see_deep_caches(monkeypatch, told.append)
     for _ in range(2):
         sent = request({"num_inference_steps": 4, "cache_interval": 3})
         one.execute([sent])
@@ -475,21 +479,14 @@ def test_a_unet_that_keeps_deep_features_is_told_the_images_and_that_they_left(s
 
 
 def test_an_image_is_unavailable_whose_deep_features_the_unet_has_no_more(stage, monkeypatch):
-    lost = []
+    one, lost = stage(), []
 
-    def complete(inputs, parameters):
-        if "deep_cache" in parameters:
-            images = deep_cache.asked(parameters).images
-            lost[:] = lost or [one.name for one in images if one.rows == 1]
-            if any(one.name in lost and not one.due for one in images):
-                raise gone(*lost)
-        return usual(inputs, parameters)
+    def see(cache):
+        lost[:] = lost or [image.name for image in cache.images if image.rows == 1]
+        if any(image.name in lost and not image.due for image in cache.images):
+            raise gone(*lost)
 
-    one = stage()
-    deep_cache = importlib.import_module("triptych.stages.deep_cache")
-    kept = sys.modules["triton_python_backend_utils"].kept
-    usual = kept.complete
-    monkeypatch.setattr(kept, "complete", complete)
+    see_deep_caches(monkeypatch, see)
     asked = {"num_inference_steps": 9, "cache_interval": 3}
     requests = [request({**asked, "guidance_scale": scale}) for scale in (5.0, 1.0)]
     one.execute(requests)

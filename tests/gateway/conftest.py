@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import logging
 
 import httpx
 import pytest
@@ -13,6 +15,7 @@ from tests.gateway import firefox
 from tests.gateway.fake_triton import FakeTriton
 from tests.gateway.page import Page
 from tests.gateway.running import Gateway, wait_for
+from triptych.gateway import access_log
 
 # Of calls that name none: httpx gives up after 5 s, which a busy machine may need for an answer.
 httpx._config.DEFAULT_TIMEOUT_CONFIG.read = 30
@@ -71,6 +74,26 @@ def start(triton):
     with contextlib.ExitStack() as stack:
         yield lambda **options: stack.enter_context(Gateway(triton.url, **options))
         triton.hold.set()
+
+
+@pytest.fixture
+def lines():
+    """`lines(n)`: the access log's lines as objects, as soon as there are so many."""
+
+    class Kept(logging.Handler):
+        def emit(self, record):
+            written.append(json.loads(record.getMessage()))
+
+    def come(number):
+        wait_for(lambda: len(written) >= number)
+        return written
+
+    written, handler = [], Kept()
+    access_log.log.addHandler(handler)
+    access_log.log.setLevel(logging.INFO)
+    yield come
+    access_log.log.removeHandler(handler)
+    access_log.log.setLevel(logging.NOTSET)
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,6 @@
 """The access log: a line of JSON for each request, under an id that Triton has been told."""
 
 import json
-import logging
 import re
 import signal
 import subprocess
@@ -11,35 +10,13 @@ from datetime import datetime
 import httpx
 import pytest
 
-from tests.gateway.running import wait_for
 from tests.gateway.test_keys import ask, write
-from triptych.gateway import access_log
 from triptych.gateway.keys import Keys
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 TRACEPARENT = f"00-{TRACE}-00f067aa0ba902b7-01"
 GENERATIONS = "/v1/images/generations"
 FOX = {"prompt": "a fox", "size": "64x64"}
-
-
-@pytest.fixture
-def lines():
-    """`lines(n)`: the log's lines as objects, as soon as there are so many."""
-
-    class Kept(logging.Handler):
-        def emit(self, record):
-            written.append(json.loads(record.getMessage()))
-
-    def come(number):
-        wait_for(lambda: len(written) >= number)
-        return written
-
-    written, handler = [], Kept()
-    access_log.log.addHandler(handler)
-    access_log.log.setLevel(logging.INFO)
-    yield come
-    access_log.log.removeHandler(handler)
-    access_log.log.setLevel(logging.NOTSET)
 
 
 def test_a_request_can_be_followed_to_triton(gateway, triton, lines):

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 KEY = "TRIPTYCH_API_KEY"
+WEBHOOK_SECRET = "TRIPTYCH_WEBHOOK_SECRET"
 EXAMPLES = """\
 example:
   triptych gateway --port 7860 &
@@ -84,6 +85,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="another name in OpenAI's API, as dall-e-3, of the model that is meant by none or of "
         "MODEL; may be repeated",
     )
+    add(
+        "--webhook-host",
+        action="append",
+        default=[],
+        metavar="HOST[:PORT]",
+        help="where jobs may be told of; may be repeated",
+    )
+    add(
+        "--webhook-secret-file",
+        metavar="FILE",
+        help=f"holds the secret that signs webhooks (default: ${WEBHOOK_SECRET}, if set)",
+    )
 
 
 def _count(text: str) -> int:
@@ -128,17 +141,20 @@ def run(options: argparse.Namespace) -> int:
         from triptych.gateway import access_log
         from triptych.gateway.app import LOOPBACK, create_app
         from triptych.gateway.keys import Keys
+        from triptych.gateway.webhooks import Webhooks
     except ModuleNotFoundError as error:
         print(f"triptych gateway: {error}: pip install 'triptych[gateway]'", file=sys.stderr)
         return 2
     try:
         check_url(options.url)
-        key = _key(options.api_key_file)
+        key = _secret("--api-key-file", options.api_key_file, KEY)
         keys = None
         if options.keys_file is not None:
             if key is not None:
                 raise ValueError(f"--keys-file: not beside --api-key-file or {KEY}")
             keys = Keys(Path(options.keys_file))
+        secret = _secret("--webhook-secret-file", options.webhook_secret_file, WEBHOOK_SECRET)
+        webhooks = Webhooks(options.webhook_host, secret or "") if options.webhook_host else None
         _check_tls(options.tls_cert, options.tls_key)
         listening = socket.create_server((options.host, options.port))
     except (ClientError, ValueError) as error:
@@ -161,6 +177,7 @@ def run(options: argparse.Namespace) -> int:
         model_aliases=dict(options.model_alias),
         keys=keys,
         log_prompts=options.log_prompts,
+        webhooks=webhooks,
     )
     _log_to_stderr(access_log.log)
     config = uvicorn.Config(
@@ -200,17 +217,17 @@ def _log_to_stderr(log: logging.Logger) -> None:
     log.propagate = False
 
 
-def _key(file: str | None) -> str | None:
-    """The key to ask for, None for no key."""
+def _secret(option: str, file: str | None, variable: str) -> str | None:
+    """What the option's file holds, or else the environment's variable; None for neither."""
     if file is None:
-        return os.environ.get(KEY) or None
+        return os.environ.get(variable) or None
     try:
-        key = Path(file).read_text(encoding="ascii").strip()
+        secret = Path(file).read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"--api-key-file: {error}") from error
-    if not key:
-        raise ValueError(f"--api-key-file: {file} is empty")
-    return key
+        raise ValueError(f"{option}: {error}") from error
+    if not secret:
+        raise ValueError(f"{option}: {file} is empty")
+    return secret
 
 
 def _check_tls(cert: str | None, key: str | None) -> None:

@@ -50,6 +50,12 @@ class Entry:
         """For the gRPC calls that the request leads to."""
         return {"traceparent": self.traceparent} if self.traceparent else {}
 
+    @property
+    def ids(self) -> dict[str, str | None]:
+        """For the lines of the log that it leads to."""
+        trace = self.traceparent and self.traceparent.split("-")[1]
+        return {"request_id": self.request_id, "trace_id": trace}
+
     def draws(self, asked: Sequence[Mapping[str, Any]]) -> None:
         """Note the pictures that are drawn for it, as `Studio.draw` has them."""
         prompts = list(dict.fromkeys(one["prompt"] for one in asked))
@@ -90,23 +96,27 @@ class AccessLog:
         try:
             await self._app(scope, receive, told)
         finally:
-            log.info(json.dumps(self._line(scope, entry, status, time.monotonic() - begun)))
+            write(self._line(scope, entry, status), time.monotonic() - begun)
 
-    def _line(self, scope: Any, entry: Entry, status: int | None, seconds: float) -> dict[str, Any]:
-        """Without what is not known: a status is missing where no answer was begun."""
+    def _line(self, scope: Any, entry: Entry, status: int | None) -> dict[str, Any]:
+        """A status is None where no answer was begun."""
         caller, client = CALLER.get(), scope.get("client")
         line = {
-            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
             "method": scope["method"],
             "path": _KEPT.sub("/images/...", scope["path"])[:MOST_PATH],
             "status": status,
-            "ms": round(1000 * seconds, 1),
-            "request_id": entry.request_id,
-            "trace_id": entry.traceparent and entry.traceparent.split("-")[1],
             "client": client and client[0],
             "key": caller and caller.key.name,
+            **entry.ids,
             **entry.drawn,
         }
         if not self._prompts:
             line.pop("prompts", None)
-        return {name: value for name, value in line.items() if value is not None}
+        return line
+
+
+def write(line: Mapping[str, Any], seconds: float) -> None:
+    """Log a line of what took so long, without what is None in it."""
+    now = datetime.now(UTC).isoformat(timespec="milliseconds")
+    line = {"time": now, **line, "ms": round(1000 * seconds, 1)}
+    log.info(json.dumps({name: value for name, value in line.items() if value is not None}))

@@ -27,6 +27,7 @@ from triptych.gateway.jobs import Jobs
 from triptych.gateway.kept import Kept
 from triptych.gateway.keys import Keys
 from triptych.gateway.studio import Studio
+from triptych.gateway.webhooks import Webhooks
 
 LOOPBACK = ["localhost", "127.0.0.1", "[::1]"]
 
@@ -47,6 +48,7 @@ def create_app(
     model_aliases: Mapping[str, str | None] | None = None,
     keys: Keys | None = None,
     log_prompts: bool = False,
+    webhooks: Webhooks | None = None,
 ) -> FastAPI:
     """The application in front of the Triton whose gRPC is at `url`.
 
@@ -56,6 +58,7 @@ def create_app(
     request may call this server, any with None; a page elsewhere cannot forge them. `origins`: of
     the pages elsewhere that may ask. `model_aliases`: more names in OpenAI's API, each of a model,
     or of the one that is meant by none. `log_prompts`: whether the access log has prompts.
+    `webhooks`: where jobs may be told of, nowhere with None.
     """
 
     @asynccontextmanager
@@ -81,6 +84,7 @@ def create_app(
     app.state.api_key = api_key
     app.state.keys = keys
     app.state.origins = tuple(origins)
+    app.state.webhooks = webhooks or Webhooks()
     app.state.aliases = dict(model_aliases or {})
     for router in (
         openai.router,
@@ -110,7 +114,8 @@ def create_app(
 
         @app.get("/metrics", include_in_schema=False, dependencies=[Depends(require_key)])
         def metrics() -> PlainTextResponse:
-            return PlainTextResponse(keys.metrics(), media_type="text/plain; version=0.0.4")
+            told = keys.metrics() + (webhooks.metrics() if webhooks else "")
+            return PlainTextResponse(told, media_type="text/plain; version=0.0.4")
 
     @app.get("/docs", include_in_schema=False)
     def docs() -> HTMLResponse:

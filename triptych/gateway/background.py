@@ -6,7 +6,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import ExitStack
 from typing import Any, Literal
 
@@ -34,8 +34,12 @@ MOST = 256
 AGAIN = 1.0
 """Seconds from one try to begin a job to the next, where there is no room."""
 
+CLOSING = 5.0
+"""Seconds that a closing gateway gives those who are being told of jobs' ends."""
+
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 Finish = Callable[[Awaitable[list[Picture]]], Awaitable[Any]]
+Tell = Callable[["Work"], Coroutine[Any, Any, None]]
 log = logging.getLogger(__name__)
 
 
@@ -45,7 +49,7 @@ class Work:
     `ended` is the time.monotonic() of its end, None before; `bytes` are those of its pictures.
     """
 
-    def __init__(self, pictures: int) -> None:
+    def __init__(self, pictures: int, tell: Tell | None) -> None:
         self.id = secrets.token_urlsafe(18)
         self.owner = _owner()
         self.created = int(time.time())
@@ -56,14 +60,11 @@ class Work:
         self.bytes = 0
         self.ended: float | None = None
         self.task: asyncio.Task | None = None
+        self.tell = tell
 
     def progress(self) -> tuple[int, int]:
         """How many UNet calls are made of how many; 0 of 0 before the first one."""
         return made(self.steps)
-
-    def end(self, state: State) -> None:
-        """Be in that state, which is the last one."""
-        self.state, self.ended = state, time.monotonic()
 
 
 class Background:
@@ -73,15 +74,20 @@ class Background:
         self._studio = studio
         self._works: dict[str, Work] = {}
         self._turns: dict[str | None, asyncio.Lock] = {}
+        self._telling: dict[asyncio.Task, Work] = {}
 
-    def begin(self, asked: Sequence[dict[str, Any]], finish: Finish) -> Work:
+    def begin(
+        self, asked: Sequence[dict[str, Any]], finish: Finish, tell: Tell | None = None
+    ) -> Work:
         """A job for `asked`, as `Studio.draw` takes it, which is drawn when its turn comes.
 
-        `finish` makes its result of the awaited pictures. The jobs of one key begin in the order
-        in which they came. Raises Problem 429 where too many jobs have not ended yet.
+        `finish` makes its result of the awaited pictures; `tell` is run with the job once it has
+        ended. The jobs of one key begin in the order in which they came. Raises Problem 429 where
+        too many jobs have not ended, or are not told of, yet.
         """
-        owners = [one.owner for one in self._works.values() if one.ended is None]
-        work = Work(len(asked))
+        waiting = [one for one in self._works.values() if one.ended is None]
+        owners = [one.owner for one in (*waiting, *self._telling.values())]
+        work = Work(len(asked), tell)
         if owners.count(work.owner) >= MOST_OF_A_KEY or len(owners) >= MOST:
             raise Problem(429, f"{len(owners)} jobs have not ended yet; try later")
         self._works[work.id] = work
@@ -104,15 +110,21 @@ class Background:
     def cancel(self, work: Work) -> None:
         """Give it up, unless it has ended."""
         if work.ended is None:
-            work.end("cancelled")
+            self._end(work, "cancelled")
             work.task.cancel()
 
     async def close(self) -> None:
-        """Cancel all that has not ended."""
-        tasks = [work.task for work in self._works.values() if work.ended is None]
-        for task in tasks:
+        """Cancel all that has not ended, and stop telling of jobs in CLOSING."""
+        works = [work for work in self._works.values() if work.ended is None]
+        for work in works:
+            self.cancel(work)
+        await asyncio.gather(*(work.task for work in works), return_exceptions=True)
+        telling = list(self._telling)
+        if telling:
+            await asyncio.wait(telling, timeout=CLOSING)
+        for task in telling:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*telling, return_exceptions=True)
 
     async def _run(self, work: Work, asked: Sequence[dict[str, Any]], finish: Finish) -> None:
         """Draw a job and keep what came of it."""
@@ -123,8 +135,17 @@ class Background:
         except Exception:
             log.exception("a job failed")
             work.error = Problem(500, "the gateway failed; its log says why")
-        work.end("done" if work.error is None else "failed")
+        self._end(work, "done" if work.error is None else "failed")
         self._forget()
+
+    def _end(self, work: Work, state: State) -> None:
+        """Have it be in that state, which is the last one, and be told of."""
+        work.state, work.ended = state, time.monotonic()
+        tell, work.tell = work.tell, None  # it may hold the request's body
+        if tell is not None:
+            telling = asyncio.create_task(tell(work))
+            self._telling[telling] = work
+            telling.add_done_callback(self._telling.pop)
 
     async def _drawn(self, work: Work, asked: Sequence[dict[str, Any]]) -> list[Picture]:
         """The pictures of a job, which begins as soon as there is room for it."""

@@ -11,7 +11,9 @@ from pydantic import AfterValidator, BaseModel, Field
 from triptych.client import Picture
 from triptych.errors import shorten
 from triptych.gateway.access import require_key
-from triptych.gateway.background import Background, State, Work
+from triptych.gateway.access_log import ENTRY
+from triptych.gateway.background import Background, State, Tell, Work
+from triptych.gateway.errors import Problem
 from triptych.gateway.openai import (
     PREFIX,
     RESPONSES,
@@ -25,6 +27,7 @@ from triptych.gateway.openai import (
     requests_of,
     said_of,
 )
+from triptych.gateway.webhooks import Webhooks
 
 
 def _background(value: Any) -> Any:
@@ -44,6 +47,10 @@ class Generation(Asked):
             description="true: answer at once, with a job that draws them",
             json_schema_extra={"enum": [None, "auto", "opaque", False, True]},
         ),
+    ] = None
+    webhook: Annotated[
+        str | None,
+        Field(max_length=2000, description="With `background` true: told of the job's end"),
     ] = None
 
 
@@ -77,6 +84,7 @@ short = APIRouter(dependencies=[Depends(require_key)], include_in_schema=False)
 async def create_images(asked: Generation, request: Request) -> Any:
     """Draw `n` pictures of a prompt, or, with `background` true, begin a job that does."""
     own = {"prompt": asked.prompt}
+    tell = _tell(asked, request)
     if asked.background is not True:
         return await answer(asked, request, own)
     requests = await requests_of(asked, request, own)
@@ -88,7 +96,7 @@ async def create_images(asked: Generation, request: Request) -> Any:
             return images_of(asked, request, await drawing)
 
     background: Background = request.app.state.background
-    work = background.begin(requests, finish)
+    work = background.begin(requests, finish, tell)
     told = _told(work, background).model_dump_json(exclude_none=True)
     return Response(told, 202, media_type="application/json")
 
@@ -109,6 +117,28 @@ async def cancel_job(id: str, request: Request) -> Job:
     work = background.get(id)
     background.cancel(work)
     return _told(work, background)
+
+
+def _tell(asked: Generation, request: Request) -> Tell | None:
+    """What tells the request's webhook of its job; Problem 400 for one that is not allowed."""
+    if asked.webhook is None:
+        return None
+    webhooks: Webhooks = request.app.state.webhooks
+    try:
+        if asked.background is not True:
+            raise ValueError("none without background true")
+        url = webhooks.url(asked.webhook)
+    except ValueError as error:
+        text = f"webhook: got {shorten(asked.webhook)}; allowed: {error}"
+        raise Problem(400, text, "webhook") from error
+    ids = ENTRY.get().ids
+
+    async def tell(work: Work) -> None:
+        job = _told(work, request.app.state.background).model_copy(update={"result": None})
+        body = job.model_dump_json(exclude_none=True)
+        await webhooks.post(url, work.id, body, {"key": work.owner, **ids})
+
+    return tell
 
 
 def _told(work: Work, background: Background) -> Job:

@@ -106,6 +106,18 @@ def test_many_are_scaled_by_images_in_flight_and_never_to_none():
     assert board["panels"]
 
 
+def test_the_gateway_gets_its_secrets_and_where_webhooks_may_go(tmp_path):
+    own = "{ apiKeySecret: key, webhookHosts: [hooks.example, '[::1]:8080'], webhookSecret: sign }"
+    (tmp_path / "values.yaml").write_text(f"{{ models: {{ volume: a }}, gateway: {own} }}")
+    (container,) = pod(objects(tmp_path / "values.yaml"), "gateway")["containers"]
+    assert {"--webhook-host=hooks.example", "--webhook-host=[::1]:8080"} < {*container["command"]}
+    secrets = {one["name"]: one["valueFrom"]["secretKeyRef"] for one in container["env"]}
+    assert secrets == {
+        "TRIPTYCH_API_KEY": {"name": "key", "key": "TRIPTYCH_API_KEY"},
+        "TRIPTYCH_WEBHOOK_SECRET": {"name": "sign", "key": "TRIPTYCH_WEBHOOK_SECRET"},
+    }
+
+
 @pytest.mark.parametrize(
     ("values", "says"),
     [

@@ -19,7 +19,7 @@ from tests.gateway.test_keys import metrics, write
 from tests.gateway.test_tls import PAIR
 from triptych.gateway import background, webhooks
 from triptych.gateway.keys import Keys
-from triptych.gateway.webhooks import Webhooks, signed
+from triptych.gateway.webhooks import Webhooks
 
 KEY = bytes(range(32))
 SECRET = f"whsec_{base64.b64encode(KEY).decode()}"
@@ -77,15 +77,6 @@ def test_the_end_of_a_job_is_told_and_signed(jobs, triton, receiver, lines):
     ]
 
 
-def test_a_signature_is_the_one_that_other_makers_of_it_give():
-    # By the package standardwebhooks 1.1.0.
-    assert signed(KEY, "job-1", 1764236400, '{"prompt": "ein Füchslein"}') == {
-        "webhook-id": "job-1",
-        "webhook-timestamp": "1764236400",
-        "webhook-signature": "v1,JZRq15mtZB+hBqZmJRArE6hlyq6cfWR5++zLUQBKR3Q=",
-    }
-
-
 def test_failures_and_cancels_are_told_too(jobs, triton, receiver):
     import grpc
 
@@ -132,30 +123,9 @@ def test_another_address_is_refused(jobs, triton, receiver, url):
     answer = jobs.post(webhook=url.replace("PORT", receiver.host.partition(":")[2]))
     error = answer.json()["error"]
     assert (answer.status_code, error["param"]) == (400, "webhook")
-    assert error["message"].startswith("webhook: got ")
+    allowed = f"allowed: http or https, without a user, at {receiver.host}; others by"
+    assert error["message"].startswith("webhook: got ") and allowed in error["message"]
     assert triton.requests == receiver.came == []
-
-
-def test_ports_and_ipv6_are_part_of_a_host():
-    allowed = Webhooks(["Hooks.example", "plain:80", "tls:443", "[::1]:8080", "[::2]"], SECRET)
-
-    def takes(text):
-        try:
-            return bool(allowed.url(text))
-        except ValueError:
-            return False
-
-    for text in (
-        *("http://hooks.example/x", "HTTPS://HOOKS.example:443", "http://plain", "http://plain:80"),
-        *("https://tls/", "http://[::1]:8080/", "https://[::2]/", "http://[::2]:80/"),
-    ):
-        assert takes(text), text
-    for text in (
-        *("https://hooks.example:80", "http://hooks.example:8080", "https://plain", "http://tls"),
-        *("http://[::1]/", "http://::1:8080/", "http://[::2]:443/", "http://x.hooks.example/"),
-        *("http://hooks.example.evil/", "http://[::2%25lo]/"),
-    ):
-        assert not takes(text), text
 
 
 def test_there_are_none_by_default_and_none_without_a_job(jobs, gateway, receiver):
@@ -290,19 +260,3 @@ def test_the_command_takes_hosts_and_a_secret(triton, receiver, tmp_path):
         finally:
             gateway.send_signal(signal.SIGTERM)
     check_signature(*receiver.came[0][1:])
-
-
-@pytest.mark.parametrize(
-    "secret", ["", KEY.hex(), SECRET[:-1], SECRET[6:], f"{SECRET}?", "whsec_", "whsec_" + "A" * 88]
-)
-def test_secrets_that_are_none_are_refused(secret):
-    with pytest.raises(ValueError, match="secret must be whsec_"):
-        Webhooks(["hooks.example"], secret)
-
-
-@pytest.mark.parametrize(
-    "host", ["", "http://x", "x/y", "ada@x", "*", "*.x", "x:y", "a b", "[::1", "x?y", "x#y"]
-)
-def test_hosts_that_are_none_are_refused(host):
-    with pytest.raises(ValueError, match="--webhook-host"):
-        Webhooks([host], SECRET)

@@ -46,8 +46,8 @@ class Webhooks:
         """The address that a text is; ValueError unless it is one at an allowed host."""
         try:
             url = httpx.URL(text)
-        except (httpx.InvalidURL, ValueError) as error:
-            raise ValueError(f"no address: {error}") from None
+        except (httpx.InvalidURL, ValueError):
+            url = httpx.URL()
         host, usual = url.copy_with(port=None).netloc.decode(), PORTS.get(url.scheme)
         port = usual if url.port is None else url.port
         names = {f"{host}:{port}", host} if port == usual else {f"{host}:{port}"}

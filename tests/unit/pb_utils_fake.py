@@ -229,7 +229,7 @@ def module(release, unet, on_gpu=False, vae_encoder=None):
         def exec(self):
             try:
                 self._inputs = made.kept.complete(self._inputs, self._parameters)
-            except ValueError as error:
+            except Exception as error:
                 return InferenceResponse([], made.TritonError(str(error)))
             response = super().exec()
             if not response.has_error():

@@ -492,7 +492,8 @@ def test_an_image_is_unavailable_whose_deep_features_the_unet_has_no_more(stage,
     one.execute(requests)
     well, failed = map(answer, requests)
     assert not well.has_error()
-    assert f"the deep features of image {lost[0]} are gone" in error(failed)
+    said = f"unet_loop: cache_interval: the deep features of image {lost[0]} are gone"
+    assert error(failed).startswith(said)
     assert failed.error().code() == fake.Error.UNAVAILABLE
 
 

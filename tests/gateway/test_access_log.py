@@ -85,6 +85,13 @@ def test_a_kept_pictures_address_is_not_in_the_log(gateway, lines):
     assert lines(2)[1]["path"] == "/images/..."
 
 
+def test_a_jobs_address_is_not_in_the_log(gateway, lines):
+    job = httpx.post(gateway.url + GENERATIONS, json={**FOX, "background": True}).json()
+    assert httpx.get(f"{gateway.url}{GENERATIONS}/{job['id']}").status_code == 200
+    told = [json.dumps(line) for line in lines(2)]
+    assert '"path": "/v1/images/generations/..."' in told[1] and job["id"] not in "".join(told)
+
+
 def test_keys_by_name_and_prompts_only_where_asked_for(start, tmp_path, lines):
     keys = Keys(write(tmp_path / "keys.json", {"name": "ada"}))
     url = start(keys=keys, log_prompts=True).url

@@ -24,8 +24,8 @@ _ID = re.compile("[A-Za-z0-9_.:=@/+-]{1,128}")
 _TRACE = re.compile("(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 """W3C's traceparent: https://www.w3.org/TR/trace-context/#traceparent-header."""
 
-_KEPT = re.compile(r"^/images/[^/]+\.[a-z]+$")
-"""A kept picture's address, which opens it to whoever knows it, so that no log may have it."""
+_OPENS = re.compile(r"^(/images/|/v1/images/generations/)[^/]+$")
+"""A kept picture's address, or a job's, which opens it to whoever knows it: no log may have it."""
 
 log = logging.getLogger(__name__)
 
@@ -103,7 +103,7 @@ class AccessLog:
         caller, client = CALLER.get(), scope.get("client")
         line = {
             "method": scope["method"],
-            "path": _KEPT.sub("/images/...", scope["path"])[:MOST_PATH],
+            "path": _OPENS.sub(r"\1...", scope["path"])[:MOST_PATH],
             "status": status,
             "client": client and client[0],
             "key": caller and caller.key.name,

@@ -48,7 +48,10 @@ _COMPLAINTS = """
 const all = Services.console.getMessageArray().filter((one) => one instanceof Ci.nsIScriptError);
 Services.console.reset();
 const told = all.filter((one) => one.sourceName.startsWith("http")).map((one) => one.errorMessage);
-return told.filter((text) => !text.endsWith("aborted due to page navigation.")); // by a reload
+// By a reload or a next page, also of a script: none has a time limit here.
+const left = (text) =>
+  text.endsWith("aborted due to page navigation.") || text.startsWith("Script terminated by timeout");
+return told.filter((text) => !left(text));
 """
 
 

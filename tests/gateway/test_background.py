@@ -70,14 +70,15 @@ def test_a_job_goes_on_alone_and_has_the_answer_that_there_would_be(jobs, triton
 
 def test_jobs_wait_in_a_queue_while_there_is_no_room(jobs, triton):
     triton.hold.clear()
-    first, second, third = jobs.begin(n=2), jobs.begin(prompt="second"), jobs.begin(prompt="third")
+    first, second = jobs.begin(n=2), jobs.begin(prompt="second")
+    third = jobs.begin(prompt="third", n=2)
     wait_for(lambda: len(triton.requests) == 2)
     assert [jobs.get(id).get("place") for id in (first, second, third)] == [1, 2, 3]
     triton.held_from = 2
     triton.hold.set()
     jobs.wait(first, "done")
     jobs.wait(third, "done")
-    assert [one["prompt"] for one in triton.requests] == ["a fox", "a fox", "second", "third"]
+    assert [one["prompt"] for one in triton.requests] == ["a fox"] * 2 + ["second"] + ["third"] * 2
     assert jobs.state(second) == "done"
 
 

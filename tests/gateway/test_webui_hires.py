@@ -23,8 +23,8 @@ def test_a_second_pass_starts_from_the_first_ones_picture(webui, triton):
     answer = webui.post("/txt2img", json=hires(**more)).json()
     assert [decoded(one).size for one in answer["images"]] == [(128, 144)] * 2
     assert json.loads(answer["info"])["all_seeds"] == [7, 8]
-    first, second = triton.requests[:2], triton.requests[2:]
-    assert {one["prompt"] for one in first} == {"x"}
+    first, second = ([one for one in triton.requests if one["prompt"] == text] for text in "xy")
+    assert len(first) == 2
     assert not any("image" in one or "strength" in one for one in first)
     assert sorted(one["seed"] for one in second) == [7, 8]
     for one in second:

@@ -49,9 +49,8 @@ const all = Services.console.getMessageArray().filter((one) => one instanceof Ci
 Services.console.reset();
 const told = all.filter((one) => one.sourceName.startsWith("http")).map((one) => one.errorMessage);
 // By a reload or a next page, also of a script: none has a time limit here.
-const left = (text) =>
-  text.endsWith("aborted due to page navigation.") || text.startsWith("Script terminated by timeout");
-return told.filter((text) => !left(text));
+const left = /aborted due to page navigation\\.$|^Script terminated by timeout/;
+return told.filter((text) => !left.test(text));
 """
 
 

@@ -8,9 +8,11 @@ import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline
+from diffusers.loaders import single_file_model, single_file_utils
 from safetensors.torch import save_file
 
 from triptych_export.errors import ExportError
@@ -144,7 +146,8 @@ def load_vae(path: Path, config: Path, scratch: Path) -> AutoencoderKL:
 def _complete(path: Path) -> Iterator[None]:
     """ExportError if diffusers' loader fails, or leaves a weight as it was made at random.
 
-    It loads with strict=False and says nothing of weights that the file lacks.
+    It loads with strict=False and says nothing of weights that the file lacks. With accelerate
+    installed it would not load them by load_state_dict, and end at the first that is missing.
     """
     missing: list[str] = []
     load = torch.nn.Module.load_state_dict
@@ -154,13 +157,17 @@ def _complete(path: Path) -> Iterator[None]:
         missing.extend(f"{type(module).__name__}'s {name}" for name in result.missing_keys)
         return result
 
-    torch.nn.Module.load_state_dict = noting
-    try:
-        yield
-    except (OSError, RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ExportError(f"{path} does not load: {error}") from error
-    finally:
-        torch.nn.Module.load_state_dict = load
+    with contextlib.ExitStack() as patches:
+        for owner, name, value in (
+            (torch.nn.Module, "load_state_dict", noting),
+            (single_file_model, "_LOW_CPU_MEM_USAGE_DEFAULT", False),
+            (single_file_utils, "is_accelerate_available", lambda: False),
+        ):
+            patches.enter_context(mock.patch.object(owner, name, value))
+        try:
+            yield
+        except (OSError, RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ExportError(f"{path} does not load: {error}") from error
     if missing:
         shown = ", ".join(missing[:3])
         raise ExportError(f"{path}: {len(missing)} weights missing: {shown} ...")

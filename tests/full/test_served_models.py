@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from random_models import write_model
 from safetensors.torch import save_file
 from single_file_layout import state_dict
@@ -14,6 +16,7 @@ from single_file_layout import state_dict
 from triptych.client import Client
 from triptych.errors import InvalidRequest
 from triptych.names import Names
+from triptych.picture.metadata import read_settings
 from triptych.pipeline import Pipeline
 from triptych.server.running import RunningServer
 from triptych_export.cli import main
@@ -22,6 +25,10 @@ from triptych_export.rebuild import rebuild
 CHECKOUT = Path(__file__).resolve().parents[2]
 SERVER = str(CHECKOUT / ".venv" / "bin" / "python")
 ASKED = {"seed": 3, "num_inference_steps": 4, "height": 128, "width": 72}
+
+
+def pixels(file: bytes) -> bytes:
+    return Image.open(io.BytesIO(file)).tobytes()
 
 
 def contents(folder: Path, names: tuple[str, ...]) -> dict[str, bytes]:
@@ -51,11 +58,11 @@ def test_a_single_file_served_beside_its_folder_draws_the_same_to_the_last_bit(t
             for model in client.models()
         )
         others = client.generate("blue", 120, "file", **ASKED).file
-    assert single == folder
-    assert others != folder
+    assert pixels(single) == pixels(folder) != pixels(others)
+    assert read_settings(single).model == "file"
     asked = '{"prompt": "red", "negative_prompt": "blue", "seed": 3, "num_inference_steps": 4, '
     asked += '"height": 128, "width": 72}'
-    assert Pipeline(output, model="file").draw(asked) == [folder]
+    assert Pipeline(output, model="file").draw(asked) == [single]
 
 
 def test_a_named_model_is_exported_anew_and_goes_back_to_a_folder(tmp_path):

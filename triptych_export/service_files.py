@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 from triptych.errors import ModelFileError
 from triptych.model_files import ModelFiles
@@ -72,8 +73,9 @@ def _write_json(new: Replacement, name: str, content: dict) -> None:
 def set_accelerators(new: Replacement, engine: str) -> None:
     """Set what runs the networks on a GPU in their configurations.
 
-    engine: tensorrt, for those in TENSORRT, the others having onnxruntime; ONE_SIZE; or onnxruntime
-    for all. ExportError if a network has no configuration.
+    engine: tensorrt, for those in TENSORRT, the others having onnxruntime; ONE_SIZE, which also
+    names files for the engines; or onnxruntime for all. ExportError if a network has no
+    configuration.
     """
     for model in (*NETWORKS, "vae_encoder"):
         config = new.config(model)
@@ -84,7 +86,15 @@ def set_accelerators(new: Replacement, engine: str) -> None:
         one_size = engine == ONE_SIZE and model == "vae_decoder"
         on_engine = one_size or (engine != "onnxruntime" and model in TENSORRT)
         config = with_accelerator(config, "tensorrt" if on_engine else "onnxruntime")
-        new.set_config(model, with_one_size(config) if one_size else config)
+        if one_size:
+            config = with_one_size(config)
+        if on_engine and engine == ONE_SIZE:
+            config = with_cache_file(config, _engine_file(new, model))
+        new.set_config(model, config)
+
+
+def _engine_file(new: Replacement, model: str) -> Path:
+    return (new.path(model) / ENGINE).resolve()
 
 
 def _fit_words(new: Replacement, beside_tokens: bool) -> None:
@@ -157,7 +167,7 @@ def fit_configs(
         if model == "vae_decoder" and on_tensorrt(config):
             config = with_one_size(config)
         if with_engine and model in TENSORRT:
-            config = with_cache_file(config, (new.path(model) / ENGINE).resolve())
+            config = with_cache_file(config, _engine_file(new, model))
         if model == "unet" and channel:
             config = with_parameter(config, "channel", "true")
         if config != old:

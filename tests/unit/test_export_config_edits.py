@@ -179,6 +179,9 @@ def test_the_decoder_goes_on_tensorrt_for_the_models_own_size_alone(tmp_path):
         "vae_decoder": "tensorrt",
         "vae_encoder": "onnxruntime",
     }
+    assert {model: one.cache_file for model, one in found.items() if one.cache_file} == {
+        model: str(served / model / "tensorrt.engine") for model in ("text_encoder", "vae_decoder")
+    }
     decoder = found["vae_decoder"]
     assert decoder.workspace_size == 16 * 2**30 and decoder.gpu_fp16
     assert {name: one["latent_sample"] for name, one in decoder.shapes.items()} == {

@@ -55,17 +55,22 @@ IMAGES = (1, 4, 16)
 EMBEDS = (77, 768)
 
 
-def write_repository(folder: Path, channel: bool) -> Path:
-    """unet_loop and a unet that gives its sample back, nearly, and reads its other inputs."""
-    ignored = shutil.ignore_patterns("*.onnx", "*.data")
-    for model in ("unet", "unet_loop"):
-        shutil.copytree(CHECKOUT / "model_repository" / model, folder / model, ignore=ignored)
-    config = folder / "unet" / "config.pbtxt"
-    text = config.read_text().replace("gpu_execution_accelerator :", ONE_THREAD, 1)
-    config.write_text(text + CHANNEL if channel else text)
+def write_loop(folder: Path) -> None:
+    """unet_loop, of Stable Diffusion 1.5's numbers."""
+    shutil.copytree(CHECKOUT / "model_repository" / "unet_loop", folder / "unet_loop")
     version = folder / "unet_loop" / "1"
     (version / "pipeline.json").write_text(json.dumps(MODEL_FILES))
     (version / "scheduler_config.json").write_text(json.dumps(SCHEDULER))
+
+
+def write_repository(folder: Path, channel: bool) -> Path:
+    """unet_loop and a unet that gives its sample back, nearly, and reads its other inputs."""
+    write_loop(folder)
+    ignored = shutil.ignore_patterns("*.onnx", "*.data", "loras")
+    shutil.copytree(CHECKOUT / "model_repository" / "unet", folder / "unet", ignore=ignored)
+    config = folder / "unet" / "config.pbtxt"
+    text = config.read_text().replace("gpu_execution_accelerator :", ONE_THREAD, 1)
+    config.write_text(text + CHANNEL if channel else text)
     floats = TensorProto.FLOAT
     nodes = [
         helper.make_node("Slice", ["encoder_hidden_states", "begin", "end", "axes"], ["one"]),
@@ -120,13 +125,13 @@ def in_process(count: int, settings: Settings, folder: Path) -> float:
 def served(count: int, settings: Settings, client: grpcclient.InferenceServerClient) -> float:
     """Seconds a call of the served UNet, one request at a time with `count` images."""
     few, many = (
-        _request(count, dataclasses.replace(settings, num_inference_steps=steps), client)
+        request(count, dataclasses.replace(settings, num_inference_steps=steps), client)
         for steps in (STEPS // 5, STEPS)
     )
     return (many - few) / (STEPS - STEPS // 5)
 
 
-def _request(count: int, settings: Settings, client: grpcclient.InferenceServerClient) -> float:
+def request(count: int, settings: Settings, client: grpcclient.InferenceServerClient) -> float:
     inputs = []
     for name, values in (("prompt_embeds", embeds(1)), ("negative_prompt_embeds", embeds(0))):
         inputs.append(grpcclient.InferInput(name, [count, *EMBEDS], "FP32"))

@@ -9,31 +9,39 @@ import argparse
 import json
 from pathlib import Path
 
-from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    AutoencoderTiny,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from triptych_export import loras, single_file_road, torch_road
 from triptych_export.errors import ExportError
+from triptych_export.known_configs import TINY_DECODER, refuse_unknown_keys
 from triptych_export.single_file import require_weights, safetensors_shapes, what_else
-from triptych_export.source import PARTS
+from triptych_export.source import PARTS, TINY, read_json
 
 
 def changed(folder: Path, options: argparse.Namespace, scratch: Path) -> Path:
     """`folder`, or where the options change the model, a folder under `scratch` that holds it.
 
-    Options: vae, embedding, lora, prediction_type, rescale_betas_zero_snr. ExportError for a file
-    that is something else.
+    Options: vae, tiny_decoder, embedding, lora, prediction_type, rescale_betas_zero_snr.
+    ExportError for a file that is something else.
     """
     scheduler = {}
     if options.prediction_type:
         scheduler["prediction_type"] = options.prediction_type
     if options.rescale_betas_zero_snr:
         scheduler["rescale_betas_zero_snr"] = True
-    if not (options.vae or options.embedding or options.lora or scheduler):
+    if not (options.vae or options.tiny_decoder or options.embedding or options.lora or scheduler):
         return folder
     result = _linked(folder, scratch / "changed")
     if options.vae:
         _replace_vae(result, options.vae, scratch)
+    if options.tiny_decoder:
+        _add_tiny_decoder(result, options.tiny_decoder)
     if options.embedding:
         _add_embeddings(result, options.embedding)
     if options.lora:
@@ -80,6 +88,26 @@ def _replace_vae(result: Path, vae: Path, scratch: Path) -> None:
     network = single_file_road.load_vae(vae, result, scratch)
     (result / "vae").unlink()
     network.save_pretrained(result / "vae")
+
+
+def _add_tiny_decoder(result: Path, folder: Path) -> None:
+    """Link to the folder of an AutoencoderTiny; ExportError unless it can decode the model's."""
+    path = folder / "config.json"
+    config = read_json(path)
+    name = config.get("_class_name")
+    if name != "AutoencoderTiny":
+        raise ExportError(f"{path}: its _class_name is {name}; --tiny-decoder: AutoencoderTiny")
+    refuse_unknown_keys(path, config, TINY_DECODER)
+    network = AutoencoderTiny.from_config(config).config
+    vae = AutoencoderKL.load_config(result / "vae")
+    times = network.upsampling_scaling_factor ** (len(network.num_decoder_blocks) - 1)
+    usual = 2 ** (len(vae["block_out_channels"]) - 1)
+    if (network.latent_channels, times) != (vae["latent_channels"], usual):
+        raise ExportError(
+            f"{path}: {network.latent_channels} channels of latents and {times} pixels to one; "
+            f"the model has {vae['latent_channels']} and {usual}"
+        )
+    (result / TINY).symlink_to(folder.resolve())
 
 
 def _add_loras(result: Path, chosen: list[tuple[Path, float]]) -> None:

@@ -1,8 +1,8 @@
 """A fused graph whose pictures keep their channels last, as its convolutions and norms take them.
 
 ONNX Runtime's fusion puts a Transpose before and after each of these operators and takes away those
-that meet. What lies between others, additions, the joining of skip connections and the doubling of
-sizes, works in either layout; where it takes channels last, all of them meet.
+that meet. What lies between others, additions, ReLU, the joining of skip connections and the
+doubling of sizes, works in either layout; where it takes channels last, all of them meet.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class ChannelsLast(Rewriting):
             return [*picked, *self._moved(node, [last, *numbers], **given)]
         if all(name in self._last for name in node.input):
             inputs = [self._last[name] for name in node.input]
-            if node.op_type == "Add":
+            if node.op_type in ("Add", "Relu"):
                 return self._moved(node, inputs)
             if node.op_type == "Concat" and given["axis"] == 1:
                 return self._moved(node, inputs, axis=3)

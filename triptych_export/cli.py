@@ -20,7 +20,15 @@ from triptych_export.source import is_fastdeploy_folder
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 
-CHANGES = ("vae", "embedding", "lora", "prediction_type", "rescale_betas_zero_snr", "config")
+CHANGES = (
+    "vae",
+    "tiny_decoder",
+    "embedding",
+    "lora",
+    "prediction_type",
+    "rescale_betas_zero_snr",
+    "config",
+)
 """Options that make another model of what the files hold."""
 
 
@@ -165,6 +173,13 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         metavar="FILE_OR_FOLDER",
         help="the VAE in the place of the model's",
+    )
+    change.add_argument(
+        "--tiny-decoder",
+        type=Path,
+        metavar="FOLDER",
+        help="an AutoencoderTiny of diffusers (TAESD), whose decoder makes the pictures in the "
+        "place of the VAE's, sooner and less exactly; those that requests bring stay the VAE's",
     )
     change.add_argument(
         "--embedding",

@@ -5,6 +5,7 @@ Written beside the plain graph: the CPU and TensorRT lack these operators.
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from onnxruntime.transformers.fusion_options import FusionOptions
 from onnxruntime.transformers.onnx_model import OnnxModel
 from onnxruntime.transformers.optimizer import optimize_model
 
+from triptych.fastdeploy.onnx_graph import OnnxGraph
 from triptych_export import onnx_files
 from triptych_export.channels_last import ChannelsLast
 from triptych_export.errors import ExportError
@@ -31,8 +33,9 @@ EXPECTED = {
     "text_encoder": ("SkipLayerNormalization",),
     "unet": ("MultiHeadAttention", "GroupNorm", "NhwcConv", "SkipLayerNormalization"),
     "vae_decoder": ("GroupNorm", "NhwcConv"),
+    "AutoencoderTiny": ("NhwcConv",),
 }
-"""Operators that a graph with nothing fused would lack."""
+"""Operators that a graph with nothing fused would lack; of a stage, or of a class in its place."""
 WIDTHS = {"BiasAdd": ADD_WIDTHS, "BiasSplitGelu": (2560, 5120, 10240)}
 """The lengths of a bias that CUDA's kernels of these operators are made for, and no others."""
 REWRITINGS = (ChannelsLast, FoldedBiases, SeparateHeads, JoinedProducts)
@@ -49,7 +52,9 @@ def fuse(stage: str, folder: Path) -> dict[str, int]:
     if not _widths_have_kernels(model.model):
         model = _optimized(stage, folder, with_biases=False)
     counts = {name: n for name, n in model.get_fused_operator_statistics().items() if n}
-    missing = [name for name in EXPECTED[stage] if name not in counts]
+    config = json.loads(OnnxGraph(folder / "model.onnx").metadata.get("config", "{}"))
+    expected = EXPECTED.get(config.get("_class_name"), EXPECTED[stage])
+    missing = [name for name in expected if name not in counts]
     if missing:
         raise ExportError(f"{stage}: ONNX Runtime found no {', '.join(missing)} to fuse")
     model.convert_float_to_float16(keep_io_types=True)

@@ -40,6 +40,13 @@ VAE = _keys(
 )
 """Of AutoencoderKL."""
 
+TINY_DECODER = _keys(
+    """act_fn block_out_channels decoder_block_out_channels encoder_block_out_channels force_upcast
+    in_channels latent_channels latent_magnitude latent_shift num_decoder_blocks num_encoder_blocks
+    out_channels scaling_factor shift_factor upsample_fn upsampling_scaling_factor"""
+)
+"""Of AutoencoderTiny."""
+
 TEXT_ENCODER = _keys(
     """attention_dropout attn_implementation bos_token_id classifier_dropout dropout eos_token_id
     gradient_checkpointing hidden_act hidden_size initializer_factor initializer_range

@@ -49,11 +49,17 @@ def pipeline(repository: Path, model: str = MODEL) -> StableDiffusionPipeline:
 
 
 def _vae(decoder: Path, encoder: Path) -> AutoencoderKL:
-    vae = _network(decoder, AutoencoderKL.from_config, ENCODER)
+    vae = _network(decoder, _autoencoder, ENCODER)
     if encoder.is_dir():
         other = _network(encoder, AutoencoderKL.from_config, DECODER)
         vae.encoder, vae.quant_conv = other.encoder, other.quant_conv
     return vae
+
+
+def _autoencoder(config: dict) -> AutoencoderKL:
+    if config.get("_class_name") == "AutoencoderTiny":
+        raise ExportError("vae_decoder is a tiny decoder: the model's own is not in the repository")
+    return AutoencoderKL.from_config(config)
 
 
 def _text_encoder(config: dict) -> CLIPTextModel:

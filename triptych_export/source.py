@@ -17,6 +17,8 @@ from triptych_export.known_configs import (
 )
 
 PARTS = ("text_encoder", "unet", "vae", "tokenizer", "scheduler")
+TINY = "tiny_decoder"
+"""The folder of what decodes in the VAE's place, beside the parts."""
 CLIP_LENGTH = 77
 """Tokens of a prompt, padding included, where the configuration has no other number."""
 CLIP_LAYERS = 12
@@ -64,7 +66,7 @@ class Source:
     scheduler_class: what model_index.json names, None where it names none. paints_in: the UNet was
     made to paint in pictures: it takes a mask and the latents of what stays beside its own.
     text_encoder_layers: how many hidden layers the text encoder has; None where its graph takes
-    tokens and nothing else.
+    tokens and nothing else. tiny_decoder: an AutoencoderTiny in TINY decodes in the VAE's place.
     """
 
     folder: Path
@@ -84,6 +86,7 @@ class Source:
     scheduler_class: str | None = None
     paints_in: bool = False
     text_encoder_layers: int | None = None
+    tiny_decoder: bool = False
 
 
 def open_source(folder: Path) -> Source:
@@ -136,6 +139,7 @@ def open_source(folder: Path) -> Source:
         time_cond_proj_dim=unet.get("time_cond_proj_dim"),
         scheduler_class=class_of(index, "scheduler"),
         text_encoder_layers=text_encoder.get("num_hidden_layers", CLIP_LAYERS),
+        tiny_decoder=(folder / TINY).is_dir(),
         **PIPELINE_DEFAULTS.get(index.get("_class_name"), {}),
     )
 

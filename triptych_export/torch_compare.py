@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import gc
 import io
 import json
@@ -92,6 +93,10 @@ def _base64(picture: Image.Image) -> str:
     return base64.b64encode(file.getvalue()).decode()
 
 
+def _decoded(module: torch.nn.Module, latents: torch.Tensor, **_) -> tuple[torch.Tensor]:
+    return (module(latents),)
+
+
 def _by_diffusers(
     source: Source, new: Replacement, settings: Settings, brought: dict[str, Image.Image]
 ) -> np.ndarray:
@@ -100,11 +105,14 @@ def _by_diffusers(
     for name, stage in stages(source).items():
         if name == "vae_encoder":
             continue
-        network = torch_road.load(stage, source).model
+        module = torch_road.load(stage, source)
+        network = module.model
         if name == "vae_decoder" and brought:
             network = torch_road.load_part(AutoencoderKL, source.folder, "vae")
+            if source.tiny_decoder:
+                network.decode = functools.partial(_decoded, module)
         if onnx_files.is_stored_in_half(new.version_folder(name) / "model.onnx"):
-            for weight in network.state_dict().values():
+            for weight in (*module.state_dict().values(), *network.state_dict().values()):
                 if weight.is_floating_point() and onnx_files.rounds(weight.numpy()):
                     weight.copy_(weight.half().float())
         parts["vae" if name == "vae_decoder" else name] = network

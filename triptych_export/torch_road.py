@@ -11,13 +11,13 @@ import numpy as np
 import onnx
 import torch
 import transformers
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 from transformers import CLIPTextModel
 
 from triptych_export import onnx_files
 from triptych_export.errors import ExportError
-from triptych_export.source import PARTS, Source, read_json
+from triptych_export.source import PARTS, TINY, Source, read_json
 from triptych_export.stages import Stage, example
 from triptych_export.weight_files import weight_files
 from triptych_export.weight_names import name_weights
@@ -106,6 +106,20 @@ class _VAEDecoder(torch.nn.Module):
         return self.model.decode(latent_sample, return_dict=False)[0]
 
 
+class _TinyDecoder(torch.nn.Module):
+    """Takes what the VAE's decoder takes: latents / scaling_factor + shift_factor of the VAE."""
+
+    def __init__(self, model, source: Source):
+        super().__init__()
+        self.model = model
+        self._scale = source.scaling_factor / model.config.scaling_factor
+        self._shift = source.shift_factor or 0
+
+    def forward(self, latent_sample):
+        latents = (latent_sample - self._shift) * self._scale
+        return self.model.decode(latents, return_dict=False)[0]
+
+
 class _VAEEncoder(torch.nn.Module):
     def __init__(self, model):
         super().__init__()
@@ -124,6 +138,10 @@ def load(stage: Stage, source: Source) -> torch.nn.Module:
         model = load_part(UNet2DConditionModel, source.folder, "unet")
         model.set_attn_processor(AttnProcessor())
         return _InpaintingUNet(model) if source.paints_in else _UNet(model)
+    if stage.name == "vae_decoder" and source.tiny_decoder:
+        model = load_part(AutoencoderTiny, source.folder, TINY)
+        del model.encoder
+        return _TinyDecoder(model, source)
     model = load_part(AutoencoderKL, source.folder, "vae")
     model.set_attn_processor(AttnProcessor())
     if stage.name == "vae_decoder":
@@ -175,6 +193,8 @@ def export(module: torch.nn.Module, stage: Stage, source: Source, folder: Path) 
         model = onnx.load(str(path))
     weights = {name: value.numpy() for name, value in module.model.state_dict().items()}
     part = stage.name if stage.name in PARTS else "vae"
+    if stage.name == "vae_decoder" and source.tiny_decoder:
+        part = TINY
     config = read_json(source.folder / part / "config.json")
     config.pop("_name_or_path", None)
     name_weights(model, weights, config)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -11,12 +12,14 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import torch
 from contrib_operators import evaluate
+from diffusers import AutoencoderTiny
 from random_models import write_model
 
 from triptych.fastdeploy.onnx_graph import OnnxGraph
 from triptych.fastdeploy.places import places
-from triptych_export import check, torch_road
+from triptych_export import check, fuse_cuda, onnx_files, torch_road
 from triptych_export.cli import CHECKOUT, main
 from triptych_export.source import open_source
 from triptych_export.stages import example, stages
@@ -107,6 +110,23 @@ def test_the_fused_graph_is_that_of_cuda(served):
     assert kinds["unet"] >= {"MultiHeadAttention", "SkipGroupNorm", "NhwcConv"}
     assert not kinds["unet"] & {"Softmax", "InstanceNormalization", "Conv"}
     assert kinds["vae_decoder"] >= {"GroupNorm", "SkipGroupNorm", "NhwcConv"}
+
+
+def test_a_tiny_decoder_is_fused_with_its_channels_last_throughout(model, tmp_path):
+    """Two Transposes are left, of the latents and of the picture."""
+    torch.manual_seed(3)
+    source = dataclasses.replace(open_source(model), folder=tmp_path, tiny_decoder=True)
+    AutoencoderTiny().save_pretrained(tmp_path / "tiny_decoder")
+    stage = stages(source)["vae_decoder"]
+    module = torch_road.load(stage, source)
+    onnx_files.save(torch_road.export(module, stage, source, tmp_path), tmp_path)
+    assert fuse_cuda.fuse("vae_decoder", tmp_path)["NhwcConv"] == 35
+    fused = onnx.load(str(tmp_path / fuse_cuda.NAME))
+    kinds = [node.op_type for node in fused.graph.node]
+    assert kinds.count("Transpose") == 2 and "Conv" not in kinds
+    feeds = example(stage, source, 2, 9, 10, seed=5)
+    error = check.difference([evaluate(fused, feeds)], torch_road.run(module, [feeds]))
+    assert 1e-5 < error < 1e-2
 
 
 def test_biases_are_fused_where_cuda_has_a_kernel_of_their_width(model, served):

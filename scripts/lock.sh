@@ -18,5 +18,5 @@ lock() { # EXTRA FILE OPTIONS...
     rm "$folder/3.12.txt"
 }
 
-lock serve requirements/lock.txt
+lock serve requirements/lock.txt --extra openvino
 lock gpu requirements/lock-gpu.txt --constraint requirements/lock.txt

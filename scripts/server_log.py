@@ -1,4 +1,4 @@
-"""Triton's log for people: its warnings and errors, and where it listens once it is ready.
+"""Triton's log for people: its warnings and errors, what runs the UNet, and where it listens.
 
 Reads the log, writes what is left of it. Where there is no GPU, nothing of what Triton says about
 CUDA is: it looks for one at every start.
@@ -18,6 +18,7 @@ SERVICES = {
     "Metrics Service": "metrics at http://{}/metrics",
 }
 STARTED = re.compile(rf'"Started ({"|".join(SERVICES)}) at ([^"]+)"')
+RUNS_ON = re.compile(r"[\w.]+: runs on [^\n\"]+")
 INFO = re.compile(r"I\d{4} |[+|]|$")  # and the tables that follow one
 ABOUT_CUDA = re.compile(r"CUDA|CudaDriverHelper|NVML|DCGM")
 DRIVERS = ("/dev/nvidiactl", "/dev/dxg")  # Linux's, and that of Linux inside Windows
@@ -29,12 +30,14 @@ def main() -> int:
         signal.signal(signum, signal.SIG_IGN)
     begun, ready, has_gpu = time.monotonic(), False, any(map(os.path.exists, DRIVERS))
     for line in sys.stdin:
-        started = STARTED.search(line)
+        started, engine = STARTED.search(line), RUNS_ON.search(line)
         if started:
             if not ready:
                 print(f"server: ready after {time.monotonic() - begun:.1f} s", flush=True)
             ready = True
             print(f"server: {SERVICES[started[1]].format(started[2])}", flush=True)
+        elif engine:
+            print(f"server: {engine.group()}", flush=True)
         elif not INFO.match(line) and (has_gpu or not ABOUT_CUDA.search(line)):
             print(line, end="", flush=True)
     return 0

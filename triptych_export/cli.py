@@ -14,7 +14,12 @@ from triptych.names import MODEL, Names, check_name
 from triptych_export import paddle_env
 from triptych_export.errors import ExportError
 from triptych_export.repository import replacement
-from triptych_export.service_files import ONE_SIZE, set_accelerators
+from triptych_export.service_files import (
+    CPU_ENGINES,
+    ONE_SIZE,
+    set_accelerators,
+    set_cpu_accelerators,
+)
 from triptych_export.single_file import is_weights_file, refuse_at_sight
 from triptych_export.source import is_fastdeploy_folder
 
@@ -36,8 +41,10 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the export; 0 when the repository is in place, 1 after a line that says why not."""
     parser = _parser()
     options = parser.parse_args(arguments)
-    if options.model is None and options.accelerator is None:
-        parser.error("MODEL is missing; without it --accelerator alone can be changed")
+    if options.model is None and not (options.accelerator or options.cpu_accelerator):
+        parser.error(
+            "MODEL is missing; without it --accelerator and --cpu-accelerator alone can be changed"
+        )
     changes = [name for name in CHANGES if getattr(options, name)]
     if changes and (options.model is None or _needs_paddle(options)):
         parser.error(f"--{changes[0].replace('_', '-')} needs weights that diffusers reads")
@@ -55,7 +62,7 @@ def main(arguments: list[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         if options.model is None:
-            return _set_accelerator(options)
+            return _change_accelerators(options)
         if _needs_paddle(options) and not paddle_env.is_current():
             interpreter = paddle_env.python()
             script = CHECKOUT / "scripts" / "export_stages.py"
@@ -84,16 +91,23 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _set_accelerator(options: argparse.Namespace) -> int:
+def _change_accelerators(options: argparse.Namespace) -> int:
     if not options.output.is_dir():
         raise ExportError(f"{options.output} is no model repository")
     names = Names(options.name)
     with replacement(options.output, options.output, names=names) as new:
-        set_accelerators(new, options.accelerator)
+        if options.accelerator:
+            set_accelerators(new, options.accelerator)
+        if options.cpu_accelerator:
+            set_cpu_accelerators(new, options.cpu_accelerator)
         new.commit()
     whose = {"tensorrt": "text encoder", ONE_SIZE: "text encoder and vae_decoder"}
-    which = whose.get(options.accelerator, "networks")
-    print(f"{options.output}: {options.accelerator} runs its {which} on a GPU")
+    if options.accelerator:
+        which = whose.get(options.accelerator, "networks")
+        print(f"{options.output}: {options.accelerator} runs its {which} on a GPU")
+    if options.cpu_accelerator:
+        which = "networks" if options.cpu_accelerator == "onnxruntime" else "UNet and VAE"
+        print(f"{options.output}: {options.cpu_accelerator} runs its {which} on a processor")
     return 0
 
 
@@ -118,7 +132,8 @@ def _parser() -> argparse.ArgumentParser:
         metavar="MODEL",
         help="Stable Diffusion 1.x or 2.x: a single file (.safetensors, .ckpt), a folder in the "
         "layout of diffusers or ppdiffusers, a name that their hubs know, or a folder exported for "
-        "FastDeploy; without it, --accelerator is changed in the repository as it is",
+        "FastDeploy; without it, --accelerator and --cpu-accelerator are changed in the repository "
+        "as it is",
     )
     parser.add_argument(
         "--output",
@@ -158,6 +173,13 @@ def _parser() -> argparse.ArgumentParser:
         f"text encoder and ONNX Runtime for the others; {ONE_SIZE} for vae_decoder too, at the "
         "model's own size; or onnxruntime for all (default: as it is there; tensorrt in a new "
         "repository). FastDeploy needs onnxruntime where there is no GPU",
+    )
+    parser.add_argument(
+        "--cpu-accelerator",
+        choices=tuple(CPU_ENGINES),
+        help="what runs the UNet and the VAE where there is no GPU, written into their "
+        "config.pbtxt: onnxruntime, openvino, or openvino-bf16, which computes in bfloat16 "
+        "(default: as it is there; onnxruntime in a new repository)",
     )
     parser.add_argument(
         "--optimize",

@@ -1,4 +1,4 @@
-"""What the export changes in a config.pbtxt: the engine for GPUs, its shapes, and parameters.
+"""What the export changes in a config.pbtxt: the engines, their shapes, and parameters.
 
 FastDeploy writes the shapes as accelerators called min_shape, opt_shape and max_shape, each with
 one parameter an input: `parameters { key: "sample" value: "2 4 64 64" }`, batch first.
@@ -24,6 +24,9 @@ _OF_TENSORRT = re.compile(
 _FOR_GPUS = re.compile(r"^[^#\n]*gpu_execution_accelerator[^\]]*\]", re.MULTILINE)
 _ENGINE = re.compile(r'(name\s*:\s*")(?:tensorrt|onnxruntime)(")')
 _ON_TENSORRT = re.compile(r'^[^#\n]*name\s*:\s*"tensorrt"', re.MULTILINE)
+_FOR_CPUS = re.compile(r"^([^#\n]*?)\s*cpu_execution_accelerator[^\]]*\]", re.MULTILINE)
+_ACCELERATORS = re.compile(r"^[^#\n]*execution_accelerators\s*\{", re.MULTILINE)
+_ENTRY = re.compile(r'parameters\s*\{\s*key\s*:\s*"(\w+)"[^}]*\}')
 _WORKSPACE = 16 * 2**30
 """Bytes; with its own 1 GiB TensorRT 8.5 finds no implementation for the decoder's attention."""
 _CACHE_FILE = re.compile(r'(key\s*:\s*"cache_file"\s*,?\s*value\s*:\s*")[^"]*(")')
@@ -121,6 +124,26 @@ def with_accelerator(config: str, engine: str) -> str:
         return entries if engine == "tensorrt" else _OF_TENSORRT.sub("", entries)
 
     return _FOR_GPUS.sub(change, config)
+
+
+def with_cpu_accelerator(config: str, engine: str, precision: str = "") -> str:
+    """`config` with `engine`, onnxruntime or openvino, for processors; its other parameters stay.
+
+    ValueError if it has no execution_accelerators to write that into.
+    """
+    old = _FOR_CPUS.search(config)
+    kept = _ENTRY.finditer(old.group(0)) if old else ()
+    entries = [match.group(0) for match in kept if match.group(1) != "precision"]
+    if precision:
+        entries.append(f'parameters {{ key: "precision" value: "{precision}" }}')
+    config = _FOR_CPUS.sub(r"\g<1>", config)
+    if engine == "onnxruntime" and not entries:
+        return config
+    if not _ACCELERATORS.search(config):
+        raise ValueError("it has no execution_accelerators")
+    new = f'{{ name: "{engine}" {"".join(entry + " " for entry in entries)}}}'
+    added = f"\n    cpu_execution_accelerator : [ {new} ]"
+    return _ACCELERATORS.sub(lambda match: match.group(0) + added, config, count=1)
 
 
 def on_tensorrt(config: str) -> bool:

@@ -22,6 +22,7 @@ from triptych_export.service_files import (
     TENSORRT,
     fit_configs,
     set_accelerators,
+    set_cpu_accelerators,
     write_numbers,
     write_service_files,
 )
@@ -71,6 +72,8 @@ def export(options: argparse.Namespace, template: Path, scratch: Path) -> None:
         folders = {name: new.version_folder(name) for name in names}
         if options.accelerator:
             set_accelerators(new, options.accelerator)
+        if options.cpu_accelerator:
+            set_cpu_accelerators(new, options.cpu_accelerator)
         fit_configs(source, new, tensorrt, channel=wanted.cuda)
         for name, folder in folders.items():
             road.export_stage(stages(source)[name], source, folder, wanted, progress)

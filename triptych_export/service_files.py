@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 from triptych.errors import ModelFileError
@@ -12,6 +13,7 @@ from triptych_export.config_edits import (
     on_tensorrt,
     with_accelerator,
     with_cache_file,
+    with_cpu_accelerator,
     with_input,
     with_map,
     with_one_size,
@@ -33,6 +35,13 @@ TENSORRT = ("text_encoder",)
 
 ONE_SIZE = "tensorrt-one-size"
 """As an accelerator: vae_decoder too, which TensorRT 8.5 was seen to run right at one size."""
+
+CPU_ENGINES = {
+    "onnxruntime": ("onnxruntime", ""),
+    "openvino": ("openvino", "ov_fp32"),
+    "openvino-bf16": ("openvino", "ov_bf16"),
+}
+"""Engines and precisions for processors."""
 
 
 def write_service_files(source: Source, numbers: dict, new: Replacement) -> None:
@@ -77,12 +86,7 @@ def set_accelerators(new: Replacement, engine: str) -> None:
     names files for the engines; or onnxruntime for all. ExportError if a network has no
     configuration.
     """
-    for model in (*NETWORKS, "vae_encoder"):
-        config = new.config(model)
-        if config is None and model == "vae_encoder":
-            continue
-        if config is None:
-            raise ExportError(f"{new.path(model) / 'config.pbtxt'} is missing")
+    for model, config in _configs(new):
         one_size = engine == ONE_SIZE and model == "vae_decoder"
         on_engine = one_size or (engine != "onnxruntime" and model in TENSORRT)
         config = with_accelerator(config, "tensorrt" if on_engine else "onnxruntime")
@@ -91,6 +95,30 @@ def set_accelerators(new: Replacement, engine: str) -> None:
         if on_engine and engine == ONE_SIZE:
             config = with_cache_file(config, _engine_file(new, model))
         new.set_config(model, config)
+
+
+def set_cpu_accelerators(new: Replacement, engine: str) -> None:
+    """Set what runs the networks on a processor, one of CPU_ENGINES, in their configurations.
+
+    The text encoder stays with ONNX Runtime: its inputs are whole numbers, whose range OpenVINO
+    does not check. ExportError if a network has no configuration, or none with accelerators.
+    """
+    for model, config in _configs(new):
+        wanted = CPU_ENGINES["onnxruntime" if model == "text_encoder" else engine]
+        try:
+            new.set_config(model, with_cpu_accelerator(config, *wanted))
+        except ValueError as error:
+            raise ExportError(f"{new.path(model) / 'config.pbtxt'}: {error}") from None
+
+
+def _configs(new: Replacement) -> Iterator[tuple[str, str]]:
+    """The networks and their configurations; ExportError for one without."""
+    for model in (*NETWORKS, "vae_encoder"):
+        config = new.config(model)
+        if config is not None:
+            yield model, config
+        elif model != "vae_encoder":
+            raise ExportError(f"{new.path(model) / 'config.pbtxt'} is missing")
 
 
 def _engine_file(new: Replacement, model: str) -> Path:

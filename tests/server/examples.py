@@ -45,6 +45,7 @@ NOT_RUN = {
     "python scripts/train_demo_lora.py": "needs PyTorch",
     "python scripts/evaluate_demo_lora.py": "300 pictures",
     "python scripts/evaluate_demo.py": "needs PyTorch",
+    ".venv/bin/python scripts/export_stages.py": "it would change what is in the checkout",
     "python scripts/export_stages.py": "needs PyTorch; tests/full/test_export.py",
     "python scripts/screenshot_page.py": "a minute; tests/server/test_page.py draws too",
     "python scripts/draw_samples.py": "it would change what is in the checkout",

@@ -29,7 +29,9 @@ def test_run_draws_a_picture(tmp_path):
         check=True,
     )
     assert re.match(
-        r"server: ready after [\d.]+ s, gRPC at \S+\nout\.png: \d+x\d+, seed \d+, ", run.stdout
+        r"server: ready after [\d.]+ s, gRPC at \S+\nserver: unet: runs on CPUExecutionProvider in "
+        r"single precision .*\nout\.png: \d+x\d+, seed \d+, ",
+        run.stdout,
     )
     assert Image.open(tmp_path / "out.png").format == "PNG"
 
@@ -42,6 +44,7 @@ def test_web_serves_the_page_until_it_is_told_to_end():
         assert ready.startswith("server: ready after ")
         with Client(ready.split()[-1]) as client:  # for the client beside the page
             client.check()
+        assert web.stdout.readline().startswith("server: unet: runs on ")
         url = web.stdout.readline().split()[-1]
         assert httpx.get(f"{url}healthz").status_code == 200
         asked = {"prompt": "x", "num_inference_steps": 1, "size": "64x64"}

@@ -65,6 +65,14 @@ def test_precisions():
     assert (onnxruntime.gpu, onnxruntime.gpu_fp16) == ("onnxruntime", True)
 
 
+def test_precisions_of_openvino():
+    def bf16(**parameters):
+        return parse(config(cpu=[entry("openvino", **parameters)])).cpu_bf16
+
+    assert bf16(precision="ov_bf16") and bf16(precision="OV_BF16")
+    assert not bf16(precision="ov_fp32") and not bf16()
+
+
 @pytest.mark.parametrize(
     ("asked", "says"),
     [
@@ -96,6 +104,14 @@ def test_precisions():
         (
             config(cpu=[entry("onnxruntime", cpu_threads="0")]),
             "cpu_threads: got '0'; allowed: a whole number from 1",
+        ),
+        (
+            config(cpu=[entry("openvino", precision="bf16")]),
+            "cpu_execution_accelerator openvino: precision: got 'bf16'; allowed: ov_bf16, ov_fp32",
+        ),
+        (
+            config(cpu=[entry("onnxruntime", precision="ov_bf16")]),
+            "cpu_execution_accelerator onnxruntime: parameter 'precision': allowed: cpu_threads,",
         ),
         (config(cpu=[entry("onnxruntime", cpu_threads="two")]), "got 'two'; allowed: a whole"),
         (

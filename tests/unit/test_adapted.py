@@ -71,7 +71,7 @@ def by_hand(network, *scaled):
     )
 
 
-def network(name, loras):
+def network(name, loras, **more):
     declared = config(name)
     kinds = {"input": declared.input, "output": declared.output}
     model_config = {
@@ -82,7 +82,7 @@ def network(name, loras):
         for entry, tensor in zip(model_config[kind], tensors):
             field = tensor.DESCRIPTOR.fields_by_name["data_type"]
             entry["data_type"] = field.enum_type.values_by_number[tensor.data_type].name
-    return Network(MODELS / name / "1", model_config, loras=loras)
+    return Network(MODELS / name / "1", {**model_config, **more}, loras=loras)
 
 
 @pytest.fixture(scope="module")

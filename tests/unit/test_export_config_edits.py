@@ -1,5 +1,6 @@
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from triptych_export.config_edits import (
     follow_model,
     with_accelerator,
     with_cache_file,
+    with_cpu_accelerator,
     with_input,
     with_map,
     with_one_size,
@@ -166,6 +168,40 @@ def test_one_command_changes_the_accelerator_of_a_repository_and_back(tmp_path):
         assert 'name: "tensorrt"' not in path.read_text()
     assert main([*command, "tensorrt"]) == 0
     assert {path: path.read_bytes() for path in served.rglob("*") if path.is_file()} == before
+
+
+def test_one_command_changes_the_engine_for_processors_and_back(tmp_path, capsys):
+    served = Path(shutil.copytree(REPOSITORY, tmp_path / "served"))
+    before = {path: path.read_bytes() for path in served.rglob("*") if path.is_file()}
+    command = ["--output", str(served), "--cpu-accelerator"]
+    for engine, bf16 in (("openvino-bf16", True), ("openvino", False)):
+        assert main([*command, engine]) == 0
+        for model in NETWORKS:
+            asked = accelerators(served / model / "config.pbtxt")
+            plain = accelerators(REPOSITORY / model / "config.pbtxt")
+            on_it = model != "text_encoder"
+            cpu = {"cpu": "openvino" if on_it else "onnxruntime", "cpu_bf16": bf16 and on_it}
+            assert asked == replace(plain, **cpu)
+    assert "openvino-bf16 runs its UNet and VAE on a processor" in capsys.readouterr().out
+    assert main([*command, "onnxruntime"]) == 0
+    assert {path: path.read_bytes() for path in served.rglob("*") if path.is_file()} == before
+
+
+def test_other_parameters_for_processors_stay():
+    block = "optimization { execution_accelerators { %sgpu_execution_accelerator : [ ] } }"
+    threads = 'parameters { key: "cpu_threads" value: "4" }'
+    config = block % f'cpu_execution_accelerator : [ {{ name: "onnxruntime" {threads} }} ] '
+    bf16 = with_cpu_accelerator(config, "openvino", "ov_bf16")
+    parsed = text_format.Parse(bf16, model_config_pb2.ModelConfig())
+    (entry,) = parsed.optimization.execution_accelerators.cpu_execution_accelerator
+    assert entry.name == "openvino"
+    assert dict(entry.parameters) == {"cpu_threads": "4", "precision": "ov_bf16"}
+    back = text_format.Parse(
+        with_cpu_accelerator(bf16, "onnxruntime"), model_config_pb2.ModelConfig()
+    )
+    assert back == text_format.Parse(config, model_config_pb2.ModelConfig())
+    with pytest.raises(ValueError, match="it has no execution_accelerators"):
+        with_cpu_accelerator("# execution_accelerators {}\n", "openvino")
 
 
 def test_the_decoder_goes_on_tensorrt_for_the_models_own_size_alone(tmp_path):

@@ -19,7 +19,7 @@ def test_tensorrt_first_then_cuda_then_the_cpu():
     assert line == f"{CUDA} (no Tensorrt: no library)"
     chosen, line = choose({TENSORRT: "no GPU", CUDA: "no GPU"})
     assert chosen == [(CPU, {})]
-    assert line == f"{CPU} (no Tensorrt: no GPU; no CUDA: no GPU)"
+    assert line == f"{CPU} in single precision (no Tensorrt: no GPU; no CUDA: no GPU)"
 
 
 def test_onnxruntime_on_a_gpu_is_cuda():
@@ -29,13 +29,13 @@ def test_onnxruntime_on_a_gpu_is_cuda():
 
 
 def test_an_engine_that_is_fastdeploys_alone_is_told():
-    chosen, line = choose({}, gpu="paddle", cpu="openvino")
+    chosen, line = choose({}, gpu="paddle", cpu="paddle")
     assert [name for name, _ in chosen] == [CUDA, CPU]
     assert line == f"{CUDA} (paddle is FastDeploy's alone)"
-    _, line = choose({CUDA: "no GPU"}, gpu="paddle", cpu="openvino")
-    assert line == f"{CPU} (no CUDA: no GPU; openvino is FastDeploy's alone)"
+    _, line = choose({CUDA: "no GPU"}, gpu="paddle", cpu="paddle")
+    assert line == f"{CPU} in single precision (no CUDA: no GPU; paddle is FastDeploy's alone)"
     _, line = choose({CUDA: "no GPU"}, gpu="paddle")
-    assert line == f"{CPU} (no CUDA: no GPU)"
+    assert line == f"{CPU} in single precision (no CUDA: no GPU)"
 
 
 def test_options_of_tensorrt():

@@ -13,6 +13,8 @@ I1127 08:30:08.806026 8395 cuda_memory_manager.cc:117] "CUDA memory pool disable
 E1127 08:30:08.806235 8395 server.cc:241] "CudaDriverHelper has not been initialized."
 I1127 08:30:08.812986 8395 model_lifecycle.cc:472] "loading: image_encoder:1"
 W1127 08:30:09.000000 8395 triton.py:239] "unet: something to know"
+I1127 08:30:12.000000 8395 triton.py:239] "unet: runs on CPUExecutionProvider (no CUDA: no GPU)"
+I1127 08:30:13.000000 8395 triton.py:239] "ink.unet: runs on OpenVINOExecutionProvider"
 I1127 08:30:39.707060 8395 server.cc:604]\x20
 +------------------+------+
 | Repository Agent | Path |
@@ -28,6 +30,8 @@ Signal (15) received.
 """
 QUIET = """\
 W1127 08:30:09.000000 8395 triton.py:239] "unet: something to know"
+server: unet: runs on CPUExecutionProvider (no CUDA: no GPU)
+server: ink.unet: runs on OpenVINOExecutionProvider
 server: ready after 0.0 s
 server: gRPC at 127.0.0.1:8001
 server: HTTP at http://127.0.0.1:8000/

@@ -12,7 +12,7 @@ PROFILES = ("min_shape", "opt_shape", "max_shape")
 
 GPU_ENGINES = ("tensorrt", "onnxruntime", "paddle")
 CPU_ENGINES = ("onnxruntime", "openvino", "paddle")
-NOT_HERE = ("openvino", "paddle")
+NOT_HERE = ("paddle",)
 """Engines of FastDeploy's that this backend has ONNX Runtime for."""
 
 
@@ -25,10 +25,10 @@ class Accelerators:
     """How to run one network.
 
     `gpu` and `cpu` are the engines asked for on a GPU and without one; where one cannot be loaded
-    the next best is. `gpu_fp16`: whether half precision will do on a GPU. `cpu_threads` 0 leaves
-    the number to ONNX Runtime. `workspace_size` is in bytes, 0 leaves it to TensorRT. `cache_file`:
-    where TensorRT's engine is kept, empty for nowhere. `shapes` has, for each of `PROFILES`, the
-    dimensions of every input.
+    the next best is. `gpu_fp16`: whether half precision will do on a GPU; `cpu_bf16`: whether
+    bfloat16 will do with OpenVINO. `cpu_threads` 0 leaves the number to the engine.
+    `workspace_size` is in bytes, 0 leaves it to TensorRT. `cache_file`: where TensorRT's engine is
+    kept, empty for nowhere. `shapes` has, for each of `PROFILES`, the dimensions of every input.
     """
 
     gpu: str = "tensorrt"
@@ -36,6 +36,7 @@ class Accelerators:
     gpu_fp16: bool = False
     workspace_size: int = 0
     cache_file: str = ""
+    cpu_bf16: bool = False
     cpu_threads: int = 0
     shapes: Mapping[str, Mapping[str, tuple[int, ...]]] = field(default_factory=dict)
 
@@ -63,7 +64,8 @@ def parse(model_config: Mapping[str, Any]) -> Accelerators:
     shapes: dict[str, dict[str, tuple[int, ...]]] = {}
     for entry in asked.get("cpu_execution_accelerator") or ():
         where = _name(entry, "cpu_execution_accelerator", CPU_ENGINES)
-        values.update(_parameters(entry, where, _CPU), cpu=entry["name"])
+        known = _OPENVINO if entry["name"] == "openvino" else _CPU
+        values.update(_parameters(entry, where, known), cpu=entry["name"])
     for entry in asked.get("gpu_execution_accelerator") or ():
         where = _name(entry, "gpu_execution_accelerator", (*GPU_ENGINES, *PROFILES))
         name = entry["name"]
@@ -161,6 +163,11 @@ _CPU: dict[str, tuple] = {
     "cpu_threads": ("cpu_threads", _positive, _COUNT),
     "num_streams": (None, _positive, _COUNT),
     **_ANY,
+}
+_BFLOAT = {"ov_bf16": True, "ov_fp32": False}
+_OPENVINO: dict[str, tuple] = {
+    "precision": ("cpu_bf16", _one_of(**_BFLOAT), ", ".join(_BFLOAT)),
+    **_CPU,
 }
 _GPU: dict[str, tuple] = {
     "precision": ("gpu_fp16", _one_of(**_HALF), ", ".join(_HALF)),

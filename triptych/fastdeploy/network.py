@@ -16,7 +16,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from triptych.denoise.deep_cache import DeepCache
 from triptych.errors import InvalidRequest, one_line
-from triptych.fastdeploy import network_files, providers, sessions, tuning
+from triptych.fastdeploy import network_files, openvino, providers, sessions, tuning
 from triptych.fastdeploy.accelerators import Accelerators, parse
 from triptych.fastdeploy.adapted import Adapted
 from triptych.fastdeploy.bound import Bound
@@ -25,6 +25,9 @@ from triptych.fastdeploy.deep_cache import DeepCached
 from triptych.fastdeploy.lru import Lru
 from triptych.fastdeploy.onnx_graph import OnnxGraph
 from triptych.lora.folder import Adapters, LoraFolder
+
+_THEIRS = (ort_errors.InvalidArgument, ort_errors.Fail, ort_errors.RuntimeException)
+"""What ONNX Runtime raises for a run whose inputs it cannot compute with; OpenVINO the last."""
 
 
 class Network:
@@ -54,6 +57,9 @@ class Network:
         accelerators, graph_batches = parse(model_config), tuning.graph_batches(model_config)
         self._accelerators = accelerators
         reasons = providers.unusable(onnxruntime.get_available_providers())
+        unfit = openvino.unfit(model_config["input"])
+        if unfit:
+            reasons[openvino.PROVIDER] = unfit
 
         def start(graphs: bool) -> None:
             more = tuning.cuda_options(graphs)
@@ -98,7 +104,7 @@ class Network:
         problem = failed or problem
         if graph_batches and problem and self.provider.startswith(providers.CUDA):
             self.provider += f"; no CUDA graphs: {problem}"
-        if self._chosen[0][0] != providers.CPU and loras is not None and loras.names():
+        if self._chosen[0][0] in providers.ON_GPU and loras is not None and loras.names():
             self._expect_loras(graph_batches)
 
     def bind(self, batches: Sequence[int], device: tuple[str, int]) -> None:
@@ -151,7 +157,7 @@ class Network:
         ((name, dtype),) = self._outputs.items()
         try:
             output = self._deep_cached.run(tensors, asked, features)
-        except (ort_errors.InvalidArgument, ort_errors.Fail) as error:
+        except _THEIRS as error:
             raise self._explained(error, tensors) from None
         return {name: output.astype(dtype, copy=False)}
 
@@ -215,7 +221,7 @@ class Network:
         a token out of the vocabulary, more tokens than positions.
         """
         reason = one_line(error)
-        theirs = isinstance(error, (ort_errors.InvalidArgument, ort_errors.Fail))
+        theirs = isinstance(error, _THEIRS)
         if not theirs or re.search("cuda|cudnn|cublas|tensorrt|alloc", reason, re.IGNORECASE):
             return error
         name, shape = next((name, tensor.shape) for name, tensor in tensors.items())

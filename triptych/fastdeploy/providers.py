@@ -1,4 +1,7 @@
-"""Which of ONNX Runtime's execution providers runs a network: TensorRT, else CUDA, else the CPU."""
+"""Which of ONNX Runtime's execution providers runs a network.
+
+TensorRT, else CUDA, else OpenVINO where it is asked for, else the CPU.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
-from triptych.fastdeploy import libraries
+from triptych.fastdeploy import libraries, openvino
 from triptych.fastdeploy.accelerators import NOT_HERE, Accelerators
 
 TENSORRT = "TensorrtExecutionProvider"
 CUDA = "CUDAExecutionProvider"
 CPU = "CPUExecutionProvider"
+ON_GPU = (TENSORRT, CUDA)
 
 _ENGINES = {"tensorrt": (TENSORRT, CUDA), "onnxruntime": (CUDA,), "paddle": (CUDA,)}
 _PROFILE_OPTIONS = {
@@ -33,7 +37,7 @@ def unusable(built_in: Iterable[str]) -> dict[str, str]:
     built_in = set(built_in)
     reasons = {}
     no_gpu = _no_gpu()
-    for provider in (TENSORRT, CUDA):
+    for provider in ON_GPU:
         if provider not in built_in:
             reasons[provider] = "this ONNX Runtime is built without it"
         elif no_gpu:
@@ -53,8 +57,9 @@ def choose(
 ) -> tuple[list[tuple[str, dict[str, Any]]], str]:
     """ONNX Runtime's `providers` argument for a network, and a line that says which and why.
 
-    `reasons` are those of `unusable`, `cuda` more options for that provider. The CPU is always
-    last: it runs what a GPU provider lacks.
+    `reasons` are those of `unusable`, and where there is one, why OpenVINO cannot run it; `cuda`
+    are more options for that provider. The CPU is always last: it runs what the others lack.
+    ConfigError if OpenVINO is to run it and is not installed.
     """
     wanted = _ENGINES[accelerators.gpu]
     usable = [provider for provider in wanted if provider not in reasons]
@@ -63,15 +68,23 @@ def choose(
         CUDA: {"device_id": device, **(cuda or {})},
     }
     chosen = [(name, options[name]) for name in usable]
+    precision = ""
+    if not usable:
+        precision = " in single precision"
+        if accelerators.cpu == "openvino" and openvino.PROVIDER not in reasons:
+            more, words = openvino.options(accelerators)
+            chosen, precision = [(openvino.PROVIDER, more)], f" in {words}"
     chosen.append((CPU, {}))
     passed_over = [
         f"no {name.replace('ExecutionProvider', '')}: {reasons[name]}"
         for name in wanted[: wanted.index(usable[0]) if usable else len(wanted)]
     ]
-    line = chosen[0][0]
+    line = chosen[0][0] + precision
     asked = accelerators.gpu if usable else accelerators.cpu
     if asked in NOT_HERE:
         passed_over.append(f"{asked} is FastDeploy's alone")
+    if asked == "openvino" and openvino.PROVIDER in reasons:
+        passed_over.append(f"no OpenVINO: {reasons[openvino.PROVIDER]}")
     if passed_over:
         line += f" ({'; '.join(passed_over)})"
     if chosen[0][0] == TENSORRT and accelerators.cache_file:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from triptych.fastdeploy import providers
+from triptych.fastdeploy import openvino, providers
 from triptych.fastdeploy.accelerators import Accelerators
 from triptych.fastdeploy.bound import NO_GRAPH, Bound, run_options
 
@@ -24,13 +24,17 @@ def start(
     `folder` is where the bytes' weights are that are in a file of their own.
     """
     options = onnxruntime.SessionOptions()
-    on_gpu = chosen[0][0] != providers.CPU
-    options.intra_op_num_threads = 1 if on_gpu else accelerators.cpu_threads
+    first, settings = chosen[0]
+    on_cpu = first == providers.CPU
+    options.intra_op_num_threads = accelerators.cpu_threads if on_cpu else 1
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     if folder:
         key = "session.model_external_initializers_file_folder_path"
         options.add_session_config_entry(key, folder)
+    if first == openvino.PROVIDER:
+        openvino.add_to(options, settings)
+        return onnxruntime.InferenceSession(model, options)
     return onnxruntime.InferenceSession(model, options, providers=chosen)
 
 

@@ -1,4 +1,4 @@
-"""Write tests/fixtures/schedulers.npz, starts.npz, pictures.npz and noise.npz.
+"""Write tests/fixtures/schedulers.npz, starts.npz, pictures.npz, interpolations.npz and noise.npz.
 
 They hold what diffusers and torch give.
 
@@ -9,7 +9,8 @@ a call), `sigmas` (init_noise_sigma), `inputs` (the first model input) and `late
 the first call, then those after each). `starts.npz` holds `cases`, [name, config, steps, strength],
 of images that start from the picture `clean`, and their `latents`, as above. `pictures.npz` holds
 what diffusers' image processor makes of `picture_cases.CASES`: sample, mask and, of those that are
-cropped, the whole picture with what was drawn of it.
+cropped, the whole picture with what was drawn of it. `interpolations.npz` holds `latents` and, by
+`INTERPOLATION_HEIGHTxWIDTH`, what torch makes of them in that size.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ from diffusers.image_processor import VaeImageProcessor
 from diffusers_reference import ENTRIES, PLAIN, trajectory, trajectory_from_picture
 from picture_cases import CASES, DRAWN, pictures
 from scheduler_run import DEMO, SD15, SD21
+
+from triptych.second_pass import INTERPOLATIONS
 
 SHAPE, SEED = (2, 3, 4), 7
 NOISE_SEEDS = (0, 42, 2**63 + 11, -5)
@@ -158,6 +161,16 @@ def write_pictures(folder):
     np.savez_compressed(folder / "pictures.npz", **found)
 
 
+def write_interpolations(folder):
+    random = np.random.RandomState(SEED)
+    latents = torch.tensor(random.standard_normal((1, 2, 6, 9)), dtype=torch.float32)
+    found = {"latents": latents[0].numpy()}
+    for mode, size in itertools.product(INTERPOLATIONS, ((12, 18), (8, 12), (10, 15), (4, 6))):
+        scaled = torch.nn.functional.interpolate(latents, size, mode=mode)
+        found[f"{mode}_{size[0]}x{size[1]}"] = scaled[0].numpy()
+    np.savez_compressed(folder / "interpolations.npz", **found)
+
+
 def main():
     listed = [list(case) for case in cases()]
     runs = [trajectory(*case, SHAPE, SEED) for case in listed]
@@ -175,6 +188,7 @@ def main():
     )
     write_starts(folder)
     write_pictures(folder)
+    write_interpolations(folder)
     values = []
     for seed in NOISE_SEEDS:
         generator = torch.Generator("cpu").manual_seed(seed)

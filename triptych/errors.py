@@ -19,7 +19,8 @@ class InvalidRequest(ValueError):
     """
 
     def __init__(self, field: str, value: Any, allowed: str) -> None:
-        self.field = field if field.isidentifier() and len(field) <= 40 else shorten(field, 40)
+        is_name = field.replace(".", "_").isidentifier() and len(field) <= 40
+        self.field = field if is_name else shorten(field, 40)
         self.value = value
         self.allowed = allowed
         super().__init__(f"{self.field}: got {shorten(value)}; allowed: {allowed}")

@@ -11,12 +11,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from triptych import checks, schedulers
+from triptych import checks, schedulers, second_pass
 from triptych.checks import optional
 from triptych.errors import InvalidRequest
 from triptych.json_object import json_object
 from triptych.limits import MAX_CLIP_SKIP, MAX_MASK_BLUR, MAX_PADDING, WIDEST, Limits
 from triptych.lora import request as lora_request
+from triptych.second_pass import SecondPass
 
 OUTPUT_FORMATS = ("png", "jpeg", "webp")
 PROMPT_SYNTAXES = ("plain", "webui")
@@ -54,8 +55,7 @@ class Settings:
     `text_inputs`: what the text encoder takes for both prompts, for unet_loop to call it again with
     LoRAs. `model`: what it is drawn with, None for the model that is meant by no name.
     `deadline`: when nobody waits for the image any more, in seconds of this machine's monotonic
-    clock, which all stages share and no change of the time of day touches; it leaves no mark on the
-    image.
+    clock, which all stages share; it leaves no mark on the image.
     """
 
     prompt: str
@@ -80,6 +80,7 @@ class Settings:
     guidance_start: float | None = None
     guidance_stop: float | None = None
     cache_interval: int | None = None
+    second_pass: SecondPass | None = None
     loras: tuple[lora_request.Lora, ...] | None = None
     text_inputs: Mapping[str, Any] | None = None
     model: str | None = None
@@ -107,7 +108,9 @@ class Settings:
     def json_value(self, name: str) -> Any:
         """The value of a setting as a request's JSON has it."""
         value = getattr(self, name)
-        return [lora._asdict() for lora in value] if name == "loras" and value else value
+        if name == "loras" and value:
+            return [lora._asdict() for lora in value]
+        return value._asdict() if name == "second_pass" and value else value
 
     @classmethod
     def from_json(cls, text: str | bytes, limits: Limits = WIDEST) -> Settings:
@@ -156,7 +159,7 @@ TEXT_KEYS = tuple(
 OPTIONAL_KEYS = (
     *("timestep_spacing", "eta", "strength", "mask_blur", "padding_mask_crop"),
     *("prompt_syntax", "clip_skip", "guidance_rescale", "guidance_start", "guidance_stop"),
-    *("cache_interval", "loras"),
+    *("cache_interval", "second_pass", "loras"),
 )
 """Those of them that a picture may have been made without."""
 
@@ -292,5 +295,6 @@ def _check(
         guidance_rescale=optional(checks.real, "guidance_rescale", values, 1),
         **checks.guidance_window(values),
         cache_interval=checks.cache_interval(values),
+        second_pass=second_pass.read(values, limits, size_multiple),
         loras=lora_request.read(values["loras"]) if "loras" in values else None,
     )

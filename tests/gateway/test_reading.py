@@ -13,6 +13,7 @@ from triptych.gateway.reading import read
 from triptych.picture.encode import encode
 from triptych.picture.infotext import infotext
 from triptych.schedulers import NAMES
+from triptych.second_pass import SecondPass
 from triptych.settings import OUTPUT_FORMATS, Settings
 
 SETTINGS = Settings("a ☀\nand: b, (c:1.2)", "d, e", 20, 7.5, 2**63, 64, 128, "lms", "png")
@@ -79,6 +80,12 @@ def test_a_text_of_the_webui_with_much_that_is_not_known_here():
             "not taken from the picture: Hires upscale 2",
         ],
     }
+
+
+def test_a_picture_that_was_drawn_once_more_says_that_this_is_not_taken():
+    found = read(own(second_pass=SecondPass(128, 192, 0.5, 8, "bilinear"))).settings
+    said = "second_pass: not taken: the picture was drawn once more at 192x128"
+    assert "second_pass" not in found and found["warnings"] == [said]
 
 
 def test_a_picture_that_began_from_another_says_that_this_is_not_in_it():

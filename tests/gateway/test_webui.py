@@ -353,7 +353,7 @@ def test_what_clients_ask_before_they_draw(webui):
         answer = webui.post("/options", json=other)
         assert answer.status_code == 400
         assert answer.json()["detail"].startswith(repr(next(iter(other))))
-    for path in ("latent-upscale-modes", "sd-vae", "hypernetworks"):
+    for path in ("sd-vae", "hypernetworks"):
         assert webui.get(f"/{path}").json() == []
     assert webui.get("/embeddings").json() == {"loaded": {}, "skipped": {}}
     assert webui.get("/scripts").json() == {"txt2img": [], "img2img": []}

@@ -15,7 +15,9 @@ from triptych.streaming import Step
 
 
 def hires(**values):
-    return {"prompt": "x", "enable_hr": True, "width": 64, "height": 72, "steps": 10, **values}
+    """A request whose pictures pass through pixels between the two."""
+    usual = {"width": 64, "height": 72, "steps": 10, "hr_upscaler": "Lanczos"}
+    return {"prompt": "x", "enable_hr": True, **usual, **values}
 
 
 def test_a_second_pass_starts_from_the_first_ones_picture(webui, triton):
@@ -57,7 +59,28 @@ def test_sizes_and_steps_of_the_second_pass(webui, triton, own, size, steps):
 @pytest.mark.parametrize(
     ("own", "said"),
     [
-        ({"hr_upscaler": "Latent"}, "hr_upscaler: got 'Latent'; allowed: Lanczos, Nearest: "),
+        ({"hr_upscaler": "ESRGAN"}, "hr_upscaler: got 'ESRGAN'; allowed: Latent, Latent (bicubic)"),
+        ({"hr_upscaler": "Latent (antialiased)"}, "hr_upscaler: got 'Latent (antialiased)'; allo"),
+        (
+            {"hr_upscaler": "Latent", "hr_prompt": "y"},
+            "hr_prompt: got 'y'; allowed: the first pass's with Latent, or nothing",
+        ),
+        (
+            {"hr_upscaler": "Latent", "hr_negative_prompt": "y"},
+            "hr_negative_prompt: got 'y'; allowed: the first",
+        ),
+        (
+            {"hr_upscaler": None, "hr_scale": 8, "width": 256},
+            "hr_scale: got 8, a height of 576; allowed: a multiple",
+        ),
+        (
+            {"hr_upscaler": "Latent", "hr_resize_y": 100},
+            "hr_resize_y: got 100, a height of 100; allowed: a multiple of 8",
+        ),
+        (
+            {"hr_upscaler": "Latent", "denoising_strength": 0.01},
+            "hr_second_pass_steps: got 0, with a denoising_strength of 0.01 1000 num_inference",
+        ),
         ({"hr_scale": 8, "width": 256}, "hr_scale: got 8, a height of 576; allowed: a multiple"),
         ({"hr_resize_y": 100}, "hr_resize_y: got 100, a height of 100; allowed: a multiple of 8"),
         ({"denoising_strength": 0}, "denoising_strength: got 0; allowed: over 0 to 1"),
@@ -78,7 +101,48 @@ def test_a_second_pass_that_cannot_be_is_refused_before_the_first(webui, triton,
     )
 
 
-def test_a_model_without_an_encoder_has_no_second_pass(webui, triton):
+def test_the_webuis_own_upscaler_is_that_of_latents_in_one_request(webui, triton):
+    triton.takes_pictures = False  # none is needed
+    usual = hires(seed=7, batch_size=2)
+    del usual["hr_upscaler"]
+    answer = webui.post("/txt2img", json=usual).json()
+    assert sorted(one["seed"] for one in triton.requests) == [7, 8]
+    second = {"width": 128, "height": 144, "strength": 0.75, "num_inference_steps": 14}
+    for one in triton.requests:
+        assert (one["width"], one["height"], one["num_inference_steps"]) == (64, 72, 10)
+        assert one["second_pass"] == {**second, "interpolation": "bilinear"}
+    line = "Denoising strength: 0.75, Hires resize: 128x144, Hires steps: 10, "
+    line += "Hires upscaler: Latent"
+    assert json.loads(answer["info"])["infotexts"][0].endswith(line)
+
+
+@pytest.mark.parametrize(
+    ("own", "second"),
+    [
+        ({"hr_upscaler": "Latent (bicubic)"}, {"interpolation": "bicubic"}),
+        ({"hr_upscaler": "Latent (nearest)", "hr_prompt": "x"}, {"interpolation": "nearest"}),
+        ({"hr_upscaler": "Latent (nearest-exact)"}, {"interpolation": "nearest-exact"}),
+        ({"hr_upscaler": "Latent", "hr_resize_x": 96}, {"width": 96, "height": 104}),
+        (
+            {"hr_upscaler": "Latent", "hr_second_pass_steps": 3, "denoising_strength": 0.5},
+            {"num_inference_steps": 6, "strength": 0.5},
+        ),
+    ],
+)
+def test_what_the_pass_from_latents_is_asked_for(webui, triton, own, second):
+    assert webui.post("/txt2img", json=hires(**own)).status_code == 200
+    (request,) = triton.requests
+    assert request["second_pass"] == {**request["second_pass"], **second}
+
+
+def test_the_upscalers_are_listed_where_the_webui_lists_them(webui):
+    names = [one["name"] for one in webui.get("/latent-upscale-modes").json()]
+    modes = ["Latent", "Latent (bicubic)", "Latent (nearest)", "Latent (nearest-exact)"]
+    assert names == modes
+    assert [one["name"] for one in webui.get("/upscalers").json()] == ["Lanczos", "Nearest"]
+
+
+def test_a_model_without_an_encoder_has_no_second_pass_through_pixels(webui, triton):
     triton.takes_pictures = False
     answer = webui.post("/txt2img", json=hires())
     assert answer.status_code == 400
@@ -114,9 +178,8 @@ def test_a_client_of_the_webui_draws_twice(webui_api, triton):
     drawn = webui_api.txt2img(prompt="x", enable_hr=True, hr_upscaler=lanczos, width=64, height=64)
     assert drawn.image.size == (128, 128)
     webui_api.txt2img(prompt="x", width=64, height=64)
-    with pytest.raises(RuntimeError, match="hr_upscaler"):
-        webui_api.txt2img(prompt="x", enable_hr=True, width=64, height=64)
-    assert len(triton.requests) == 3
+    webui_api.txt2img(prompt="x", enable_hr=True, width=64, height=64)  # its own is Latent
+    assert len(triton.requests) == 4 and triton.requests[3]["second_pass"]["width"] == 128
 
 
 def test_interrupting_ends_the_passes(webui, triton):

@@ -53,6 +53,7 @@ KINDS = (
         "height": 64,
         "width": 96,
     },
+    {"second_pass": {"height": 96, "width": 128, "strength": 0.5}},
     {},
 )
 
@@ -85,7 +86,7 @@ def test_the_server_gives_what_one_process_gives_and_company_changes_no_byte(rep
     assert batch == [alone[0], alone[-1], alone[2]]
     calls.close()
     sizes = [pixels(file).shape[:2] for file in alone]
-    assert sizes == [(64, 96)] * 4 + [(120, 160), (64, 96)]
+    assert sizes == [(64, 96)] * 4 + [(120, 160), (96, 128), (64, 96)]
     assert len(set(alone)) == len(alone)
     told = read_settings(alone[3])
     assert (told.strength, told.mask_blur, told.padding_mask_crop) == (0.7, 2.0, None)
@@ -122,6 +123,16 @@ def test_a_stream_tells_the_calls_that_are_made(client):
     assert isinstance(picture, Picture) and all(isinstance(one, Step) for one in steps)
     assert {one.total for one in steps} == {5} and steps[-1].step == 5
     assert picture.file == client.generate(PROMPT, 60, image=IMAGE, **settings).file
+
+
+def test_a_stream_tells_the_calls_of_both_passes(client):
+    second = {"width": 128, "height": 64, "strength": 0.5, "num_inference_steps": 8}
+    settings = {**USUAL, "width": 64, "height": 64, "second_pass": second}
+    *steps, picture = client.stream(PROMPT, 60, 2, **settings)
+    assert {one.total for one in steps} == {10} and steps[-1].step == 10
+    assert picture.image.size == (128, 64)
+    assert picture.settings.second_pass._asdict() == {**second, "interpolation": "bilinear"}
+    assert client.generate(PROMPT, 60, **settings).file == picture.file
 
 
 def test_what_is_given_up_or_too_late_ends(client, server):
@@ -188,9 +199,14 @@ def test_the_webuis_image_to_image_and_second_pass_are_the_servers_pictures(clie
     with Gateway(server.grpc) as gateway, httpx.Client(base_url=gateway.url, timeout=60) as web:
         (changed,) = web.post("/sdapi/v1/img2img", json={**asked, **picture}).json()["images"]
         (large,) = web.post("/sdapi/v1/txt2img", json={**asked, **second}).json()["images"]
+        latent = {**asked, **second, "hr_upscaler": "Latent"}
+        (from_latents,) = web.post("/sdapi/v1/txt2img", json=latent).json()["images"]
     words = {**USUAL, "prompt_syntax": "webui"}
     drawn = client.generate(PROMPT, 60, image=IMAGE, strength=0.5, **words)
     assert base64.b64decode(changed) == drawn.file
+    own = {"width": 128, "height": 128, "strength": 0.75, "num_inference_steps": 8}
+    drawn = client.generate(PROMPT, 60, width=64, height=64, second_pass=own, **words)
+    assert base64.b64decode(from_latents) == drawn.file
     first = client.generate(PROMPT, 60, width=64, height=64, **words).image
     start = io.BytesIO()
     first.resize((128, 128), Image.NEAREST).save(start, "PNG")

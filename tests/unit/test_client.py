@@ -332,6 +332,14 @@ def test_the_command_has_a_flag_for_every_setting(fake, command, tmp_path):
     assert (tmp_path / "a.webp").read_bytes()[8:12] == b"WEBP"
 
 
+def test_the_command_asks_for_a_second_pass(fake, command, capsys):
+    assert command.main(["x", "--url", fake.url, "--second-pass", "512x640"]) == 0
+    assert fake.requests[0]["second_pass"] == {"width": 512, "height": 640}
+    with pytest.raises(SystemExit):
+        command.main(["x", "--url", fake.url, "--second-pass", "512"])
+    assert "'512' is not WIDTHxHEIGHT" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("name", "output_format"), [("a.JPG", "jpeg"), ("a.jpeg", "jpeg"), ("a.webp", "webp")]
 )

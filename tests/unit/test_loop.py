@@ -60,6 +60,9 @@ class FakeImage:
         self.latents = self.latents + output.mean(axis=0)
         self.made += 1
 
+    def following(self):
+        return None
+
     def result(self):
         return self.latents
 

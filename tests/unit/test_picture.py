@@ -14,6 +14,7 @@ from triptych.errors import InvalidRequest, NotFinite
 from triptych.picture.encode import encode, encode_base64
 from triptych.picture.metadata import read_settings
 from triptych.picture.pixels import to_pixels
+from triptych.second_pass import SecondPass
 from triptych.settings import OUTPUT_FORMATS, Settings
 
 SETTINGS = Settings(
@@ -124,6 +125,7 @@ def test_a_png_tells_its_settings_in_text_chunks_that_any_program_shows():
     guidance_start=st.sampled_from([None, 0.0, 0.2]),
     guidance_stop=st.sampled_from([None, 0.5]),
     cache_interval=st.sampled_from([None, 3]),
+    second_pass=st.sampled_from([None, SecondPass(640, 128, 0.25, 8, "nearest")]),
     model=st.sampled_from([None, "ink"]),
     warnings=st.lists(st.text(max_size=30).filter(lambda text: "\0" not in text), max_size=2),
 )

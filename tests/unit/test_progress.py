@@ -28,7 +28,7 @@ def files():
 class Image:
     """As much of an image as a watcher looks at."""
 
-    calls = 21
+    calls_before, calls_in_all = 0, 21
     timestep = 500.0
 
     def __init__(self):
@@ -68,7 +68,7 @@ def picture(height, width, seed=0):
 def test_each_step_is_told_once_and_a_preview_every_few(record, loop):
     image = Image()
     assert record.read() is None
-    for call in range(image.calls):
+    for call in range(image.calls_in_all):
         image.call = call
         loop(image, picture(8, 12, seed=call))
         step, total, preview = record.read()

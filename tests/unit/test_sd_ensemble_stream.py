@@ -23,7 +23,7 @@ PREVIEW = np.random.RandomState(0).randint(0, 256, (8, 8, 3), np.uint8)
 class Ensemble:
     """sd_ensemble with a loop of 6 calls, each of which waits for `go`."""
 
-    calls = 6
+    calls_before, calls_in_all = 0, 6
     timestep = 1.0
 
     def __init__(self):
@@ -44,7 +44,7 @@ class Ensemble:
             words = "in ensemble 'sd_ensemble', tokenizer: prompt: got 'bad'; allowed: others"
             raise RuntimeError(words)
         watcher = progress.writer("sd_ensemble_stream", request_id, self)
-        for call in range(self.calls):
+        for call in range(self.calls_in_all):
             self.call = call
             self.begun.set()
             while not self.go.is_set():

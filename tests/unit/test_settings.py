@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from triptych import schedulers
 from triptych.errors import InvalidRequest
 from triptych.lora.request import Lora
+from triptych.second_pass import SecondPass
 from triptych.settings import (
     MAX_SEED,
     OPTIONAL_KEYS,
@@ -75,23 +76,72 @@ def test_a_json_object_sets_everything():
         "output_format": "webp",
         "timestep_spacing": "trailing",
         "eta": 0.5,
-        "strength": 0.5,
-        "mask_blur": 3,
-        "padding_mask_crop": 0,
         "prompt_syntax": "webui",
         "clip_skip": 2,
         "guidance_rescale": 0.7,
         "guidance_start": 0.25,
         "guidance_stop": 0.5,
         "cache_interval": 3,
+        "second_pass": {
+            "height": 640,
+            "width": 128,
+            "strength": 0.25,
+            "num_inference_steps": 8,
+            "interpolation": "nearest",
+        },
         "loras": [{"name": "ink", "scale": -0.5}, {"name": "Pastell Töne", "scale": 1}],
     }
+    of_pictures = {"strength": 0.5, "mask_blur": 3.0, "padding_mask_crop": 0}
     settings = ask(json.dumps(asked))
+    alone = {name: value for name, value in asked.items() if name != "second_pass"}
+    with_picture = ask(json.dumps({**alone, **of_pictures}))
+    assert {name: getattr(with_picture, name) for name in of_pictures} == of_pictures
     not_asked = {"warnings": (), "deadline": None, "text_inputs": None, "model": None}
     told = {field.name: settings.json_value(field.name) for field in dataclasses.fields(settings)}
-    assert told == {**asked, "scheduler": "euler", **not_asked}
+    none_of_them = dict.fromkeys(of_pictures)
+    assert told == {**asked, "scheduler": "euler", **not_asked, **none_of_them}
     assert type(settings.guidance_scale) is float
-    assert {*asked, "timeout", "image", "mask_image"} == set(REQUEST_KEYS)
+    assert {*asked, *of_pictures, "timeout", "image", "mask_image"} == set(REQUEST_KEYS)
+
+
+def test_a_second_pass_says_at_least_its_size():
+    second = ask('{"prompt": "x", "second_pass": {"height": 512, "width": 640}}').second_pass
+    assert second == SecondPass(512, 640, 0.8, 20, "bilinear")
+
+
+@pytest.mark.parametrize(
+    ("asked", "field", "allowed"),
+    [
+        ("3", "second_pass", "an object with height and width"),
+        ("null", "second_pass", "an object with height and width"),
+        ('{"height": 512}', "second_pass", "an object with height and width"),
+        ('{"height": 512, "width": 640, "seed": 3}', "second_pass", "no keys but height, width"),
+        ('{"height": 512, "width": 641}', "second_pass.width", "a multiple of 8"),
+        ('{"height": 4096, "width": 640}', "second_pass.height", "at most 589824"),
+        ('{"height": 512, "width": "640"}', "second_pass.width", "a multiple of 8"),
+        ('{"height": 512, "width": 640, "strength": 2}', "second_pass.strength", "from 0 to 1"),
+        ('{"height": 512, "width": 640, "strength": 0}', "second_pass.strength", "at least 1"),
+        (
+            '{"height": 512, "width": 640, "num_inference_steps": 201}',
+            "second_pass.num_inference_steps",
+            "from 1 to 200",
+        ),
+        (
+            '{"height": 512, "width": 640, "interpolation": "area"}',
+            "second_pass.interpolation",
+            "one of bilinear, bicubic, nearest, nearest-exact",
+        ),
+    ],
+)
+def test_a_second_pass_that_cannot_be_is_refused_by_name(asked, field, allowed):
+    found, text = refused(f'{{"prompt": "x", "second_pass": {asked}}}')
+    assert found == field and allowed in text
+
+
+def test_a_second_pass_needs_a_first_one_from_noise():
+    second = '"second_pass": {"height": 512, "width": 640}'
+    field, text = refused(f'{{"prompt": "x", "strength": 0.5, {second}}}')
+    assert field == "second_pass" and "none with image or strength" in text
 
 
 def test_a_class_of_diffusers_means_what_the_models_file_makes_of_it():
@@ -488,6 +538,7 @@ SETTINGS = st.builds(
     guidance_start=st.none() | st.floats(0, 0.4),
     guidance_stop=st.none() | st.floats(0.4, 1),
     cache_interval=st.none() | st.integers(1, 20),
+    second_pass=st.none() | st.just(SecondPass(640, 128, 0.25, 8, "nearest")),
     loras=st.none() | st.just((Lora("ink", 0.8), Lora("chalk", -4.0))),
     text_inputs=st.none() | st.just({"input_ids": [1, 2]}),
     warnings=st.lists(st.text(max_size=20), max_size=2).map(tuple),

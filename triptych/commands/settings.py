@@ -59,6 +59,12 @@ def add_settings(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     add("--guidance-start", type=float, metavar="X", help="part of the steps before guidance, 0")
     add("--guidance-stop", type=float, metavar="X", help="part of the steps where it ends, 1")
     add("--cache-interval", type=int, metavar="N", help="the UNet's deep part every N steps")
+    add(
+        "--second-pass",
+        type=_second_pass,
+        metavar="WIDTHxHEIGHT",
+        help="draw once more from the latents, at this larger size",
+    )
     return group
 
 
@@ -69,6 +75,14 @@ def _lora(text: str) -> dict[str, Any]:
         return {"name": name, "scale": float(scale)} if name else {"name": text}
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not NAME or NAME:SCALE") from None
+
+
+def _second_pass(text: str) -> dict[str, int]:
+    """What a request says for WIDTHxHEIGHT."""
+    width, _, height = text.partition("x")
+    if not (width.isdecimal() and height.isdecimal()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not WIDTHxHEIGHT")
+    return {"height": int(height), "width": int(width)}
 
 
 def _file(path: str) -> str:

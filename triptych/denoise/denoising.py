@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import uuid
 from collections.abc import Callable
 
@@ -11,6 +12,7 @@ from triptych import schedulers
 from triptych.denoise.call import CallKey
 from triptych.denoise.conditioning import Conditioning
 from triptych.denoise.deep_cache import Deep, is_due
+from triptych.denoise.interpolation import covering
 from triptych.denoise.noise import Noise
 from triptych.denoise.start import Start, latents
 from triptych.errors import Expired, InvalidRequest, NotFinite
@@ -26,7 +28,9 @@ class Denoising:
     `latents`, float32 [channels, h, w], are at first the seed's noise times the scheduler's
     `init_noise_sigma`; with a Start, the picture's latents with noise. `call` is the number of
     calls of the UNet that were made. `watcher` is called after each of them, with the image and the
-    UNet's output after guidance, before the scheduler's step.
+    UNet's output after guidance, before the scheduler's step. With a second pass in the settings
+    this is the first one, and `following` the second; `calls_before` are those of the passes before
+    this one, `calls_in_all` those of both.
     """
 
     def __init__(
@@ -46,18 +50,13 @@ class Denoising:
             allowed = "a picture and its mask, in which this model paints"
             raise InvalidRequest(missing, None, allowed)
         self._settings = settings
+        self._prompts = prompt, negative_prompt
+        self._model_files = model_files
         self._adapters = adapters
         self._guidance_scale = np.float32(settings.guidance_scale)
         self._scaling_factor = np.float32(model_files.scaling_factor)
         self._shift_factor = np.float32(model_files.shift_factor)
-        self._scheduler = schedulers.create(
-            settings.scheduler,
-            model_files.scheduler_config,
-            settings.num_inference_steps,
-            settings.timestep_spacing,
-            settings.eta,
-            settings.strength,
-        )
+        self._scheduler = _scheduler(settings, model_files)
         self._cache_interval = settings.cache_interval or 1
         if self._cache_interval > 1 and (adapters or isinstance(self._scheduler, Heun)):
             reason = "LoRAs" if adapters else "heun, which calls the UNet twice at a timestep"
@@ -76,6 +75,11 @@ class Denoising:
             self._rows = (prompt,)
         self._guided_steps = settings.guided_steps(self._scheduler.step_of(self.calls - 1) + 1)
         self._put_back: Callable[[], np.ndarray] | None = None
+        self._second = _of_second_pass(settings)
+        self.calls_before, self.calls_in_all = 0, self.calls
+        if self._second is not None:
+            model_files.latent_shape(self._second.height, self._second.width)
+            self.calls_in_all += _calls(_scheduler(self._second, model_files))
         shape = model_files.latent_shape(settings.height, settings.width)
         if start is None:
             noise = self._noise.randn(shape)
@@ -86,7 +90,7 @@ class Denoising:
     def _begin(self, start: Start, shape: tuple[int, int, int], model_files: ModelFiles) -> None:
         """The first latents, by noise in the order in which diffusers' pipelines draw it."""
         randn, scheduler = self._noise.randn, self._scheduler
-        clean = None
+        clean = start.latents
         if start.moments is not None:
             clean = latents(start.moments, randn(shape), model_files)
         noise = randn(shape)
@@ -146,7 +150,7 @@ class Denoising:
     @property
     def calls(self) -> int:
         """Calls of the UNet in all; PNDM has more of them than steps."""
-        return len(self._scheduler.timesteps) - self._scheduler.begin
+        return _calls(self._scheduler)
 
     @property
     def _index(self) -> int:
@@ -199,6 +203,23 @@ class Denoising:
             if self._put_back is not None:
                 self.latents = self._put_back()
 
+    def following(self) -> Denoising | None:
+        """The second pass of a finished image: its latents in another size, noised again.
+
+        It has the watcher of the first one, and draws its noise from the seed anew. None without
+        one. Raises NotFinite as `result`.
+        """
+        if self._second is None:
+            return None
+        self.result()
+        _, *size = self._model_files.latent_shape(self._second.height, self._second.width)
+        enlarged = covering(self.latents, size, self._settings.second_pass.interpolation)
+        start = Start(None, latents=enlarged)
+        image = Denoising(self._second, *self._prompts, self._model_files, start, self._adapters)
+        image.watcher = self.watcher
+        image.calls_before, image.calls_in_all = self.calls, self.calls_in_all
+        return image
+
     def result(self) -> np.ndarray:
         """What the VAE's decoder takes, float32 [channels, h, w].
 
@@ -207,6 +228,36 @@ class Denoising:
         if not np.isfinite(self.latents).all():
             raise NotFinite("latents are not finite: the UNet or its precision overflowed")
         return self.latents / self._scaling_factor + self._shift_factor
+
+
+def _scheduler(settings: Settings, model_files: ModelFiles) -> schedulers.Scheduler:
+    return schedulers.create(
+        settings.scheduler,
+        model_files.scheduler_config,
+        settings.num_inference_steps,
+        settings.timestep_spacing,
+        settings.eta,
+        settings.strength,
+    )
+
+
+def _calls(scheduler: schedulers.Scheduler) -> int:
+    return len(scheduler.timesteps) - scheduler.begin
+
+
+def _of_second_pass(settings: Settings) -> Settings | None:
+    """The settings of the second pass as of an image that starts from a picture."""
+    second = settings.second_pass
+    if second is None:
+        return None
+    return dataclasses.replace(
+        settings,
+        height=second.height,
+        width=second.width,
+        strength=second.strength,
+        num_inference_steps=second.num_inference_steps,
+        second_pass=None,
+    )
 
 
 def rescale(guided: np.ndarray, prompt: np.ndarray, part: float) -> None:

@@ -75,14 +75,25 @@ class InFlight:
 
     def leave(self, flight: Flight, result: np.ndarray | Exception) -> None:
         self.flights.remove(flight)
-        if not any(other.key == flight.key for other in self.flights):
-            self._buffers.pop(flight.key, None)
-        if flight.key.deep_cache:
-            self._gone.append(flight.image.deep_name)
+        self._forget(flight)
         if not isinstance(result, Exception):
             self._tell(self._observer.finished)
         self._tell(flight.done, result)
         self._tell(self._observer.in_flight, len(self.flights))
+
+    def _forget(self, flight: Flight) -> None:
+        """Let go of what was kept for the image of a flight that is not among the others."""
+        if not any(other.key == flight.key for other in self.flights):
+            self._buffers.pop(flight.key, None)
+        if flight.key.deep_cache:
+            self._gone.append(flight.image.deep_name)
+
+    def _follow(self, flight: Flight, image: Denoising) -> None:
+        """Have `image`, the second pass of a flight's image, take its place."""
+        self.flights.remove(flight)
+        self._forget(flight)
+        flight.image, flight.key = image, image.call_key
+        self.flights.append(flight)
 
     def call(self) -> None:
         """One call of the UNet for the images whose turn it is, and their scheduler steps."""
@@ -102,12 +113,23 @@ class InFlight:
             rows = output[row : row + flight.rows]
             row += flight.rows
             try:
-                flight.image.advance(rows)
-                result = flight.image.result() if flight.image.finished else None
+                result = self._advance(flight, rows)
             except Exception as error:
                 result = error
             if result is not None:
                 self.leave(flight, result)
+
+    def _advance(self, flight: Flight, output: np.ndarray) -> np.ndarray | None:
+        """One step with the image's rows of the output; the result of an image that is done."""
+        image = flight.image
+        image.advance(output)
+        if not image.finished:
+            return None
+        following = image.following()
+        if following is None:
+            return image.result()
+        self._follow(flight, following)
+        return None
 
     def _drop_unwanted(self) -> None:
         for flight in list(self.flights):

@@ -19,12 +19,14 @@ class Start(NamedTuple):
     moments: float32 [2 * channels, h, w], means and then logarithms of variances of its latents;
     None where it is not looked at. mask: float32 [1, h, w], 1 where it is painted anew, 0 where it
     stays; None without a mask. masked_moments: those of the picture without what is painted anew,
-    where the UNet takes them; None elsewhere.
+    where the UNet takes them; None elsewhere. latents: in place of all that, the latents
+    themselves, float32 [channels, h, w], as diffusers' pipelines take them for a picture.
     """
 
     moments: np.ndarray | None
     mask: np.ndarray | None = None
     masked_moments: np.ndarray | None = None
+    latents: np.ndarray | None = None
 
 
 def encoded(

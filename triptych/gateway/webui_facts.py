@@ -11,7 +11,7 @@ from triptych.client import Refused
 from triptych.errors import shorten
 from triptych.gateway.errors import Problem
 from triptych.gateway.samplers import LABELS, SCHEDULES
-from triptych.gateway.webui_hires import UPSCALERS
+from triptych.gateway.webui_hires import LATENT_MODES, UPSCALERS
 
 router = APIRouter()
 
@@ -38,6 +38,10 @@ class Upscaler(BaseModel):
     model_path: str | None = None
     model_url: str | None = None
     scale: float = 4
+
+
+class LatentUpscaleMode(BaseModel):
+    name: str
 
 
 class LoraFile(BaseModel):
@@ -155,6 +159,11 @@ def upscalers() -> list[Upscaler]:
 
 
 @router.get("/latent-upscale-modes")
+def latent_upscale_modes() -> list[LatentUpscaleMode]:
+    """What can make latents larger between two passes."""
+    return [LatentUpscaleMode(name=name) for name in LATENT_MODES]
+
+
 @router.get("/sd-vae")
 @router.get("/hypernetworks")
 @router.get("/face-restorers")

@@ -109,10 +109,10 @@ class Writer:
         self._preview = preview
 
     def __call__(self, image: Denoising, model_output: np.ndarray) -> None:
-        step = image.call + 1
-        if self._preview and self._every and step % self._every == 0 and step < image.calls:
+        step, total = image.calls_before + image.call + 1, image.calls_in_all
+        if self._preview and self._every and step % self._every == 0 and step < total:
             self._draw(step, image, model_output)
-        os.pwrite(self._file, _STEP.pack(step, image.calls), _STEP_AT)
+        os.pwrite(self._file, _STEP.pack(step, total), _STEP_AT)
 
     def _draw(self, step: int, image: Denoising, model_output: np.ndarray) -> None:
         try:

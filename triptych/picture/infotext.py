@@ -5,6 +5,14 @@ from __future__ import annotations
 from triptych import schedulers
 from triptych.settings import Settings
 
+LATENT_UPSCALERS = {
+    "bilinear": "Latent",
+    "bicubic": "Latent (bicubic)",
+    "nearest": "Latent (nearest)",
+    "nearest-exact": "Latent (nearest-exact)",
+}
+"""The WebUI's names for how latents are made larger, by torch's."""
+
 
 def infotext(settings: Settings) -> str:
     """The prompt with its LoRAs, the negative prompt if there is one, and a line of other settings.
@@ -28,6 +36,12 @@ def infotext(settings: Settings) -> str:
         values["Eta DDIM"] = f"{settings.eta:g}"
     if settings.strength is not None:
         values["Denoising strength"] = f"{settings.strength:g}"
+    second = settings.second_pass
+    if second is not None:
+        values["Denoising strength"] = f"{second.strength:g}"
+        values["Hires resize"] = f"{second.width}x{second.height}"
+        values["Hires steps"] = schedulers.steps_made(second.num_inference_steps, second.strength)
+        values["Hires upscaler"] = LATENT_UPSCALERS[second.interpolation]
     if settings.mask_blur is not None:
         values["Mask blur"] = f"{settings.mask_blur:g}"
     if settings.clip_skip:  # the WebUI counts from 1

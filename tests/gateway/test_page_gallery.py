@@ -54,6 +54,28 @@ def test_pictures_on_their_way_go_on_after_a_reload(page, triton):
     assert len(triton.requests) == 4
 
 
+def test_a_tab_that_is_duplicated_while_it_draws_leaves_the_pictures_to_the_first(page, triton):
+    triton.held_from = 3
+    triton.hold.clear()
+    page.draw(prompt="a red circle", seed="7", count="1")
+    wait_for(lambda: len(triton.requests) == 1)
+    of_the_other = page.browser.execute_script
+    of_the_other("window.other = open(location.href)")  # with what this tab has noted
+    ready = "return other.document.body?.classList.contains('ready')"
+    names = "return [window, other].map((one) => one.sessionStorage.getItem('triptych tab'))"
+    notice = "return other.document.getElementById('notice').checkVisibility()"
+    for _ in range(2):  # also once it is reloaded
+        wait_for(lambda: of_the_other(ready))
+        assert len(set(of_the_other(names))) == 2
+        assert not of_the_other(notice)
+        of_the_other("other.document.body.classList.remove('ready'); other.location.reload()")
+    wait_for(lambda: of_the_other(ready))
+    of_the_other("other.close()")
+    triton.hold.set()
+    page.settled(1)
+    assert len(triton.requests) == 1
+
+
 @pytest.mark.parametrize("wanted", [2, 1, 0])
 def test_pictures_on_their_way_are_asked_about_when_the_page_is_opened_again(page, triton, wanted):
     count = wanted or 2

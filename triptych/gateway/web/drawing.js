@@ -5,9 +5,9 @@ import { $, notice, say } from "./dom.js";
 import { count, isFilledIn, seedIsUsed, settings, showError, unfold } from "./form.js";
 import { cards, place, recordOf, remove, showPicture, showCount, showStep, showWaiting } from "./gallery.js";
 import { usual } from "./models.js";
-import { note, noted } from "./notes.js";
 import { rememberPrompt } from "./prompts.js";
 import { forget, keep, kept } from "./store.js";
+import { sure, tab } from "./tab.js";
 import { pictures, secondsSaid, t } from "./words.js";
 
 const jobs = new Set();
@@ -15,10 +15,6 @@ const OLD = 24 * 60 * 60 * 1000; // milliseconds after which a closed tab's pict
 let made = 0; // steps of pictures that are done, since there was nothing to draw
 let busy = 0; // seconds since then
 let last = 0; // when the time was looked at, in milliseconds
-
-/** This tab, also after a reload: another tab's pictures on their way are its own affair. */
-const TAB = noted("tab", `${Date.now()}-${Math.random()}`, { inTab: true });
-note("tab", TAB, { inTab: true });
 
 /** Draw what the form says. */
 export function draw() {
@@ -42,7 +38,7 @@ export function start(asked, number) {
 }
 
 async function follow({ batch, index, asked }) {
-  const key = `${TAB} ${batch} ${index}`;
+  const key = `${tab()} ${batch} ${index}`;
   const total = asked.num_inference_steps ?? usual.num_inference_steps ?? 20;
   const job = { batch, index, asked, total, step: 0, seconds: 0, inLine: false };
   job.controller = new AbortController();
@@ -50,7 +46,7 @@ async function follow({ batch, index, asked }) {
   if (jobs.size === 0) [made, busy, last] = [0, 0, performance.now()];
   jobs.add(job);
   showAll();
-  keep("coming", key, { tab: TAB, batch, index, asked });
+  keep("coming", key, { tab: tab(), batch, index, asked });
   try {
     await drawPatiently(job);
   } catch (error) {
@@ -148,14 +144,15 @@ export function cancelAll() {
 
 /** The pictures that were on their way when this tab was left: go on after a reload, else ask. */
 export async function pickUp() {
+  await sure; // another open tab's pictures are its own affair
   const all = await kept("coming");
   const there = new Set(cards().map((card) => recordOf(card).key));
   const isOver = ({ batch, index }) => batch < Date.now() - OLD || there.has(`${batch} ${index}`);
   for (const one of all.filter(isOver)) forget("coming", `${one.tab} ${one.batch} ${one.index}`);
-  const before = all.filter((one) => one.tab === TAB && !isOver(one));
+  const before = all.filter((one) => one.tab === tab() && !isOver(one));
   if (before.length === 0) return;
   const goOn = () => before.forEach(follow);
-  const leave = () => before.forEach(({ batch, index }) => forget("coming", `${TAB} ${batch} ${index}`));
+  const leave = () => before.forEach(({ batch, index }) => forget("coming", `${tab()} ${batch} ${index}`));
   if (performance.getEntriesByType("navigation")[0]?.type === "reload") return goOn();
   const one = t("1 picture was on its way when this page was left.");
   const more = t("{number} pictures were on their way when this page was left.", { number: before.length });

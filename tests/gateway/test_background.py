@@ -1,10 +1,12 @@
 """Jobs: pictures in the background, by OpenAI's API."""
 
 import base64
+import threading
 
 import httpx
 import pytest
 
+from tests.gateway.pictures import flat
 from tests.gateway.running import wait_for
 from tests.gateway.test_keys import write
 from triptych.gateway import background
@@ -45,7 +47,7 @@ class Jobs:
 
 @pytest.fixture
 def jobs(start):
-    return Jobs(start(max_pictures=2).url)
+    return Jobs(start(max_pictures=4).url)  # two are for jobs
 
 
 def test_a_job_goes_on_alone_and_has_the_answer_that_there_would_be(jobs, triton):
@@ -125,6 +127,65 @@ def test_what_fails_says_why_as_an_answer_would(jobs, triton):
     jobs.wait(jobs.begin(), "done")
 
 
+def test_jobs_leave_half_of_the_room_to_those_who_wait(jobs, triton):
+    triton.hold.clear()
+    first = jobs.begin(n=2)
+    waits = jobs.begin()
+    wait_for(lambda: len(triton.requests) == 2)
+    answers = []
+
+    def ask():
+        answers.append(jobs.post(n=2, background=False, prompt="now"))
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    wait_for(lambda: len(triton.requests) == 4)
+    assert jobs.post(background=False).status_code == 429
+    assert [one["prompt"] for one in triton.requests] == ["a fox"] * 2 + ["now"] * 2
+    assert jobs.state(waits) == "queued"
+    triton.hold.set()
+    asking.join()
+    assert answers[0].status_code == 200
+    jobs.wait(first, "done")
+    jobs.wait(waits, "done")
+
+
+def test_a_job_of_more_pictures_than_are_for_jobs_is_refused(jobs):
+    error = jobs.post(n=3).json()["error"]
+    told = "n: got 3; allowed: at most 2, in a job, half of the gateway's --max-pictures"
+    assert (error["message"], error["param"]) == (told, "n")
+    assert jobs.post(n=3, background=False).status_code == 200
+
+
+def test_edits_and_variations_are_jobs_too(jobs, triton):
+    file = flat((64, 72))
+    for path, own in (("edits", {"prompt": "a fox"}), ("variations", {})):
+        form = {"files": {"image": file}, "data": {**own, "seed": "7"}}
+        plain = jobs.web.post(f"/v1/images/{path}", **form).json()
+        form["data"]["background"] = "true"
+        begun = jobs.web.post(f"/v1/images/{path}", **form)
+        assert begun.status_code == 202, begun.text
+        done = jobs.wait(begun.json()["id"], "done")
+        assert done["result"]["data"] == plain["data"]
+        assert triton.requests[-1] == triton.requests[-2] and triton.requests[-1]["image"]
+        form["data"]["strength"] = "0.001"
+        refused = jobs.web.post(f"/v1/images/{path}", **form)
+        assert (refused.status_code, refused.json()["error"]["param"]) == (400, "strength")
+        form["data"].update(strength="0.5", background="transparent")
+        assert jobs.web.post(f"/v1/images/{path}", **form).json()["error"]["param"] == "background"
+
+
+def test_there_is_an_end_to_what_waiting_jobs_have_brought(jobs, triton, monkeypatch):
+    file = flat((64, 72))
+    monkeypatch.setattr(background, "MAX_BYTES", 2 * len(file))
+    triton.hold.clear()
+    form = {"files": {"image": file}, "data": {"background": "true"}}
+    codes = [jobs.web.post("/v1/images/variations", **form).status_code for _ in range(3)]
+    assert codes == [202, 202, 429]
+    assert jobs.post().status_code == 202  # brings none
+    triton.hold.set()
+
+
 def test_a_full_server_is_asked_again(jobs, triton, monkeypatch):
     import grpc
 
@@ -152,11 +213,13 @@ def test_jobs_belong_to_their_key(start, triton, tmp_path):
 def test_there_is_an_end_to_jobs_and_to_results(jobs, triton, monkeypatch):
     monkeypatch.setattr(background, "MOST_OF_A_KEY", 2)
     triton.hold.clear()
-    first, second = jobs.begin(), jobs.begin()
+    first, over = jobs.begin(), jobs.begin()
     full = jobs.post()
     assert (full.status_code, full.headers["retry-after"]) == (429, "2")
+    jobs.web.delete(f"{PATH}/{over}")
     triton.hold.set()
     jobs.wait(first, "done")
+    second = jobs.begin()  # ends after the first one
     jobs.wait(second, "done")
     size = len(base64.b64decode(jobs.get(second)["result"]["data"][0]["b64_json"]))
     monkeypatch.setattr(background, "MAX_BYTES", int(2.5 * size))

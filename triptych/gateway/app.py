@@ -17,7 +17,15 @@ from starlette.requests import ClientDisconnect
 
 import triptych
 from triptych.client import Client, ClientError
-from triptych.gateway import openai, openai_edits, openai_generations, page, web_files, webui
+from triptych.gateway import (
+    openai,
+    openai_edits,
+    openai_generations,
+    openai_jobs,
+    page,
+    web_files,
+    webui,
+)
 from triptych.gateway.access import BoundedBody, KnownHosts, require_key
 from triptych.gateway.access_log import AccessLog
 from triptych.gateway.background import Background
@@ -90,6 +98,8 @@ def create_app(
         openai.router,
         openai_generations.router,
         openai_generations.short,
+        openai_jobs.router,
+        openai_jobs.short,
         openai_edits.router,
         openai_edits.short,
         openai.files,

@@ -23,7 +23,8 @@ SECONDS = 3600
 """How long a job is known after its end."""
 
 MAX_BYTES = 256 * 1024 * 1024
-"""Bytes of pictures' files in all results; the oldest ones are dropped for new ones."""
+"""Bytes of pictures' files in all results, of which the oldest are dropped for new ones; and in all
+requests of jobs that have not ended."""
 
 MOST_OF_A_KEY = 64
 """Jobs that wait or are drawn, of one key, or of all callers where there are no keys."""
@@ -46,18 +47,20 @@ log = logging.getLogger(__name__)
 class Work:
     """One job. `result` is there in the state done, `error` in failed.
 
-    `ended` is the time.monotonic() of its end, None before; `bytes` are those of its pictures.
+    `ended` is the time.monotonic() of its end, None before; `bytes` are those of its pictures,
+    `brought` those of the files that it starts from.
     """
 
-    def __init__(self, pictures: int, tell: Tell | None) -> None:
+    def __init__(self, asked: Sequence[dict[str, Any]], tell: Tell | None) -> None:
         self.id = secrets.token_urlsafe(18)
         self.owner = _owner()
         self.created = int(time.time())
         self.state: State = "queued"
-        self.steps: list[Step | None] = [None] * pictures
+        self.steps: list[Step | None] = [None] * len(asked)
         self.result: Any = None
         self.error: HTTPException | None = None
         self.bytes = 0
+        self.brought = sum(len(one) for one in asked[0].values() if isinstance(one, bytes))
         self.ended: float | None = None
         self.task: asyncio.Task | None = None
         self.tell = tell
@@ -83,13 +86,15 @@ class Background:
 
         `finish` makes its result of the awaited pictures; `tell` is run with the job once it has
         ended. The jobs of one key begin in the order in which they came. Raises Problem 429 where
-        too many jobs have not ended, or are not told of, yet.
+        too many jobs have not ended, or are not told of, yet, or have brought too large files.
         """
         waiting = [one for one in self._works.values() if one.ended is None]
         owners = [one.owner for one in (*waiting, *self._telling.values())]
-        work = Work(len(asked), tell)
+        work = Work(asked, tell)
         if owners.count(work.owner) >= MOST_OF_A_KEY or len(owners) >= MOST:
             raise Problem(429, f"{len(owners)} jobs have not ended yet; try later")
+        if work.brought and sum(one.brought for one in (*waiting, work)) > MAX_BYTES:
+            raise Problem(429, "the pictures of jobs that have not ended are too many; try later")
         self._works[work.id] = work
         work.task = asyncio.create_task(self._run(work, asked, finish))
         return work
@@ -161,7 +166,7 @@ class Background:
 
             while True:
                 try:
-                    pictures = await self._studio.draw(asked, watch)
+                    pictures = await self._studio.draw(asked, watch, job=True)
                 except Overloaded:
                     work.state, work.steps = "queued", [None] * len(asked)
                     await asyncio.sleep(AGAIN)

@@ -10,7 +10,8 @@ from triptych.gateway.access import require_key
 from triptych.gateway.errors import Problem
 from triptych.gateway.fields import MaskBlur, PaddingMaskCrop, Strength, only
 from triptych.gateway.forms import Form, described, read_form
-from triptych.gateway.openai import PREFIX, RESPONSES, Asked, Images, Words, answer, is_dall_e
+from triptych.gateway.openai import PREFIX, RESPONSES, Words, is_dall_e
+from triptych.gateway.openai_jobs import OR_JOB, InBackground, answer_or_job
 from triptych.gateway.pictures import in_thread, transparent_part
 
 VARIATION_STRENGTH = 0.6
@@ -20,7 +21,7 @@ NAMES = {"mask_image": "mask"}
 FILES = ("image", "mask")
 
 
-class Edit(Asked):
+class Edit(InBackground):
     """A request for a picture to be changed. Without `strength`: 0.8, with a mask 1."""
 
     prompt: Words
@@ -30,7 +31,7 @@ class Edit(Asked):
     padding_mask_crop: PaddingMaskCrop | None = None
 
 
-class Variation(Asked):
+class Variation(InBackground):
     """A request for pictures like another one."""
 
     strength: Strength | None = VARIATION_STRENGTH
@@ -42,13 +43,9 @@ router = APIRouter(
 short = APIRouter(dependencies=[Depends(require_key)], include_in_schema=False)
 
 
-@short.post("/images/edits", response_model_exclude_none=True)
-@router.post(
-    "/images/edits",
-    response_model_exclude_none=True,
-    openapi_extra=described(Edit, FILES, ("image",)),
-)
-async def edit_images(request: Request) -> Images:
+@short.post("/images/edits", **OR_JOB)
+@router.post("/images/edits", **OR_JOB, openapi_extra=described(Edit, FILES, ("image",)))
+async def edit_images(request: Request) -> Any:
     """Change a picture, `n` times: all of it, or what the transparent part of `mask` covers."""
     form = await read_form(request, Edit, FILES)
     asked: Edit = form.fields
@@ -63,22 +60,20 @@ async def edit_images(request: Request) -> Images:
     names = ("strength", "mask_blur", "padding_mask_crop")
     own = {name: getattr(asked, name) for name in names}
     more = {"prompt": asked.prompt, "image": image, "mask_image": mask, **own}
-    return await answer(asked, request, more, NAMES)
+    return await answer_or_job(asked, request, more, NAMES)
 
 
-@short.post("/images/variations", response_model_exclude_none=True)
+@short.post("/images/variations", **OR_JOB)
 @router.post(
-    "/images/variations",
-    response_model_exclude_none=True,
-    openapi_extra=described(Variation, FILES[:1], FILES[:1]),
+    "/images/variations", **OR_JOB, openapi_extra=described(Variation, FILES[:1], FILES[:1])
 )
-async def vary_image(request: Request) -> Images:
+async def vary_image(request: Request) -> Any:
     """Draw `n` pictures like another one, without a prompt."""
     form = await read_form(request, Variation, FILES[:1])
     more: dict[str, Any] = {"prompt": "", "image": _image(form)}
     strength = form.fields.strength
     more["strength"] = VARIATION_STRENGTH if strength is None else strength
-    return await answer(form.fields, request, more, NAMES)
+    return await answer_or_job(form.fields, request, more, NAMES)
 
 
 def _image(form: Form) -> bytes:

@@ -33,14 +33,18 @@ class TooMany(Refused):
 
 
 class Studio:
-    """Draws through one gRPC connection, at most `max_pictures` at a time."""
+    """Draws through one gRPC connection, at most `max_pictures` at a time.
+
+    Half of that, rounded up, is the most for jobs: the rest is for those who wait for an answer.
+    """
 
     def __init__(self, client: Client, max_pictures: int, timeout: float) -> None:
         """`timeout`: seconds that one picture may take."""
         self.client = client
         self._most = max_pictures
+        self._most_in_jobs = (max_pictures + 1) // 2
         self._timeout = timeout
-        self._drawing = 0
+        self._drawing = self._in_jobs = 0
         self._line = Line()
         self._threads = ThreadPoolExecutor(max_pictures)
 
@@ -50,20 +54,21 @@ class Studio:
         watch: Watch | None = None,
         preview_every: int = 0,
         wait: Wait | None = None,
+        job: bool = False,
     ) -> list[Picture]:
         """The pictures of some requests, keyword arguments of `Client.stream` each.
 
         All have the same `model`, which is one of the server's; see `Studio.model`.
         `watch(i, step)` is called in the event loop as the i-th picture comes along, and before
         its first step `wait(i, place)`, with its place among all pictures of this gateway that
-        wait for theirs. If one fails, or the caller is cancelled, all are given up.
-        Raises a ClientError: Overloaded without room now, TooMany for more pictures than are ever
-        drawn at a time, and what the caller's key does not allow.
+        wait for theirs. `job`: whether nobody waits for the answer. If one fails, or the caller is
+        cancelled, all are given up. Raises a ClientError: Overloaded without room now, TooMany for
+        more pictures than are ever drawn at a time, and what the caller's key does not allow.
         """
         caller = CALLER.get()
         _note(asked)
         own_room = caller.room(len(asked), asked[0]["model"]) if caller else nullcontext()
-        with self._room(len(asked)), own_room:
+        with self._room(len(asked), job), own_room:
             started = _Started()
             try:
                 return await asyncio.gather(
@@ -79,13 +84,13 @@ class Studio:
             finally:
                 started.cancel()
 
-    async def check(self, asked: Sequence[dict[str, Any]]) -> None:
-        """Raise a ClientError if `draw` would refuse these, whatever room there is."""
+    async def check_job(self, asked: Sequence[dict[str, Any]]) -> None:
+        """Raise a ClientError if `draw` would refuse these as a job, whatever room there is."""
         caller = CALLER.get()
         _note(asked)
         if caller is not None:
             caller.check(len(asked), asked[0]["model"])
-        self._check_number(len(asked))
+        self._check_number(len(asked), job=True)
         await self.ask(lambda: self.client.settings_of(**asked[0]))
 
     async def model(self, name: str | None = None) -> str:
@@ -143,20 +148,28 @@ class Studio:
         self.client.close()
         self._threads.shutdown()
 
-    def _check_number(self, pictures: int) -> None:
-        if pictures > self._most:
-            raise TooMany(pictures, f"at most {self._most}, the gateway's --max-pictures")
+    def _check_number(self, pictures: int, job: bool) -> None:
+        most = self._most_in_jobs if job else self._most
+        if pictures > most:
+            what = "in a job, half of the gateway's" if job else "the gateway's"
+            raise TooMany(pictures, f"at most {most}, {what} --max-pictures")
 
     @contextmanager
-    def _room(self, pictures: int):
-        self._check_number(pictures)
+    def _room(self, pictures: int, job: bool):
+        self._check_number(pictures, job)
         if self._drawing + pictures > self._most:
             raise Overloaded(f"{self._drawing} of {self._most} pictures are being drawn; try later")
+        in_jobs = pictures if job else 0
+        if job and self._in_jobs + in_jobs > self._most_in_jobs:
+            drawing = f"{self._in_jobs} of {self._most_in_jobs} pictures of jobs are being drawn"
+            raise Overloaded(f"{drawing}; try later")
         self._drawing += pictures
+        self._in_jobs += in_jobs
         try:
             yield
         finally:
             self._drawing -= pictures
+            self._in_jobs -= in_jobs
 
     def _check_server(self, pictures: int, names: Names) -> None:
         """Raise TooMany for more pictures than the server ever has in work of one model."""

@@ -47,6 +47,7 @@ export function failure({ message, field, status }) {
   if (status === 503) return new Lost(t("The server is not ready at the moment."));
   if (status === 429) return new Error(t("The server has too much to do. Try again later."));
   if (status === 504) return new Error(t("The picture took too long and was given up."));
+  if (status === 500) return new Error(t("The server failed: {message}", { message }));
   return Object.assign(new Error(message), { field });
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import shutil
@@ -63,6 +64,25 @@ def test_a_single_file_served_beside_its_folder_draws_the_same_to_the_last_bit(t
     asked = '{"prompt": "red", "negative_prompt": "blue", "seed": 3, "num_inference_steps": 4, '
     asked += '"height": 128, "width": 72}'
     assert Pipeline(output, model="file").draw(asked) == [single]
+
+
+def test_a_model_that_takes_a_mask_and_the_guidance_scale_is_served(tmp_path):
+    """What its UNet is conditioned on has sizes of its own, which Triton checks in every call."""
+    model, output = tmp_path / "model", tmp_path / "served"
+    write_model(model, in_channels=9, time_cond_proj_dim=32)
+    assert main([str(model), "--output", str(output)]) == 0
+    picture = Image.effect_noise((64, 96), 90).convert("RGB")
+    mask = Image.new("L", (64, 96))
+    mask.paste(255, (16, 16, 48, 64))
+    files = {"image": io.BytesIO(), "mask_image": io.BytesIO()}
+    picture.save(files["image"], "PNG")
+    mask.save(files["mask_image"], "PNG")
+    brought = {name: base64.b64encode(file.getvalue()).decode() for name, file in files.items()}
+    asked = {**brought, "seed": 3, "num_inference_steps": 4, "scheduler": "ddim"}
+    server = RunningServer(output, tmp_path / "log", python=SERVER)
+    with server, Client(server.grpc) as client:
+        file = client.generate("red", 120, **asked).file
+    assert Pipeline(output).draw(json.dumps({"prompt": "red", **asked})) == [file]
 
 
 def test_a_named_model_is_exported_anew_and_goes_back_to_a_folder(tmp_path):

@@ -128,7 +128,7 @@ class ServedUNet:
                 new[name] = parameters[f"keep_{name}"] = uuid.uuid4().hex
             else:
                 parameters[f"kept_{name}"] = known
-                inputs[name] = np.zeros((len(tensor), *[1] * (tensor.ndim - 1)), np.float32)
+                inputs[name] = _stand_in(tensor)
         output = self._call(inputs, parameters)
         for name, given in new.items():
             self._remember(conditioning[name], given)
@@ -156,3 +156,14 @@ class ServedUNet:
                 self._channel.close()
                 self._channel, self._next_look = None, 0.0
         return triton.call(self._model, inputs, "out_sample", parameters=parameters)
+
+
+def _stand_in(tensor: np.ndarray) -> np.ndarray:
+    """What is sent for a tensor that `unet` has kept: as small as its config.pbtxt allows.
+
+    That leaves [tokens, channels] free, but has numbers for the channels of [channels, h, w] and
+    for the length of a vector, which Triton checks.
+    """
+    rows, first, *others = tensor.shape
+    free = tensor.ndim == 3
+    return np.zeros((rows, 1 if free else first, *[1] * len(others)), np.float32)

@@ -1,0 +1,30 @@
+"""How the loop calls the served model `unet`."""
+
+import importlib
+
+import numpy as np
+import pb_utils_fake as fake
+
+
+def test_the_loop_sends_what_unet_has_kept_as_small_as_its_config_allows(monkeypatch):
+    """Its config.pbtxt has numbers for channels and sizes, which Triton checks in every call."""
+    fake.install(monkeypatch, fake.module("24.10", None))
+    served_unet = importlib.import_module("triptych.stages.served_unet")
+    sent = []
+
+    def call(model, inputs, output, parameters):
+        sent.append({name: array.shape for name, array in inputs.items()})
+        if len(sent) == 1:
+            raise served_unet.triton.StageFailed("unet: kept_mask: got 'x'; allowed: ...")
+        return inputs["sample"]
+
+    monkeypatch.setattr(served_unet.triton, "call", call)
+    kept = {"encoder_hidden_states": (2, 77, 48), "time_ids": (2, 6), "masked": (2, 4, 8, 8)}
+    conditioning = {name: np.ones(shape, np.float32) for name, shape in kept.items()}
+    unet = served_unet.ServedUNet()
+    for _ in range(2):
+        unet(np.ones((2, 4, 8, 8), np.float32), np.ones(2, np.float32), conditioning)
+    first, second = sent[1:]
+    assert {name: first[name] for name in kept} == kept
+    small = {"encoder_hidden_states": (2, 1, 1), "time_ids": (2, 6), "masked": (2, 4, 1, 1)}
+    assert {name: second[name] for name in kept} == small

@@ -9,7 +9,7 @@ from typing import Any
 
 from triptych import schedulers
 from triptych.errors import InvalidRequest
-from triptych.limits import MAX_CACHE_INTERVAL, Limits
+from triptych.limits import MAX_CACHE_INTERVAL, MAX_SIZE, Limits
 
 MAX_TIMEOUT = 1e6
 """Seconds that a request may have at the most; none is no limit."""
@@ -42,6 +42,14 @@ def integer(field: str, value: Any, high: int, low: int = 1) -> int:
     if type(value) is not int or not low <= value <= high:
         raise InvalidRequest(field, value, f"an integer from {low} to {high}")
     return value
+
+
+def two_integers(field: str, value: Any) -> tuple[int, int]:
+    """`value`, two whole numbers, of pixels: a height and a width, or a top and a left."""
+    two = isinstance(value, (list, tuple)) and len(value) == 2
+    if not two or not all(type(one) is int and 0 <= one <= MAX_SIZE for one in value):
+        raise InvalidRequest(field, value, f"a list of two integers from 0 to {MAX_SIZE}")
+    return (value[0], value[1])
 
 
 def real(field: str, value: Any, high: float) -> float:

@@ -94,5 +94,8 @@ MAX_CLIP_SKIP = 31
 MAX_CACHE_INTERVAL = 20
 """The largest `cache_interval`, in steps."""
 
+MAX_SIZE = 2**16
+"""The largest height, width, top or left that a model is told, in pixels."""
+
 MAX_PADDING = 4096
 """The largest `padding_mask_crop`, in pixels."""

@@ -32,7 +32,9 @@ class ModelFiles:
     `unet_in_channels` is diffusers' `in_channels`, None where it is `latent_channels`: a UNet that
     was made to paint in pictures takes the mask and the latents of what stays too.
     `text_encoder_layers` is None where the text encoder takes nothing but tokens: no weights, no
-    `clip_skip`, one chunk.
+    `clip_skip`, one chunk. `pad_token_id_2` is what pads the prompts of the second text encoder,
+    which SDXL has, and None for a model with one. `force_zeros_for_empty_prompt` is diffusers': 1
+    where zeros stand for an empty negative prompt.
     """
 
     height: int
@@ -50,6 +52,13 @@ class ModelFiles:
     max_position_embeddings: int | None = None
     unet_in_channels: int | None = None
     text_encoder_layers: int | None = None
+    pad_token_id_2: int | None = None
+    force_zeros_for_empty_prompt: int | None = None
+
+    @property
+    def is_sdxl(self) -> bool:
+        """Whether there are two text encoders, and the UNet is told sizes."""
+        return self.pad_token_id_2 is not None
 
     @property
     def paints_in(self) -> bool:
@@ -154,7 +163,7 @@ def _read(path: Path) -> dict[str, Any]:
 def _check_number(path: Path, name: str, value: Any) -> None:
     whole = name not in ("scaling_factor", "shift_factor", "guidance_scale")
     right_type = type(value) is int if whole else type(value) in (int, float)
-    from_zero = name in ("shift_factor", "guidance_scale")
+    from_zero = name in ("shift_factor", "guidance_scale", "pad_token_id_2")
     if not right_type or not math.isfinite(value) or not (value > 0 or from_zero):
         kind = "a whole number over 0" if whole else "a number"
         raise ModelFileError(path, f"{name} is {value!r}, not {kind}", FIX)

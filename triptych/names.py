@@ -15,11 +15,17 @@ from triptych.errors import InvalidRequest
 MODEL = "sd_ensemble"
 """The model that is meant where no name is given."""
 
-PATH = ("tokenizer", "text_encoder", "unet_loop", "vae_decoder", "image_encoder")
+PATH = (
+    *("tokenizer", "text_encoder", "text_encoder_2"),
+    *("unet_loop", "vae_decoder", "image_encoder"),
+)
 """The stages that an image goes through, in order."""
 
 STAGES = ("unet", "vae_encoder", *PATH)
-"""All stages. `unet_loop` calls the first two; not every model has `vae_encoder`."""
+"""All stages. `unet_loop` calls the first two."""
+
+OPTIONAL = ("vae_encoder", "text_encoder_2")
+"""Those that not every model has; the second text encoder is SDXL's."""
 
 _STREAM = "_stream"
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9])?")

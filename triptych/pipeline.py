@@ -20,7 +20,7 @@ import numpy as np
 import onnxruntime
 
 from triptych import webui_prompt
-from triptych.denoise.conditioning import of_prompts
+from triptych.denoise.conditioning import EMBEDS, Conditioning, of_embeds
 from triptych.denoise.deep_cache import DeepCache
 from triptych.denoise.denoising import Denoising
 from triptych.denoise.loop import DenoisingLoop
@@ -32,7 +32,7 @@ from triptych.fastdeploy.lru import Lru
 from triptych.fastdeploy.onnx_graph import OnnxGraph
 from triptych.lora.folder import Adapters, LoraFolder
 from triptych.model_files import ModelFiles
-from triptych.names import MODEL, Names
+from triptych.names import MODEL, OPTIONAL, Names
 from triptych.picture.encode import encode
 from triptych.picture.pixels import to_pixels
 from triptych.picture.request import Request, read_request
@@ -42,8 +42,8 @@ from triptych.tokenizer import Tokenizer
 LIMITS = dataclasses.replace(WIDEST, min_side=8)
 """What a request may ask for here: there is no operator to set less."""
 
-NETWORKS = ("text_encoder", "unet", "vae_decoder", "vae_encoder")
-"""Without the last one the pipeline takes no pictures."""
+NETWORKS = ("text_encoder", "unet", "vae_decoder", *OPTIONAL)
+"""Without `vae_encoder` the pipeline takes no pictures."""
 
 MAX_ROWS = 32
 """Rows in a call of the UNet at the most."""
@@ -76,7 +76,7 @@ class Pipeline:
         self._networks = {
             name: onnxruntime.InferenceSession(str(path), providers=[provider])
             for name, path in paths.items()
-            if name != "vae_encoder" or path.exists()
+            if name not in OPTIONAL or path.exists()
         }
         self._paths, self._provider = paths, provider
         self._loras = LoraFolder.of(paths["unet"].parents[1])
@@ -110,7 +110,7 @@ class Pipeline:
         images = []
         for one in requests:
             adapters = self._loras.find(webui_prompt.loras_of(one.settings))
-            prompts = of_prompts(*self.embeds(one.settings, adapters))
+            prompts = self._conditioning(one.settings, adapters)
             start = self._start(one)
             images.append(Denoising(one.settings, *prompts, self.model_files, start, adapters))
         latents = DenoisingLoop(self.unet, MAX_ROWS).run_to_end(images)
@@ -125,8 +125,27 @@ class Pipeline:
             return None
         return encoded(*request, self.model_files, self.vae_encoder)
 
+    def _conditioning(
+        self, settings: Settings, adapters: Adapters
+    ) -> tuple[Conditioning, Conditioning]:
+        """What the UNet is conditioned on for the prompt, and for the negative prompt."""
+        embeds = dict(zip(EMBEDS, self.embeds(settings, adapters)))
+        if self.model_files.is_sdxl:
+            tensors, _ = self.tokenizer.encode_settings([settings], self.model_files)
+            for prefix in ("", "negative_"):
+                inputs = {
+                    "input_ids": tensors[f"{prefix}input_ids_2"],
+                    "prompt_weights": tensors[f"{prefix}prompt_weights_2"],
+                    "clip_skip": tensors[f"{prefix}clip_skip"],
+                }
+                outputs = ["last_hidden_state", "text_embeds"]
+                hidden, pooled = self._networks["text_encoder_2"].run(outputs, inputs)
+                embeds[f"{prefix}prompt_embeds_2"] = hidden[0]
+                embeds[f"{prefix}pooled_prompt_embeds"] = pooled[0]
+        return of_embeds(embeds, settings, self.model_files)
+
     def embeds(self, settings: Settings, adapters: Adapters = ()) -> tuple[np.ndarray, np.ndarray]:
-        """Embeddings [tokens, channels] of the prompt and of the negative prompt, with LoRAs."""
+        """Embeddings [tokens, channels] of both prompts by `text_encoder`, with LoRAs."""
         tensors, _ = self.tokenizer.encode_settings([settings], self.model_files)
         names = [tensor.name for tensor in self._networks["text_encoder"].get_inputs()]
         prompt, negative = (

@@ -13,6 +13,7 @@ from typing import Any
 
 from triptych import checks, schedulers, second_pass
 from triptych.checks import optional
+from triptych.defaults import Defaults
 from triptych.errors import InvalidRequest
 from triptych.json_object import json_object
 from triptych.limits import MAX_CLIP_SKIP, MAX_MASK_BLUR, MAX_PADDING, WIDEST, Limits
@@ -25,35 +26,17 @@ MAX_SEED = 2**64 - 1
 
 
 @dataclass(frozen=True)
-class Defaults:
-    """What a request gets that does not say otherwise: the served model's own values.
-
-    `size_multiple`: what height and width must be multiples of, the VAE's factor.
-    `scheduler_config`: what tells which of a diffusers class's schedulers its name means. `model`:
-    the model's name, None for the one that is meant by none.
-    """
-
-    height: int
-    width: int
-    num_inference_steps: int
-    guidance_scale: float
-    scheduler: str
-    size_multiple: int = 8
-    scheduler_config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    model: str | None = None
-
-
-@dataclass(frozen=True)
 class Settings:
     """Everything that one image is made from, under diffusers' names; see `parse`.
 
     `timestep_spacing` is None where the model's own is meant, `eta` where the scheduler's is,
     `prompt_syntax` for `plain`, `clip_skip`, `guidance_rescale` and `guidance_start` for 0,
     `guidance_stop` and `cache_interval` for 1, `strength` for an image that starts from noise
-    alone; `mask_blur` and `padding_mask_crop` are pixels, None where not asked for. The pictures
-    themselves go beside the settings. `loras` are those that are asked for beside the prompt.
-    `text_inputs`: what the text encoder takes for both prompts, for unet_loop to call it again with
-    LoRAs. `model`: what it is drawn with, None for the model that is meant by no name.
+    alone; `mask_blur` and `padding_mask_crop` are pixels, None where not asked for; `SDXL_KEYS` too
+    (see `triptych.sdxl`). The pictures themselves go beside the settings. `loras` are those that
+    are asked for beside the prompt. `text_inputs`: what the text encoder takes for both prompts,
+    for unet_loop to call it again with LoRAs. `model`: what it is drawn with, None for the model
+    that is meant by no name.
     `deadline`: when nobody waits for the image any more, in seconds of this machine's monotonic
     clock, which all stages share; it leaves no mark on the image.
     """
@@ -82,6 +65,11 @@ class Settings:
     cache_interval: int | None = None
     second_pass: SecondPass | None = None
     loras: tuple[lora_request.Lora, ...] | None = None
+    prompt_2: str | None = None
+    negative_prompt_2: str | None = None
+    original_size: tuple[int, int] | None = None
+    crops_coords_top_left: tuple[int, int] | None = None
+    target_size: tuple[int, int] | None = None
     text_inputs: Mapping[str, Any] | None = None
     model: str | None = None
 
@@ -98,6 +86,12 @@ class Settings:
         start = 0.0 if self.guidance_start is None else self.guidance_start
         stop = 1.0 if self.guidance_stop is None else self.guidance_stop
         return range(int(start * steps), int(stop * steps))
+
+    def prompts(self) -> dict[str, str]:
+        """The texts to draw and not to draw, by their names, those of `SDXL_KEYS` if given."""
+        names = ("prompt", "negative_prompt", "prompt_2", "negative_prompt_2")
+        found = {name: getattr(self, name) for name in names}
+        return {name: text for name, text in found.items() if text is not None}
 
     def to_json(self) -> str:
         """The `settings` tensor that goes from stage to stage."""
@@ -156,10 +150,14 @@ TEXT_KEYS = tuple(
 )
 """Those of them that are texts."""
 
+SIZES = ("original_size", "crops_coords_top_left", "target_size")
+SDXL_KEYS = ("prompt_2", "negative_prompt_2", *SIZES)
+"""What models of SDXL's kind alone take."""
+
 OPTIONAL_KEYS = (
     *("timestep_spacing", "eta", "strength", "mask_blur", "padding_mask_crop"),
     *("prompt_syntax", "clip_skip", "guidance_rescale", "guidance_start", "guidance_stop"),
-    *("cache_interval", "second_pass", "loras"),
+    *("cache_interval", "second_pass", "loras", *SDXL_KEYS),
 )
 """Those of them that a picture may have been made without."""
 
@@ -297,4 +295,6 @@ def _check(
         cache_interval=checks.cache_interval(values),
         second_pass=second_pass.read(values, limits, size_multiple),
         loras=lora_request.read(values["loras"]) if "loras" in values else None,
+        **{name: optional(checks.text, name, values, limits) for name in SDXL_KEYS[:2]},
+        **{name: optional(checks.two_integers, name, values) for name in SIZES},
     )

@@ -7,10 +7,11 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import List, Tuple
 
 import numpy as np
 
-from triptych import webui_prompt
+from triptych import sdxl, webui_prompt
 from triptych.chunks import Chunk, chunks_of
 from triptych.errors import InvalidRequest, ModelFileError, shorten
 from triptych.limits import WIDEST, Limits
@@ -104,14 +105,27 @@ class Tokenizer:
     def _pad_token(self) -> str:
         return self._tokenizer.pad_token or self._tokenizer.eos_token
 
-    def encode(self, prompts: Sequence[str]) -> tuple[np.ndarray, list[str]]:
+    @property
+    def pad_token_id(self) -> int:
+        """The token that pads a prompt."""
+        return self._tokenizer.convert_tokens_to_ids(self._pad_token())
+
+    @property
+    def vocabulary(self) -> dict[str, int]:
+        """All tokens, added ones too."""
+        return self._tokenizer.get_vocab()
+
+    def encode(
+        self, prompts: Sequence[str], pad: int | None = None
+    ) -> tuple[np.ndarray, list[str]]:
         """The tokens of `prompts`, int32 [prompts, length], and the text cut off from each.
 
-        A longer prompt keeps its first tokens and gets an end token; a shorter one is padded. An
+        A longer prompt keeps its first tokens and gets an end token; a shorter one is padded, with
+        `pad` where another token than the tokenizer's own is meant. An
         added token of several vectors stands for all of them, as in diffusers' pipelines.
         """
         end = self._tokenizer.eos_token_id
-        pad = self._tokenizer.convert_tokens_to_ids(self._pad_token())
+        pad = self.pad_token_id if pad is None else pad
         input_ids = np.full((len(prompts), self.length), pad, np.int32)
         cut_off = []
         for row, prompt in zip(input_ids, prompts):
@@ -135,7 +149,9 @@ class Tokenizer:
         `input_ids` and `negative_input_ids`, int32, and `prompt_weights` and
         `negative_prompt_weights`, float32, are [images, chunks * length]; `clip_skip` and
         `negative_clip_skip`, int32, are [images, 1]: as in diffusers, `plain` negative prompts
-        leave no layers out.
+        leave no layers out. For SDXL `input_ids_2`, `prompt_weights_2` and the negative ones are
+        what the second text encoder takes, and where zeros stand for an empty negative prompt its
+        weights are all 0.
 
         With the syntax `plain` there is one chunk, all weights are 1, and a warning says what was
         cut off; with `webui` there are as many as the longer of the two prompts needs.
@@ -146,27 +162,29 @@ class Tokenizer:
         for at, image in enumerate(images):
             if webui_prompt.loras_of(image):
                 with_loras.append(at)
-            pair, warnings = self._read(image)
+            sdxl.refuse(image, model_files)
+            read, warnings = self._read(image, model_files)
             takes_negative = model_files.time_cond_proj_dim is None
             warnings += warnings_of(image, takes_negative, self._knows)
-            _check(image, pair, model_files.text_encoder_layers, limits.max_prompt_chunks)
-            rows.append(pair)
+            _check(image, read, model_files.text_encoder_layers, limits.max_prompt_chunks)
+            rows.append(read)
             warned.append(dataclasses.replace(image, warnings=(*image.warnings, *warnings)))
-        counts = {len(chunks) for pair in rows for chunks in pair}
+        counts = {len(chunks) for row in rows for _, chunks in row}
         if len(counts) > 1:
             found = f"{sorted(counts)} chunks of tokens"
             raise InvalidRequest("prompt", found, "prompts of one length a batch")
         tensors = {}
-        for at, (ids, weights) in enumerate(
-            (("input_ids", "prompt_weights"), ("negative_input_ids", "negative_prompt_weights"))
-        ):
-            chunks = [pair[at] for pair in rows]
+        silent = [sdxl.zeros_for_negative(image, model_files) for image in images]
+        for at, (ids, weights) in enumerate(_TENSORS[: 4 if model_files.is_sdxl else 2]):
+            chunks = [row[at][1] for row in rows]
             tensors[ids] = np.array(
                 [[n for c in row for n in c.tokens] for row in chunks], np.int32
             )
             tensors[weights] = np.array(
                 [[w for c in row for w in c.weights] for row in chunks], np.float32
             )
+            if weights.startswith("negative"):
+                tensors[weights][silent] = 0
         skips = [image.clip_skip or 0 for image in images]
         both = [image.prompt_syntax == "webui" for image in images]
         tensors["clip_skip"] = np.array(skips, np.int32).reshape(-1, 1)
@@ -176,26 +194,35 @@ class Tokenizer:
             warned[at] = dataclasses.replace(warned[at], text_inputs=own)
         return tensors, warned
 
-    def _read(self, image: Settings) -> tuple[tuple[list[Chunk], list[Chunk]], list[str]]:
-        """The chunks of an image's prompt and negative prompt, equally many, and warnings."""
-        prompts = {"prompt": image.prompt, "negative_prompt": image.negative_prompt}
+    def _read(self, image: Settings, model_files: ModelFiles) -> tuple[Read, list[str]]:
+        """The chunks of an image's prompt and negative prompt, equally many, and warnings.
+
+        For SDXL those for the second text encoder follow: of `prompt_2` and `negative_prompt_2`,
+        or where they are empty of the same two prompts, as in diffusers.
+        """
+        prompts, pads = image.prompts(), [self.pad_token_id]
+        if model_files.is_sdxl:
+            pads.append(model_files.pad_token_id_2)
+        fields = ["prompt", "negative_prompt"]
+        second = [f"{name}_2" if prompts.get(f"{name}_2") else name for name in fields]
+        asked = [*zip(fields, pads[:1] * 2), *zip(second, pads[1:] * 2)]
         if image.prompt_syntax == "webui":
             prompts["prompt"] = webui_prompt.without_loras(image.prompt)
-            read = [self._chunks(field, text) for field, text in prompts.items()]
-            most = max(map(len, read))
-            for chunks in read:
-                chunks += self._chunks("prompt", "") * (most - len(chunks))
-            return (read[0], read[1]), []
-        input_ids, cut_off = self.encode(list(prompts.values()))
-        warnings = [
-            f"{field} is longer than {self.length} tokens; cut off: {shorten(part, 200)}"
-            for field, part in zip(prompts, cut_off)
-            if part
-        ]
-        first, second = ([Chunk(row.tolist(), [1.0] * self.length)] for row in input_ids)
-        return (first, second), warnings
+            read = [(field, self._chunks(field, prompts[field], pad), pad) for field, pad in asked]
+            most = max(len(chunks) for _, chunks, _ in read)
+            for _, chunks, pad in read:
+                chunks += self._chunks("prompt", "", pad) * (most - len(chunks))
+            return [(field, chunks) for field, chunks, _ in read], []
+        read, warnings = [], {}
+        for field, pad in asked:
+            (tokens,), (part,) = self.encode([prompts[field]], pad)
+            read.append((field, [Chunk(tokens.tolist(), [1.0] * self.length)]))
+            if part:
+                says = f"{field} is longer than {self.length} tokens; cut off: "
+                warnings[field] = says + shorten(part, 200)
+        return read, list(warnings.values())
 
-    def _chunks(self, field: str, prompt: str) -> list[Chunk]:
+    def _chunks(self, field: str, prompt: str, pad: int) -> list[Chunk]:
         """The chunks of a prompt in the WebUI's syntax."""
         end = self._tokenizer.eos_token_id
         parts = [
@@ -207,7 +234,7 @@ class Tokenizer:
             self.length,
             start=self._tokenizer.bos_token_id,
             end=end,
-            pad=self._tokenizer.convert_tokens_to_ids(self._pad_token()),
+            pad=pad,
             comma=self._tokenizer.convert_tokens_to_ids(",</w>"),
         )
 
@@ -223,17 +250,25 @@ class Tokenizer:
         return words
 
 
-def _check(
-    image: Settings, pair: tuple[list[Chunk], list[Chunk]], layers: int | None, most: int
-) -> None:
+Read = List[Tuple[str, List[Chunk]]]
+"""The chunks of several prompts, each with the name of the setting that it is from."""
+
+_TENSORS = tuple(
+    (f"{prefix}input_ids{suffix}", f"{prefix}prompt_weights{suffix}")
+    for suffix in ("", "_2")
+    for prefix in ("", "negative_")
+)
+
+
+def _check(image: Settings, read: Read, layers: int | None, most: int) -> None:
     """InvalidRequest for more chunks than `most`, and for what the text encoder cannot do.
 
     layers: of the text encoder; None for one that takes tokens and nothing else.
     """
     skipped = image.clip_skip or 0
-    for field, chunks in zip(("prompt", "negative_prompt"), pair):
+    for field, chunks in read:
         if len(chunks) > most:
-            longer = max(("prompt", "negative_prompt"), key=lambda name: len(getattr(image, name)))
+            longer = max((name for name, _ in read), key=lambda name: len(getattr(image, name)))
             allowed = f"at most {most} chunks of tokens; together the prompts need {len(chunks)}"
             raise InvalidRequest(longer, getattr(image, longer), allowed)
         weighed = any(weight != 1 for chunk in chunks for weight in chunk.weights)

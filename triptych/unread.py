@@ -31,8 +31,7 @@ def warnings_of(
     such as `<toy>` is a token that was added to the model.
     """
     found = []
-    for field in ("prompt", "negative_prompt"):
-        prompt = getattr(settings, field)
+    for field, prompt in settings.prompts().items():
         if settings.prompt_syntax == "webui":
             tokens = [token for token in _TOKEN.findall(prompt) if not knows(token)]
             found += _as_words(field, [*_OF_OTHERS.findall(prompt), *tokens], "")
@@ -46,7 +45,8 @@ def _of_guidance(settings: Settings, takes_negative: bool) -> list[str]:
     """Of what guidance alone uses, that which the image's guidance does not use."""
     strength = 1.0 if settings.strength is None else settings.strength
     steps = schedulers.steps_made(settings.num_inference_steps, strength)
-    asked = {name: getattr(settings, name) for name in ("negative_prompt", "guidance_rescale")}
+    names = ("negative_prompt", "negative_prompt_2", "guidance_rescale")
+    asked = {name: getattr(settings, name) for name in names}
     if not takes_negative or settings.guidance_scale <= 1:
         asked["guidance_start"] = settings.guidance_start
         asked["guidance_stop"] = settings.guidance_stop not in (None, 1)

@@ -19,9 +19,10 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from triptych_export import loras, single_file_road, torch_road
 from triptych_export.errors import ExportError
+from triptych_export.families import PARTS, SECOND
 from triptych_export.known_configs import TINY_DECODER, refuse_unknown_keys
 from triptych_export.single_file import require_weights, safetensors_shapes, what_else
-from triptych_export.source import PARTS, TINY, read_json
+from triptych_export.source import TINY, read_json
 
 
 def changed(folder: Path, options: argparse.Namespace, scratch: Path) -> Path:
@@ -37,6 +38,9 @@ def changed(folder: Path, options: argparse.Namespace, scratch: Path) -> Path:
         scheduler["rescale_betas_zero_snr"] = True
     if not (options.vae or options.tiny_decoder or options.embedding or options.lora or scheduler):
         return folder
+    if (folder / SECOND[0]).is_dir() and (options.embedding or options.lora):
+        option = "--embedding" if options.embedding else "--lora"
+        raise ExportError(f"{option}: not served for models of SDXL's kind, with two text encoders")
     result = _linked(folder, scratch / "changed")
     if options.vae:
         _replace_vae(result, options.vae, scratch)
@@ -56,8 +60,9 @@ def changed(folder: Path, options: argparse.Namespace, scratch: Path) -> Path:
 def _linked(folder: Path, result: Path) -> Path:
     """`result`, with links to the parts of `folder` and its index, without a safety checker."""
     result.mkdir()
-    for part in PARTS:
-        (result / part).symlink_to((folder / part).resolve())
+    for part in (*PARTS, *SECOND):
+        if part in PARTS or (folder / part).is_dir():
+            (result / part).symlink_to((folder / part).resolve())
     index = folder / "model_index.json"
     if index.is_file():
         (result / index.name).write_bytes(index.read_bytes())

@@ -132,8 +132,8 @@ def _parser() -> argparse.ArgumentParser:
         metavar="MODEL",
         help="Stable Diffusion 1.x or 2.x: a single file (.safetensors, .ckpt), a folder in the "
         "layout of diffusers or ppdiffusers, a name that their hubs know, or a folder exported for "
-        "FastDeploy; without it, --accelerator and --cpu-accelerator are changed in the repository "
-        "as it is",
+        "FastDeploy; SDXL in the layout of diffusers; without it, --accelerator and "
+        "--cpu-accelerator are changed in the repository as it is",
     )
     parser.add_argument(
         "--output",

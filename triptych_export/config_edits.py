@@ -85,17 +85,17 @@ def with_input(
     return re.sub(rf'(\s*)parameters \{{ key: "{like}" value: "([\d ]+)" \}}', shape_after, config)
 
 
-def with_map(config: str, name: str, like: str, wanted: bool) -> str:
+def with_map(config: str, name: str, like: str, wanted: bool, kind: str = "input_map") -> str:
     """An ensemble's `config` with one more input of a model, or without it where not `wanted`.
 
     Wherever the model's input `like` is mapped, the new one gets the tensor whose name has its own
-    in the place of `like`.
+    in the place of `like`. kind: `output_map` for an output.
     """
-    config = re.sub(rf'\s*input_map \{{ key: "{name}" value: "\w+" \}}', "", config)
+    config = re.sub(rf'\s*{kind} \{{ key: "{name}" value: "\w+" \}}', "", config)
     if not wanted:
         return config
-    mapped = rf'(\s*)input_map \{{ key: "{like}" value: "(\w*){like}" \}}'
-    added = rf'\g<0>\g<1>input_map {{ key: "{name}" value: "\g<2>{name}" }}'
+    mapped = rf'(\s*){kind} \{{ key: "{like}" value: "(\w*){like}" \}}'
+    added = rf'\g<0>\g<1>{kind} {{ key: "{name}" value: "\g<2>{name}" }}'
     return re.sub(mapped, added, config)
 
 

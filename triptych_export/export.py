@@ -11,14 +11,14 @@ import onnxruntime
 from triptych.denoise.preview import fit_network
 from triptych.model_files import ModelFiles
 from triptych.names import Names
-from triptych_export import check, engines, fuse_cuda, onnx_files
+from triptych_export import check, engines, fuse_cuda, onnx_files, second_encoder
 from triptych_export.check import Wanted
 from triptych_export.errors import ExportError
+from triptych_export.families import class_of
 from triptych_export.picture import psnr
 from triptych_export.progress import Progress
 from triptych_export.repository import Replacement, replacement
 from triptych_export.service_files import (
-    NETWORKS,
     TENSORRT,
     fit_configs,
     set_accelerators,
@@ -28,7 +28,6 @@ from triptych_export.service_files import (
 )
 from triptych_export.single_file import is_weights_file
 from triptych_export.source import (
-    class_of,
     is_fastdeploy_folder,
     open_source,
     pipeline_numbers,
@@ -52,10 +51,12 @@ def export(options: argparse.Namespace, template: Path, scratch: Path) -> None:
     half = None if options.precision is None else options.precision == "fp16-storage"
     wanted = Wanted(half, options.external_weights, "cuda" in options.optimize)
     road, source = _open(options, scratch)
+    if source.second_encoder is not None and options.optimize:
+        raise ExportError(f"--optimize {options.optimize[0]}: not served for SDXL yet")
     source = with_size(source, options.height, options.width)
     no_encoder = road.no_encoder(source)
     served = Names(options.name)
-    names = NETWORKS if no_encoder else (*NETWORKS, "vae_encoder")
+    names = [name for name in stages(source) if name != "vae_encoder" or not no_encoder]
     progress = Progress(len(names))
     if no_encoder:
         encoder = options.output / served.stage("vae_encoder")
@@ -65,6 +66,8 @@ def export(options: argparse.Namespace, template: Path, scratch: Path) -> None:
     without = ("vae_encoder",) if no_encoder else ()
     with replacement(options.output, template, without, served) as new:
         numbers = pipeline_numbers(source, options.num_inference_steps, options.guidance_scale)
+        if source.second_encoder is not None:
+            numbers["pad_token_id_2"] = second_encoder.pad_token_id(source)
         write_service_files(source, numbers, new)
         compare = getattr(road, "compare_tokens", None)
         if compare:
@@ -146,7 +149,10 @@ def _open(options: argparse.Namespace, scratch: Path):
 
         folder = changed(folder, options, scratch)
         return road, open_source(folder)
-    return road, dataclasses.replace(open_source(folder), text_encoder_layers=None)
+    source = open_source(folder)
+    if source.second_encoder is not None:
+        raise ExportError("SDXL is exported through PyTorch alone: leave --framework paddle out")
+    return road, dataclasses.replace(source, text_encoder_layers=None)
 
 
 def _from_single_file(options: argparse.Namespace, scratch: Path) -> Path:

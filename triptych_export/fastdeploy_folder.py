@@ -12,15 +12,14 @@ from pathlib import Path
 from triptych_export import check
 from triptych_export.apart import run_apart
 from triptych_export.errors import ExportError
+from triptych_export.families import class_of, has_two_text_encoders, refuse_other_families
 from triptych_export.paddle_export import CONVERT, RUN
 from triptych_export.progress import Progress
 from triptych_export.source import (
     CLIP_LENGTH,
     OLD_SCALING_FACTOR,
     Source,
-    class_of,
     read_json,
-    refuse_other_families,
 )
 from triptych_export.stages import Stage, examples_to_check
 from triptych_export.tokenizer_files import count_tokens
@@ -34,6 +33,8 @@ def open_fastdeploy_folder(folder: Path) -> Source:
     """Read `folder`; ExportError if a file is missing or it is no Stable Diffusion 1.x or 2.x."""
     index = read_json(folder / "model_index.json")
     refuse_other_families(index)
+    if has_two_text_encoders(index):
+        raise ExportError("SDXL is exported from a folder in diffusers' layout, not FastDeploy's")
     read_json(folder / "scheduler" / "scheduler_config.json")
     for part in ("text_encoder", "unet", "vae_decoder"):
         for name in ("inference.pdmodel", "inference.pdiparams"):

@@ -72,7 +72,7 @@ ANY_TRANSFORMER = _keys(
 """Of every configuration of transformers and paddlenlp: nothing that changes CLIP's last layer."""
 
 NEUTRAL = {
-    "addition_embed_type": (),
+    "addition_embed_type": ("text_time",),
     "attention_type": ("default",),
     "class_embed_type": (),
     "data_format": ("NCHW",),

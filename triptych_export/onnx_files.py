@@ -91,7 +91,7 @@ def constants_to_weights(model: onnx.ModelProto) -> None:
 
 def name_axes(model: onnx.ModelProto, stage: Stage) -> None:
     """Give the tensors of `model` the axes of `stage`; ExportError if it has other tensors."""
-    expected = {**stage.inputs, stage.output: stage.output_axes}
+    expected = {**stage.inputs, **stage.outputs}
     tensors = [*model.graph.input, *model.graph.output]
     if sorted(tensor.name for tensor in tensors) != sorted(expected):
         names = ", ".join(tensor.name for tensor in tensors)

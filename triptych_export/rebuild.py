@@ -27,7 +27,8 @@ def rebuild(repository: Path, output: Path, model: str = MODEL) -> None:
     """Write one of the models that `repository` serves to `output`, weights in single precision.
 
     Of a repository without vae_encoder the encoder's weights are zeros, so no picture can be
-    encoded with it. ExportError if a stage is missing, keeps no names of weights or lacks one.
+    encoded with it. ExportError if a stage is missing, keeps no names of weights or lacks one, and
+    for SDXL, whose last layer of the first text encoder nothing needs and nothing keeps.
     """
     pipeline(repository, model).save_pretrained(output)
 
@@ -35,6 +36,8 @@ def rebuild(repository: Path, output: Path, model: str = MODEL) -> None:
 def pipeline(repository: Path, model: str = MODEL) -> StableDiffusionPipeline:
     """diffusers' pipeline with the weights that `repository` serves; see `rebuild`."""
     folders = {stage: repository / Names(model).stage(stage) for stage in STAGES}
+    if folders["text_encoder_2"].is_dir():
+        raise ExportError(f"{model} is of SDXL's kind: what is served of it is no whole model")
     scheduler = read_json(folders["unet_loop"] / "1" / "scheduler_config.json")
     return StableDiffusionPipeline(
         vae=_vae(folders["vae_decoder"], folders["vae_encoder"]),

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from triptych.errors import ModelFileError
 from triptych.model_files import ModelFiles
+from triptych_export import second_encoder
 from triptych_export.config_edits import (
     follow_model,
     on_tensorrt,
@@ -172,6 +173,7 @@ def fit_configs(
     if config is not None:
         new.set_config("sd_ensemble", without_description(config))
     _fit_words(new, source.text_encoder_layers is not None)
+    second_encoder.fit_configs(source, new)
     latents = (-source.latent_channels, *source.sample_size)
     picture = (-3, *(source.vae_scale_factor * side for side in source.sample_size))
     embeds = (source.text_length, -source.hidden_size)
@@ -187,6 +189,7 @@ def fit_configs(
         "vae_decoder": {"latent_sample": latents},
         "vae_encoder": {"sample": picture},
     }
+    inputs[second_encoder.STAGE] = inputs["text_encoder"]
     for model, sizes in inputs.items():
         old = new.config(model)
         if old is None:

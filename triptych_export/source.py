@@ -8,6 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from triptych_export.errors import ExportError
+from triptych_export.families import (
+    PARTS,
+    PIPELINE_DEFAULTS,
+    SECOND,
+    class_of,
+    has_two_text_encoders,
+    refuse_other_classes,
+    refuse_other_families,
+    refuse_other_unets,
+)
 from triptych_export.known_configs import (
     ANY_TRANSFORMER,
     TEXT_ENCODER,
@@ -16,7 +26,6 @@ from triptych_export.known_configs import (
     refuse_unknown_keys,
 )
 
-PARTS = ("text_encoder", "unet", "vae", "tokenizer", "scheduler")
 TINY = "tiny_decoder"
 """The folder of what decodes in the VAE's place, beside the parts."""
 CLIP_LENGTH = 77
@@ -24,32 +33,19 @@ CLIP_LENGTH = 77
 CLIP_LAYERS = 12
 """Hidden layers of the text encoder where the configuration does not say: CLIP's, in transformers.
 """
+CLIP_WIDTH = 512
+"""Of embeddings and pooled ones, where the configuration does not say: CLIP's, in transformers."""
 OLD_SCALING_FACTOR = 0.18215
 """The VAE's factor where the configuration is older than the key: Stable Diffusion 1.x's."""
-CLASSES = {
-    "text_encoder": ("CLIPTextModel",),
-    "tokenizer": ("CLIPTokenizer", "CLIPTokenizerFast"),
-    "unet": ("UNet2DConditionModel",),
-    "vae": ("AutoencoderKL",),
-}
-PIPELINES = (
-    "StableDiffusionPipeline",
-    "StableDiffusionImg2ImgPipeline",
-    "StableDiffusionInpaintPipeline",
-    "StableDiffusionInpaintPipelineLegacy",
-    "LatentConsistencyModelPipeline",
-    "LatentConsistencyModelImg2ImgPipeline",
-    "FastDeployStableDiffusionPipeline",
-    "FastDeployStableDiffusionImg2ImgPipeline",
-    "FastDeployStableDiffusionInpaintPipeline",
-    "FastDeployStableDiffusionMegaPipeline",
-    "OnnxStableDiffusionPipeline",
-)
-"""Pipelines of diffusers and ppdiffusers that draw what the served stages draw."""
-PIPELINE_DEFAULTS = {
-    "LatentConsistencyModelPipeline": {"num_inference_steps": 4, "guidance_scale": 8.5}
-}
-"""Where a pipeline of diffusers has other defaults than StableDiffusionPipeline."""
+
+
+@dataclass(frozen=True)
+class SecondEncoder:
+    """SDXL's second text encoder: the width of its embeddings, and of its pooled ones."""
+
+    hidden_size: int
+    projection_dim: int
+    force_zeros_for_empty_prompt: bool
 
 
 @dataclass(frozen=True)
@@ -65,8 +61,10 @@ class Source:
     defaults of the pipeline that the model was made for, None where they are the usual ones.
     scheduler_class: what model_index.json names, None where it names none. paints_in: the UNet was
     made to paint in pictures: it takes a mask and the latents of what stays beside its own.
-    text_encoder_layers: how many hidden layers the text encoder has; None where its graph takes
-    tokens and nothing else. tiny_decoder: an AutoencoderTiny in TINY decodes in the VAE's place.
+    text_encoder_layers: how many hidden layers the text encoder has, of two the fewer; None where
+    its graph takes tokens and nothing else. second_encoder: what SDXL has; then hidden_size is that
+    of both text encoders together. tiny_decoder: an AutoencoderTiny in TINY decodes in the VAE's
+    place.
     """
 
     folder: Path
@@ -87,42 +85,56 @@ class Source:
     paints_in: bool = False
     text_encoder_layers: int | None = None
     tiny_decoder: bool = False
+    second_encoder: SecondEncoder | None = None
 
 
 def open_source(folder: Path) -> Source:
     """Read the configurations of `folder`.
 
-    ExportError if it is no Stable Diffusion 1.x or 2.x for text to image, or says something that
-    the export does not know.
+    ExportError if it is no Stable Diffusion 1.x, 2.x or XL for text to image, or says something
+    that the export does not know.
     """
     index = read_json(folder / "model_index.json")
     refuse_other_families(index)
     refuse_other_classes(index)
-    for part in PARTS:
+    two = has_two_text_encoders(index)
+    parts = (*PARTS, *SECOND) if two else PARTS
+    for part in parts:
         if not (folder / part).is_dir():
-            raise ExportError(f"{folder}: no {part}/; the diffusers layout has {', '.join(PARTS)}")
-    text_encoder = read_json(folder / "text_encoder" / "config.json")
+            raise ExportError(f"{folder}: no {part}/; the diffusers layout has {', '.join(parts)}")
+    encoders = {
+        part: read_json(folder / part / "config.json") for part in parts if "encoder" in part
+    }
+    text_encoder, second = encoders["text_encoder"], encoders.get("text_encoder_2")
     unet = read_json(folder / "unet" / "config.json")
     vae = read_json(folder / "vae" / "config.json")
     read_json(folder / "scheduler" / "scheduler_config.json")
-    if text_encoder.get("model_type", "clip") not in ("clip", "clip_text_model"):
-        raise ExportError(
-            f"{folder / 'text_encoder'}: a text encoder of the kind {text_encoder['model_type']}; "
-            "the served stages have CLIP's"
-        )
-    refuse_other_unets(unet)
+    for part, config in encoders.items():
+        if config.get("model_type", "clip") not in ("clip", "clip_text_model"):
+            raise ExportError(
+                f"{folder / part}: a text encoder of the kind {config['model_type']}; the served "
+                "stages have CLIP's"
+            )
+    refuse_other_unets(unet, _width(second, "projection_dim") if second else None)
     for part, config, known in (
-        ("text_encoder", text_encoder, TEXT_ENCODER | ANY_TRANSFORMER),
+        *((part, config, TEXT_ENCODER | ANY_TRANSFORMER) for part, config in encoders.items()),
         ("unet", unet, UNET),
         ("vae", vae, VAE),
     ):
         refuse_unknown_keys(folder / part / "config.json", config, known)
     width = unet.get("cross_attention_dim")
-    if width != text_encoder.get("hidden_size"):
+    made = sum(_width(config, "hidden_size") for config in encoders.values())
+    if width != made:
         raise ExportError(
             f"{folder}: the UNet attends to embeddings {width} wide, the text encoder makes "
-            f"{text_encoder.get('hidden_size')}: these are not parts of one model"
+            f"{made}: these are not parts of one model"
         )
+    if two and vae.get("latents_mean"):
+        raise ExportError(f"{folder / 'vae'}: latents_mean is not served for models of SDXL's kind")
+    lengths = {one.get("max_position_embeddings", CLIP_LENGTH) for one in encoders.values()}
+    words = {one["vocab_size"] for one in encoders.values()}
+    if len(lengths) > 1 or len(words) > 1:
+        raise ExportError(f"{folder}: the two text encoders take prompts of other lengths or words")
     size = unet["sample_size"]
     return Source(
         folder=folder,
@@ -130,7 +142,7 @@ def open_source(folder: Path) -> Source:
         latent_channels=unet["out_channels"],
         paints_in=unet["in_channels"] != unet["out_channels"],
         hidden_size=width,
-        text_length=text_encoder.get("max_position_embeddings", CLIP_LENGTH),
+        text_length=lengths.pop(),
         vocab_size=text_encoder["vocab_size"],
         vae_scale_factor=2 ** (len(vae["block_out_channels"]) - 1),
         scaling_factor=vae.get("scaling_factor", OLD_SCALING_FACTOR),
@@ -138,72 +150,24 @@ def open_source(folder: Path) -> Source:
         paddle="_ppdiffusers_version" in index or any(folder.glob("unet/*.pdparams")),
         time_cond_proj_dim=unet.get("time_cond_proj_dim"),
         scheduler_class=class_of(index, "scheduler"),
-        text_encoder_layers=text_encoder.get("num_hidden_layers", CLIP_LAYERS),
+        text_encoder_layers=min(
+            one.get("num_hidden_layers", CLIP_LAYERS) for one in encoders.values()
+        ),
         tiny_decoder=(folder / TINY).is_dir(),
+        second_encoder=SecondEncoder(
+            _width(second, "hidden_size"),
+            _width(second, "projection_dim"),
+            index.get("force_zeros_for_empty_prompt", True),
+        )
+        if second
+        else None,
         **PIPELINE_DEFAULTS.get(index.get("_class_name"), {}),
     )
 
 
-def class_of(index: dict, part: str) -> str | None:
-    """The class that model_index.json names for a part: its entries are [library, class]."""
-    entry = index.get(part)
-    return entry[1] if isinstance(entry, list) and len(entry) == 2 else None
-
-
-def refuse_other_classes(index: dict) -> None:
-    """ExportError for a part of another class than those that are exported, or of none."""
-    for part in PARTS:
-        if index.get(part) == [None, None]:
-            raise ExportError(f"model_index.json: {part} is null; a picture cannot be made without")
-    for part, allowed in CLASSES.items():
-        found = class_of(index, part)
-        if found is not None and found not in allowed:
-            raise ExportError(
-                f"model_index.json: the {part} is of the class {found}; the served stages have "
-                f"{' or '.join(allowed)}"
-            )
-
-
-def refuse_other_families(index: dict) -> None:
-    """ExportError for a pipeline with other stages than Stable Diffusion 1.x and 2.x have."""
-    name = index.get("_class_name", "")
-    if "XL" in name or "text_encoder_2" in index:
-        raise ExportError(
-            f"{name or 'this model'} is of the SDXL family: two text encoders and extra size "
-            "conditions, which the served stages do not have; use Stable Diffusion 1.x or 2.x"
-        )
-    if "transformer" in index or "prior" in index or "unet" not in index:
-        raise ExportError(
-            f"{name or 'this model'} is not a Stable Diffusion 1.x or 2.x model: model_index.json "
-            "names no unet beside the text encoder and the VAE"
-        )
-    if name and name not in PIPELINES:
-        raise ExportError(
-            f"model_index.json: the pipeline {name} is not known and may draw something else; "
-            f"known are {', '.join(PIPELINES)}; if it draws as one of them, write that name there"
-        )
-
-
-def refuse_other_unets(unet: dict) -> None:
-    """ExportError for a UNet with inputs beyond sample, timestep and the text embeddings."""
-    if unet.get("addition_embed_type"):
-        raise ExportError(
-            f"the UNet takes extra conditions (addition_embed_type {unet['addition_embed_type']}), "
-            "as SDXL's does; use a Stable Diffusion 1.x or 2.x model"
-        )
-    if unet.get("out_channels") != 4:
-        raise ExportError(
-            f"the UNet's latents have {unet.get('out_channels')} channels; the served stages have 4"
-        )
-    if unet.get("in_channels") not in (4, 9):
-        raise ExportError(
-            f"the UNet takes {unet.get('in_channels')} channels and gives 4; text-to-image models "
-            "take 4, inpainting models 9; depth and edit models are not served"
-        )
-    if unet.get("sample_size") is None:
-        raise ExportError(
-            "unet/config.json has no sample_size: the default picture size is unknown"
-        )
+def _width(config: dict, name: str) -> int:
+    """A width in a text encoder's configuration; transformers' defaults for CLIP are as wide."""
+    return config.get(name, CLIP_WIDTH)
 
 
 def is_fastdeploy_folder(folder: Path) -> bool:
@@ -252,6 +216,8 @@ def pipeline_numbers(
         "max_position_embeddings": source.text_length,
         "text_encoder_layers": source.text_encoder_layers,
     }
+    if source.second_encoder and source.second_encoder.force_zeros_for_empty_prompt:
+        optional["force_zeros_for_empty_prompt"] = 1
     numbers.update({key: value for key, value in optional.items() if value is not None})
     return numbers
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from triptych_export.families import SIZES
 from triptych_export.source import Source
 
 
@@ -17,10 +18,16 @@ class Stage:
     inputs: dict[str, tuple[str | int, ...]]
     output: str
     output_axes: tuple[str | int, ...]
+    more_outputs: dict[str, tuple[str | int, ...]] = field(default_factory=dict)
+
+    @property
+    def outputs(self) -> dict[str, tuple[str | int, ...]]:
+        """All outputs, `output` first."""
+        return {self.output: self.output_axes, **self.more_outputs}
 
 
 def stages(source: Source) -> dict[str, Stage]:
-    """The four networks of Stable Diffusion, by name."""
+    """The four networks of Stable Diffusion, or the five of SDXL, by name."""
     size, picture_size = ("height", "width"), ("picture_height", "picture_width")
     if source.fixed_size:
         size = source.sample_size
@@ -38,8 +45,17 @@ def stages(source: Source) -> dict[str, Stage]:
     texts = {"input_ids": ("batch", "length")}
     if source.text_encoder_layers is not None:
         texts = {**texts, "prompt_weights": ("batch", "length"), "clip_skip": ("batch", 1)}
+    second, encoders = source.second_encoder, []
+    if second is not None:
+        unet_inputs["text_embeds"] = ("batch", second.projection_dim)
+        unet_inputs["time_ids"] = ("batch", SIZES)
+        pooled = {"text_embeds": ("batch", second.projection_dim)}
+        wide = (*embeds[:2], second.hidden_size)
+        encoders.append(Stage("text_encoder_2", texts, "last_hidden_state", wide, pooled))
+        embeds = (*embeds[:2], source.hidden_size - second.hidden_size)
     all_stages = (
         Stage("text_encoder", texts, "last_hidden_state", embeds),
+        *encoders,
         Stage(
             "unet",
             unet_inputs,

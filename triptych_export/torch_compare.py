@@ -6,12 +6,19 @@ import base64
 import functools
 import gc
 import io
+import itertools
 import json
 from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, StableDiffusionInpaintPipeline, StableDiffusionPipeline
+from diffusers import (
+    AutoencoderKL,
+    StableDiffusionInpaintPipeline,
+    StableDiffusionPipeline,
+    StableDiffusionXLInpaintPipeline,
+    StableDiffusionXLPipeline,
+)
 from diffusers.loaders import TextualInversionLoaderMixin
 from PIL import Image
 from transformers import CLIPTokenizer
@@ -42,14 +49,19 @@ def compare_tokens(source: Source, folder: Path) -> None:
 
     The texts have every added token of the source.
     """
-    theirs, ours = CLIPTokenizer.from_pretrained(source.folder / "tokenizer"), Tokenizer(folder)
+    ours = Tokenizer(folder)
+    pads = {"tokenizer": None}
+    if source.second_encoder is not None:
+        pads["tokenizer_2"] = ModelFiles.load(folder).pad_token_id_2
     added = [token["content"] for token in added_tokens(source.folder / "tokenizer").values()]
-    for text in (PROMPT, *(f"{token} a {token}, red{token}" for token in added)):
+    texts = (PROMPT, *(f"{token} a {token}, red{token}" for token in added))
+    for (part, pad), text in itertools.product(pads.items(), texts):
+        theirs = CLIPTokenizer.from_pretrained(source.folder / part)
         converted = TextualInversionLoaderMixin().maybe_convert_prompt(text, theirs)
         options = {"padding": "max_length", "max_length": ours.length, "truncation": True}
         expected = theirs(converted, **options).input_ids
-        if ours.encode([text])[0][0].tolist() != expected:
-            raise ExportError(f"the tokenizer: {text!r} has other tokens than in {source.folder}")
+        if ours.encode([text], pad)[0][0].tolist() != expected:
+            raise ExportError(f"the {part}: {text!r} has other tokens than in {source.folder}")
 
 
 def compare_pictures(source: Source, new: Replacement) -> float:
@@ -116,9 +128,14 @@ def _by_diffusers(
                 if weight.is_floating_point() and onnx_files.rounds(weight.numpy()):
                     weight.copy_(weight.half().float())
         parts["vae" if name == "vae_decoder" else name] = network
-    none = dict.fromkeys(("safety_checker", "feature_extractor", "image_encoder"))
-    kind = StableDiffusionInpaintPipeline if brought else StableDiffusionPipeline
-    pipeline = kind.from_pretrained(source.folder, **parts, **none, requires_safety_checker=False)
+    parts.update(dict.fromkeys(("feature_extractor", "image_encoder")))
+    if source.second_encoder is None:
+        kind = StableDiffusionInpaintPipeline if brought else StableDiffusionPipeline
+        parts.update(safety_checker=None, requires_safety_checker=False)
+    else:
+        kind = StableDiffusionXLInpaintPipeline if brought else StableDiffusionXLPipeline
+        parts["add_watermarker"] = False
+    pipeline = kind.from_pretrained(source.folder, **parts)
     pipeline.set_progress_bar_config(disable=True)
     with torch.no_grad():
         (picture,) = pipeline(

@@ -11,8 +11,9 @@ from huggingface_hub import snapshot_download
 from triptych_export import onnx_files, torch_road
 from triptych_export.check import Wanted, finish_stage
 from triptych_export.errors import ExportError
+from triptych_export.families import PARTS, SECOND
 from triptych_export.progress import Progress
-from triptych_export.source import PARTS, Source
+from triptych_export.source import Source
 from triptych_export.stages import Stage, examples_to_check
 from triptych_export.torch_compare import compare_pictures, compare_tokens
 
@@ -51,7 +52,7 @@ def fetch(name: str, folder: Path) -> Path:
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
         raise ExportError(f"{name} is neither a folder nor a model's name (owner/name)")
     wanted = ["*.json", "*.txt", "*.safetensors"]
-    parts = [f"{part}/{pattern}" for part in PARTS for pattern in wanted]
+    parts = [f"{part}/{pattern}" for part in (*PARTS, *SECOND) for pattern in wanted]
     try:
         return Path(
             snapshot_download(name, local_dir=folder, allow_patterns=["model_index.json", *parts])

@@ -13,11 +13,11 @@ import torch
 import transformers
 from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
-from transformers import CLIPTextModel
+from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 from triptych_export import onnx_files
 from triptych_export.errors import ExportError
-from triptych_export.source import PARTS, TINY, Source, read_json
+from triptych_export.source import TINY, Source, read_json
 from triptych_export.stages import Stage, example
 from triptych_export.weight_files import weight_files
 from triptych_export.weight_names import name_weights
@@ -27,6 +27,17 @@ transformers.utils.logging.disable_progress_bar()
 
 CONSTANT_KEYS = {"text_model.embeddings.position_ids", "embeddings.position_ids"}
 """Tables that older releases saved as weights and newer ones compute."""
+
+
+def weighed(embeds: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Embeddings [chunks, length, channels] times the weights [chunks, length, 1] of their tokens.
+
+    Where a chunk has another weight than 1 it is multiplied by what gives it back its mean.
+    """
+    products = embeds * weights
+    scale = embeds.mean((1, 2), keepdim=True) / products.mean((1, 2), keepdim=True)
+    changed = (weights - 1).abs().amax(1, keepdim=True) > 0
+    return torch.where(changed, products * scale, embeds)
 
 
 class TextEncoder(torch.nn.Module):
@@ -57,44 +68,72 @@ class TextEncoder(torch.nn.Module):
         skipped = text_model.final_layer_norm(skipped)
         embeds = torch.where(skip == 0, output.last_hidden_state, skipped)
         weights = prompt_weights.reshape(-1, self._length, 1)
-        weighed = embeds * weights
-        scale = embeds.mean((1, 2), keepdim=True) / weighed.mean((1, 2), keepdim=True)
-        changed = (weights - 1).abs().amax(1, keepdim=True) > 0
-        embeds = torch.where(changed, weighed * scale, embeds)
+        embeds = weighed(embeds, weights)
         # A tensor of the result's shape: so the graph has no arithmetic of shapes.
         whole = prompt_weights.unsqueeze(-1) * torch.ones(embeds.shape[-1])
         return embeds.reshape_as(whole)
 
 
-class _UNet(torch.nn.Module):
-    def __init__(self, model):
+class SDXLTextEncoder(torch.nn.Module):
+    """One of SDXL's two text encoders, for prompts of any number of chunks of tokens.
+
+    As `TextEncoder`, but the embeddings are those after the second last layer, or `clip_skip`
+    layers before that, without a layer norm, as in diffusers. A row whose weights are all 0 gives
+    zeros. The one with a projection gives `text_embeds` [batch, channels] too, of the first chunk.
+    layers: how many of the text encoder's there are to leave out.
+    """
+
+    def __init__(self, model, length: int, layers: int):
         super().__init__()
         self.model = model
+        self._length = length
+        self._layers = layers
 
-    def forward(self, sample, timestep, encoder_hidden_states, timestep_cond=None):
-        return self.model(
-            sample,
-            timestep,
-            encoder_hidden_states,
-            timestep_cond=timestep_cond,
-            return_dict=False,
-        )[0]
+    def forward(self, input_ids, prompt_weights, clip_skip):
+        ids = input_ids.reshape(-1, self._length)
+        skip = (clip_skip + torch.zeros_like(input_ids)).reshape(-1, self._length, 1)
+        output = self.model(input_ids=ids, output_hidden_states=True, return_dict=True)
+        embeds = output.hidden_states[-2]
+        for count in range(1, self._layers):
+            embeds = torch.where(skip == count, output.hidden_states[-2 - count], embeds)
+        weights = prompt_weights.reshape(-1, self._length, 1)
+        silent = weights.abs().amax(1, keepdim=True) == 0
+        embeds = torch.where(silent, torch.zeros_like(embeds), weighed(embeds, weights))
+        whole = prompt_weights.unsqueeze(-1) * torch.ones(embeds.shape[-1])
+        embeds = embeds.reshape_as(whole)
+        if not hasattr(self.model, "text_projection"):
+            return embeds
+        first = output.last_hidden_state.reshape_as(whole)[:, : self._length]
+        pooled = self.model.text_projection(self._at_end(input_ids[:, : self._length], first))
+        heard = (prompt_weights.abs().amax(1, keepdim=True) > 0).to(pooled.dtype)
+        return embeds, pooled * heard
+
+    def _at_end(self, ids, hidden):
+        """The embeddings at the end token, which CLIP finds as transformers does."""
+        end = self.model.config.eos_token_id
+        place = (ids if end == 2 else (ids == end).int()).argmax(1, keepdim=True)
+        there = (torch.arange(self._length) == place).unsqueeze(-1)
+        return (hidden * there.to(hidden.dtype)).sum(1)
 
 
-class _InpaintingUNet(_UNet):
-    """With what it is conditioned on as inputs of their own, which stay the same in every call."""
+class _UNet(torch.nn.Module):
+    """With all that it is conditioned on as inputs of their own: they are the same in every call.
 
-    def forward(
-        self,
-        sample,
-        timestep,
-        encoder_hidden_states,
-        mask,
-        masked_image_latents,
-        timestep_cond=None,
-    ):
-        whole = torch.cat([sample, mask, masked_image_latents], dim=1)
-        return super().forward(whole, timestep, encoder_hidden_states, timestep_cond)
+    names: of the inputs, in the order in which they come.
+    """
+
+    def __init__(self, model, names):
+        super().__init__()
+        self.model = model
+        self._names = tuple(names)
+
+    def forward(self, *tensors):
+        given = dict(zip(self._names, tensors))
+        sample = given.pop("sample")
+        if "mask" in given:
+            sample = torch.cat([sample, given.pop("mask"), given.pop("masked_image_latents")], 1)
+        more = {name: given.pop(name) for name in ("text_embeds", "time_ids") if name in given}
+        return self.model(sample, **given, added_cond_kwargs=more or None, return_dict=False)[0]
 
 
 class _VAEDecoder(torch.nn.Module):
@@ -131,13 +170,16 @@ class _VAEEncoder(torch.nn.Module):
 
 def load(stage: Stage, source: Source) -> torch.nn.Module:
     """The network of `stage` in single precision, ready to call with the stage's inputs."""
-    if stage.name == "text_encoder":
-        model = load_part(CLIPTextModel, source.folder, "text_encoder", attn_implementation="eager")
-        return TextEncoder(model, source.text_length)
+    if stage.name.startswith("text_encoder"):
+        kind = CLIPTextModelWithProjection if stage.more_outputs else CLIPTextModel
+        model = load_part(kind, source.folder, stage.name, attn_implementation="eager")
+        if source.second_encoder is None:
+            return TextEncoder(model, source.text_length)
+        return SDXLTextEncoder(model, source.text_length, source.text_encoder_layers)
     if stage.name == "unet":
         model = load_part(UNet2DConditionModel, source.folder, "unet")
         model.set_attn_processor(AttnProcessor())
-        return _InpaintingUNet(model) if source.paints_in else _UNet(model)
+        return _UNet(model, stage.inputs)
     if stage.name == "vae_decoder" and source.tiny_decoder:
         model = load_part(AutoencoderTiny, source.folder, TINY)
         del model.encoder
@@ -158,12 +200,13 @@ def has_encoder(source: Source) -> bool:
 
 
 def run(module: torch.nn.Module, inputs: list[dict]) -> list[np.ndarray]:
-    """The framework's own output for each of `inputs`."""
+    """The framework's own outputs for each of `inputs`, one after another."""
+    found = []
     with torch.no_grad():
-        return [
-            module(**{name: torch.from_numpy(value) for name, value in feeds.items()}).numpy()
-            for feeds in inputs
-        ]
+        for feeds in inputs:
+            outputs = module(*map(torch.from_numpy, feeds.values()))
+            found += outputs if isinstance(outputs, tuple) else (outputs,)
+    return [output.numpy() for output in found]
 
 
 def export(module: torch.nn.Module, stage: Stage, source: Source, folder: Path) -> onnx.ModelProto:
@@ -173,7 +216,7 @@ def export(module: torch.nn.Module, stage: Stage, source: Source, folder: Path) 
     passes the size of each skip connection to its upsampling, so that any size works in the graph.
     """
     inputs = example(stage, source, batch=2, height=17, width=19, seed=0)
-    axes = {**stage.inputs, stage.output: stage.output_axes}
+    axes = {**stage.inputs, **stage.outputs}
     with tempfile.TemporaryDirectory(dir=folder) as scratch, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         path = Path(scratch) / "traced.onnx"
@@ -182,7 +225,7 @@ def export(module: torch.nn.Module, stage: Stage, source: Source, folder: Path) 
             tuple(torch.from_numpy(value) for value in inputs.values()),
             str(path),
             input_names=list(stage.inputs),
-            output_names=[stage.output],
+            output_names=list(stage.outputs),
             dynamic_axes={
                 name: {i: axis for i, axis in enumerate(named) if isinstance(axis, str)}
                 for name, named in axes.items()
@@ -192,7 +235,7 @@ def export(module: torch.nn.Module, stage: Stage, source: Source, folder: Path) 
         )
         model = onnx.load(str(path))
     weights = {name: value.numpy() for name, value in module.model.state_dict().items()}
-    part = stage.name if stage.name in PARTS else "vae"
+    part = "vae" if stage.name.startswith("vae") else stage.name
     if stage.name == "vae_decoder" and source.tiny_decoder:
         part = TINY
     config = read_json(source.folder / part / "config.json")

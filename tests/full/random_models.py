@@ -6,8 +6,20 @@ import json
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from diffusers import (
+    AutoencoderKL,
+    EulerDiscreteScheduler,
+    PNDMScheduler,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+)
 
 from benchmarks import sd15
 
@@ -60,7 +72,92 @@ def write_model(
     if time_cond_proj_dim is not None:
         # As it begins, guidance moves no picture by 40 dB.
         unet.time_embedding.cond_proj.weight.data *= 30
-    vae = AutoencoderKL(
+    vae = _vae()
+    prediction = "v_prediction" if second else "epsilon"
+    return _save(folder, tokenizer, text_encoder, unet, vae, prediction)
+
+
+def write_sdxl(
+    folder: Path, in_channels: int = 4, legacy: bool = False, force_zeros: bool = True
+) -> Path:
+    """A small model of SDXL's layout with random weights in `folder`, as diffusers saves it.
+
+    in_channels: of the UNet, 9 for one that paints in pictures. legacy: the end token is found as
+    in SDXL's own text encoders, whose configurations name a number that it has not.
+    """
+    torch.manual_seed(0)
+    tokenizer = _tokenizer(folder)
+    last = len(tokenizer) - 1
+    second_tokenizer = _tokenizer(folder)
+    second_tokenizer.pad_token = tokenizer.convert_ids_to_tokens(0)
+    shared = {
+        "vocab_size": len(tokenizer),
+        "num_attention_heads": 4,
+        "bos_token_id": last - 1,
+        "eos_token_id": 2 if legacy else last,
+        "pad_token_id": last,
+    }
+    first = CLIPTextModel(
+        CLIPTextConfig(
+            hidden_size=32, intermediate_size=64, num_hidden_layers=3, projection_dim=32, **shared
+        )
+    )
+    second = CLIPTextModelWithProjection(
+        CLIPTextConfig(
+            hidden_size=64,
+            intermediate_size=128,
+            num_hidden_layers=4,
+            projection_dim=48,
+            hidden_act="gelu",
+            **shared,
+        )
+    )
+    unet = UNet2DConditionModel(
+        sample_size=32,
+        in_channels=in_channels,
+        layers_per_block=1,
+        cross_attention_dim=96,
+        attention_head_dim=[2, 4],
+        use_linear_projection=True,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=48 + 6 * 8,
+        transformer_layers_per_block=[1, 2],
+        block_out_channels=(32, 64),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+    )
+    # As it begins, the sizes and the pooled prompt move no picture by 40 dB.
+    unet.add_embedding.linear_2.weight.data *= 30
+    noise = EulerDiscreteScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        timestep_spacing="leading",
+        steps_offset=1,
+    )
+    pipeline = StableDiffusionXLPipeline(
+        _vae(),
+        first,
+        second,
+        tokenizer,
+        second_tokenizer,
+        unet,
+        noise,
+        force_zeros_for_empty_prompt=force_zeros,
+    )
+    pipeline.save_pretrained(folder)
+    return folder
+
+
+def write_full_size(folder: Path) -> Path:
+    """A model with the layers and widths of Stable Diffusion 1.5 and random weights."""
+    torch.manual_seed(0)
+    return _save(folder, _tokenizer(folder), **sd15.networks(), prediction="epsilon")
+
+
+def _vae() -> AutoencoderKL:
+    return AutoencoderKL(
         sample_size=256,
         layers_per_block=1,
         block_out_channels=(32, 32, 32, 32),
@@ -68,14 +165,6 @@ def write_model(
         up_block_types=("UpDecoderBlock2D",) * 4,
         scaling_factor=0.5,
     )
-    prediction = "v_prediction" if second else "epsilon"
-    return _save(folder, tokenizer, text_encoder, unet, vae, prediction)
-
-
-def write_full_size(folder: Path) -> Path:
-    """A model with the layers and widths of Stable Diffusion 1.5 and random weights."""
-    torch.manual_seed(0)
-    return _save(folder, _tokenizer(folder), **sd15.networks(), prediction="epsilon")
 
 
 def _save(folder, tokenizer, text_encoder, unet, vae, prediction: str) -> Path:

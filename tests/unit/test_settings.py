@@ -90,6 +90,11 @@ def test_a_json_object_sets_everything():
             "interpolation": "nearest",
         },
         "loras": [{"name": "ink", "scale": -0.5}, {"name": "Pastell Töne", "scale": 1}],
+        "prompt_2": "a fox",
+        "negative_prompt_2": "",
+        "original_size": (600, 800),
+        "crops_coords_top_left": (0, 16),
+        "target_size": (512, 64),
     }
     of_pictures = {"strength": 0.5, "mask_blur": 3.0, "padding_mask_crop": 0}
     settings = ask(json.dumps(asked))

@@ -240,8 +240,9 @@ def _repository(repository: str, server: str) -> Finding:
         return Finding(MISSING, "models", str(reason), fix)
     served = preflight.served(repository)
     models = names.models(served)
-    wanted = [names.Names(model).stage(stage) for model in models for stage in names.STAGES]
-    lacking = [name for name in wanted if name not in served and not name.endswith("vae_encoder")]
+    needed = [stage for stage in names.STAGES if stage not in names.OPTIONAL]
+    wanted = [names.Names(model).stage(stage) for model in models for stage in needed]
+    lacking = [name for name in wanted if name not in served]
     bare = [name for name in served if _lacks_network(Path(repository, name))]
     if lacking or bare:
         problem = f"no {', '.join(lacking)}" if lacking else f"no network in {', '.join(bare)}"

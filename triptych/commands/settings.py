@@ -58,6 +58,12 @@ def add_settings(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     add("--guidance-rescale", type=float, metavar="X", help="0 to 1: keeps guidance from glare")
     add("--guidance-start", type=float, metavar="X", help="part of the steps before guidance, 0")
     add("--guidance-stop", type=float, metavar="X", help="part of the steps where it ends, 1")
+    add("--prompt-2", metavar="TEXT", help="SDXL: what its second text encoder reads instead")
+    add("--negative-prompt-2", metavar="TEXT", help="SDXL: the same of the negative prompt")
+    size, place = ("HEIGHT", "WIDTH"), ("TOP", "LEFT")
+    told = {"original-size": size, "crops-coords-top-left": place, "target-size": size}
+    for name, pair in told.items():
+        add(f"--{name}", type=int, nargs=2, metavar=pair, help="SDXL: told to the model, pixels")
     add("--cache-interval", type=int, metavar="N", help="the UNet's deep part every N steps")
     add(
         "--second-pass",

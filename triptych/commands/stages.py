@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from triptych import sdxl
 from triptych.client import Client, ClientError
 from triptych.commands import trace
 from triptych.commands.settings import add_settings, given, tell_warnings
@@ -102,13 +103,12 @@ class _Tour:
         """Through all stages, then the same by the ensemble; writes the picture's file."""
         asked = np.array([[request]], dtype=object)
         tokens = self._stage("tokenizer", INPUT_0=asked)
-        embeds, negative = (self._encode(tokens, prefix) for prefix in ("", "negative_"))
+        prompts = {**self._encode(tokens, ""), **self._encode(tokens, "negative_")}
         # With the seed that the tokenizer chose, if the request has none.
         settings, pictures = tokens["settings"], tokens["pictures"]
         latents = self._stage(
             "unet_loop",
-            prompt_embeds=embeds,
-            negative_prompt_embeds=negative,
+            **prompts,
             settings=settings,
             pictures=pictures,
         )["latents"]
@@ -116,7 +116,7 @@ class _Tour:
             "unet",
             sample=np.random.RandomState(0).standard_normal(latents.shape).astype(np.float32),
             timestep=np.array([[999]], np.float32),
-            encoder_hidden_states=embeds,
+            **_conditions(prompts, Settings.from_json(settings.item())),
         )
         sample = self._stage("vae_decoder", latent_sample=latents)["sample"]
         answer = self._stage("image_encoder", sample=sample, settings=settings, pictures=pictures)
@@ -136,12 +136,20 @@ class _Tour:
         print(f"triptych stages: {model} gives another file than its stages", file=sys.stderr)
         return 1
 
-    def _encode(self, tokens: dict[str, np.ndarray], prefix: str) -> np.ndarray:
+    def _encode(self, tokens: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
         """The embeddings of the prompt, or with the prefix `negative_` of the other one."""
         config = self._client.config(self._names.stage("text_encoder"))
-        inputs = [tensor.name for tensor in config.input]
-        answer = self._stage("text_encoder", **{name: tokens[prefix + name] for name in inputs})
-        return answer["last_hidden_state"]
+        inputs = {tensor.name: tokens[prefix + tensor.name] for tensor in config.input}
+        answer = self._stage("text_encoder", **inputs)
+        found = {f"{prefix}prompt_embeds": answer["last_hidden_state"]}
+        if "input_ids_2" in tokens:
+            inputs.update(
+                {name: tokens[f"{prefix}{name}_2"] for name in ("input_ids", "prompt_weights")}
+            )
+            answer = self._stage("text_encoder_2", **inputs)
+            found[f"{prefix}prompt_embeds_2"] = answer["last_hidden_state"]
+            found[f"{prefix}pooled_prompt_embeds"] = answer["text_embeds"]
+        return found
 
     def _stage(self, stage: str, **tensors: np.ndarray) -> dict[str, np.ndarray]:
         return self._ask(self._names.stage(stage), **tensors)
@@ -157,6 +165,18 @@ class _Tour:
             print(f"  < {_line(name, array)}")
         print(f"  = {milliseconds:.1f} ms", flush=True)
         return answer
+
+
+def _conditions(prompts: dict[str, np.ndarray], settings: Settings) -> dict[str, np.ndarray]:
+    """What the UNet is conditioned on for the prompt, for one row."""
+    embeds = prompts["prompt_embeds"]
+    if "prompt_embeds_2" not in prompts:
+        return {"encoder_hidden_states": embeds}
+    return {
+        "encoder_hidden_states": np.concatenate([embeds, prompts["prompt_embeds_2"]], -1),
+        "text_embeds": prompts["pooled_prompt_embeds"],
+        "time_ids": sdxl.time_ids(settings)[np.newaxis],
+    }
 
 
 def _line(name: str, array: np.ndarray) -> str:

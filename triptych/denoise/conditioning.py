@@ -7,7 +7,10 @@ from typing import Tuple
 
 import numpy as np
 
+from triptych import sdxl
 from triptych.errors import InvalidRequest
+from triptych.model_files import ModelFiles
+from triptych.settings import Settings
 
 Shapes = Tuple[Tuple[str, Tuple[int, ...]], ...]
 """Names and shapes of conditioning tensors, in the order of the names."""
@@ -38,6 +41,43 @@ class Conditioning(Mapping):
         return len(self._tensors)
 
 
+EMBEDS = ("prompt_embeds", "negative_prompt_embeds")
+"""What the text encoder gives for both prompts, under the names that unet_loop has."""
+
+SDXL_EMBEDS = (
+    *("prompt_embeds_2", "negative_prompt_embeds_2"),
+    *("pooled_prompt_embeds", "negative_pooled_prompt_embeds"),
+)
+"""What SDXL's second text encoder gives beside them."""
+
+
+def of_embeds(
+    embeds: Mapping[str, np.ndarray], settings: Settings, model_files: ModelFiles
+) -> tuple[Conditioning, Conditioning]:
+    """The conditioning on both prompts of an image, from `EMBEDS`, and for SDXL `SDXL_EMBEDS`.
+
+    Embeddings are [tokens, channels], pooled ones [channels]. SDXL's UNet attends to those of both
+    text encoders side by side. Raises InvalidRequest, under their names, as `of_prompts` does.
+    """
+    if not model_files.is_sdxl:
+        return of_prompts(*(embeds[name] for name in EMBEDS))
+    wide = []
+    for name in EMBEDS:
+        first, second = embeds[name], embeds[f"{name}_2"]
+        if second.ndim != 2 or first.shape[:-1] != second.shape[:-1]:
+            allowed = f"[tokens, channels], as many tokens as in {name}"
+            raise InvalidRequest(f"{name}_2", second.shape, allowed)
+        wide.append(np.concatenate([first, second], axis=-1))
+    time_ids = sdxl.time_ids(settings)
+    pooled = {name: embeds[name] for name in SDXL_EMBEDS if "pooled" in name}
+    _check_same(pooled, 1, "[channels]")
+    prompt, negative = (
+        Conditioning(**one, text_embeds=text_embeds, time_ids=time_ids)
+        for one, text_embeds in zip(of_prompts(*wide), pooled.values())
+    )
+    return prompt, negative
+
+
 def of_prompts(
     prompt_embeds: np.ndarray, negative_prompt_embeds: np.ndarray
 ) -> tuple[Conditioning, Conditioning]:
@@ -46,13 +86,18 @@ def of_prompts(
     Both are [tokens, channels]. Raises InvalidRequest, under the arguments' names, for another
     shape, for two shapes, and for NaN or infinity.
     """
-    embeds = {"prompt_embeds": prompt_embeds, "negative_prompt_embeds": negative_prompt_embeds}
-    for name, tensor in embeds.items():
-        if tensor.ndim != 2 or tensor.shape != prompt_embeds.shape or 0 in tensor.shape:
-            allowed = "[tokens, channels], of one shape for both prompts"
-            raise InvalidRequest(name, tensor.shape, allowed)
+    embeds = dict(zip(EMBEDS, (prompt_embeds, negative_prompt_embeds)))
+    _check_same(embeds, 2, "[tokens, channels]")
+    prompt, negative = (Conditioning(encoder_hidden_states=one) for one in embeds.values())
+    return prompt, negative
+
+
+def _check_same(tensors: Mapping[str, np.ndarray], axes: int, shown: str) -> None:
+    """InvalidRequest unless they have so many axes, one shape, and finite numbers."""
+    first = next(iter(tensors.values()))
+    for name, tensor in tensors.items():
+        if tensor.ndim != axes or tensor.shape != first.shape or 0 in tensor.shape:
+            raise InvalidRequest(name, tensor.shape, f"{shown}, of one shape for both prompts")
         finite = np.isfinite(tensor)
         if not finite.all():
             raise InvalidRequest(name, float(tensor[~finite][0]), "finite numbers")
-    prompt, negative = (Conditioning(encoder_hidden_states=one) for one in embeds.values())
-    return prompt, negative

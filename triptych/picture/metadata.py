@@ -92,7 +92,6 @@ def _description(settings: Settings) -> str:
     )
     return dataclasses.replace(
         settings,
-        prompt=settings.prompt[:most],
-        negative_prompt=settings.negative_prompt[:most],
+        **{name: text[:most] for name, text in settings.prompts().items()},
         warnings=(*settings.warnings, warning),
     ).to_json()

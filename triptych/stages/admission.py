@@ -30,10 +30,10 @@ class Admission:
 
     def check(self, images: int) -> None:
         """Raise Unavailable if so many more do not fit now, InvalidRequest if they never do."""
-        tokenizer, encoder, loop, decoder, end = (model.see() for model in self._models)
+        tokenizer, *encoders, loop, decoder, end = (model.see() for model in self._models)
         if not loop.limit:
             return
-        before = self._before.count(tokenizer.went, loop.came, [encoder])
+        before = self._before.count(tokenizer.went, loop.came, encoders)
         behind = self._behind.count(loop.went, end.came, [decoder, end])
         held = before + (loop.came - loop.went - loop.failed) + behind
         check_room("INPUT_0", images, held, loop.limit, self._loop)

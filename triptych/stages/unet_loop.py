@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from triptych import webui_prompt
+from triptych import sdxl, webui_prompt
 from triptych.denoise import conditioning
 from triptych.denoise.cohorts import Cohorts
 from triptych.denoise.denoising import Denoising
@@ -179,18 +179,20 @@ class LoopStage:
         if len(sizes) > 1:
             raise InvalidRequest("settings", str(sorted(sizes)), "one height and width a batch")
         pictures = tensors.get("pictures", [(b"", b"")] * len(settings))
-        rows = zip(tensors["prompt_embeds"], tensors["negative_prompt_embeds"], settings, pictures)
+        known = (*conditioning.EMBEDS, *conditioning.SDXL_EMBEDS)
         images = []
-        for *prompts, one, files in rows:
+        for row, (one, files) in enumerate(zip(settings, pictures)):
+            sdxl.refuse(one, self._model_files)
+            embeds = {name: tensors[name][row] for name in known if name in tensors}
             adapters = self._loras.find(webui_prompt.loras_of(one))
             if adapters:
                 encoder = self._model.names.stage("text_encoder")
                 own = loras.embeds(one, adapters, self._loras, encoder, self._text_inputs)
-                prompts = own or prompts
+                embeds.update(zip(conditioning.EMBEDS, own or ()))
             images.append(
                 Denoising(
                     one,
-                    *conditioning.of_prompts(*prompts),
+                    *conditioning.of_embeds(embeds, one, self._model_files),
                     self._model_files,
                     self._encoded(one, *files),
                     adapters,

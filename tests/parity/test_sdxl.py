@@ -1,0 +1,166 @@
+"""Pictures of SDXL's kind against diffusers' pipelines, with the same random weights.
+
+The weights go through the export and the whole of `triptych.pipeline`.
+"""
+
+from __future__ import annotations
+
+import inspect
+import io
+import itertools
+import json
+import sys
+from pathlib import Path
+
+import diffusers
+import numpy as np
+import pytest
+import torch
+from diffusers import (
+    StableDiffusionXLImg2ImgPipeline,
+    StableDiffusionXLInpaintPipeline,
+    StableDiffusionXLPipeline,
+)
+from diffusers_reference import made
+from PIL import Image
+from test_from_pictures import colours, mask_of, text
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "full"))
+
+from random_models import louder, write_sdxl
+
+from triptych.pipeline import Pipeline
+from triptych_export.cli import main
+from triptych_export.picture import psnr
+
+LEAST = 40.0
+SIZES = ((64, 96), (96, 64))
+GUIDANCE = (1.0, 5.0)
+STEPS = 5
+WORDS = {"prompt": "red blue", "negative_prompt": "bed"}
+SCHEDULERS = (
+    *("ddim", "pndm", "euler", "euler_ancestral", "heun"),
+    *("dpmpp_2m", "dpmpp_2m_sde", "unipc", "dpmpp_2m_karras", "euler_beta"),
+)
+
+
+class Both:
+    """A model as diffusers runs it and as we do."""
+
+    def __init__(self, folder, **more):
+        source = louder(write_sdxl(folder / "source", **more))
+        assert main([str(source), "--output", str(folder / "served")]) == 0
+        self.ours = Pipeline(folder / "served")
+        whole = StableDiffusionXLPipeline.from_pretrained(source, add_watermarker=False)
+        self.parts, self.config = whole.components, whole.scheduler.config
+        self.parts["force_zeros_for_empty_prompt"] = whole.config.force_zeros_for_empty_prompt
+
+    def theirs(self, scheduler="euler", seed=1, timestep_spacing=None, **values):
+        kind = StableDiffusionXLPipeline
+        if "image" in values:
+            masked = "mask_image" in values
+            kind = StableDiffusionXLInpaintPipeline if masked else StableDiffusionXLImg2ImgPipeline
+        takes = inspect.signature(kind.__init__).parameters
+        parts = {name: part for name, part in self.parts.items() if name in takes}
+        spacing = {"timestep_spacing": timestep_spacing} if timestep_spacing else {}
+        parts["scheduler"] = made(scheduler, {**self.config, **spacing})
+        pipeline = kind(**parts, add_watermarker=False)
+        pipeline.set_progress_bar_config(disable=True)
+        if values.get("mask_image"):
+            values.setdefault("height", values["image"].height)
+            values.setdefault("width", values["image"].width)
+        values.setdefault("num_inference_steps", STEPS)
+        with torch.no_grad():
+            done = pipeline(generator=torch.Generator("cpu").manual_seed(seed), **values)
+        return np.asarray(done.images[0])
+
+    def mine(self, scheduler="euler", seed=1, **values):
+        values = {key: text(v) if isinstance(v, Image.Image) else v for key, v in values.items()}
+        request = {"scheduler": scheduler, "seed": seed, "num_inference_steps": STEPS, **values}
+        (file,) = self.ours.draw(json.dumps(request))
+        return np.asarray(Image.open(io.BytesIO(file)))
+
+    def decibels(self, scheduler="euler", **values):
+        return psnr(self.mine(scheduler, **values), self.theirs(scheduler, **values))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    diffusers.logging.set_verbosity_error()
+    return Both(tmp_path_factory.mktemp("zeros"))
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory):
+    """A model whose empty negative prompt is encoded, and whose end token SDXL's own rule finds."""
+    diffusers.logging.set_verbosity_error()
+    return Both(tmp_path_factory.mktemp("words"), legacy=True, force_zeros=False)
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_schedulers_sizes_and_guidance(model, scheduler):
+    for (height, width), guidance in itertools.product(SIZES, GUIDANCE):
+        values = {**WORDS, "height": height, "width": width, "guidance_scale": guidance}
+        assert model.decibels(scheduler, **values) >= LEAST, values
+
+
+def test_without_a_negative_prompt_zeros_or_an_empty_text_stand_for_it(model, other):
+    size = {"height": 64, "width": 96, "guidance_scale": 5.0}
+    assert model.decibels(prompt="red", **size) >= LEAST
+    assert other.decibels(prompt="red", **size) >= LEAST
+    assert other.decibels(**WORDS, **size, prompt_2="blue bed") >= LEAST
+    expected = model.theirs(prompt="red", negative_prompt="", **size)
+    assert psnr(model.mine(prompt="red", **size), expected) < LEAST - 5
+
+
+SECOND = {"prompt_2": "blue bed", "negative_prompt_2": "red red"}
+TOLD = [
+    SECOND,
+    {"prompt_2": "blue bed"},
+    {"negative_prompt_2": "red red"},
+    {"prompt_2": "", "negative_prompt_2": ""},
+    {"original_size": (512, 384)},
+    {"crops_coords_top_left": (128, 0)},
+    {"target_size": (1024, 512)},
+    {"clip_skip": 1},
+    {"clip_skip": 2, **SECOND},
+    {"guidance_rescale": 0.7},
+]
+
+
+@pytest.mark.parametrize("told", TOLD, ids=str)
+def test_what_the_model_is_told_beside_a_prompt(model, told):
+    values = {**WORDS, "height": 64, "width": 96, "guidance_scale": 5.0}
+    expected = model.theirs(**values, **told)
+    assert psnr(model.mine(**values, **told), expected) >= LEAST
+    if any(told.values()):
+        assert psnr(model.mine(**values), expected) < LEAST - 5
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4])
+@pytest.mark.parametrize("scheduler", ["euler_ancestral", "euler", "lcm"])
+def test_few_steps_without_guidance(model, scheduler, steps):
+    """As SDXL Turbo, Lightning and LCM are drawn."""
+    for guidance in (0.0, 1.0):
+        values = {"guidance_scale": guidance, "num_inference_steps": steps}
+        if scheduler != "lcm":  # whose timesteps are fixed
+            values["timestep_spacing"] = "trailing"
+        decibels = model.decibels(scheduler, prompt="red", height=64, width=64, **values)
+        assert decibels >= LEAST, guidance
+
+
+def test_another_seed_is_another_picture(model):
+    """So that a high figure above says something."""
+    values = {**WORDS, "height": 64, "width": 64}
+    assert psnr(model.mine(seed=2, **values), model.theirs(seed=1, **values)) < LEAST - 5
+
+
+@pytest.mark.parametrize("mask", [False, True])
+@pytest.mark.parametrize("scheduler", ["ddim", "euler", "dpmpp_2m"])
+def test_from_pictures(model, scheduler, mask):
+    for strength, (height, width) in zip((0.3, 0.7, 1.0), SIZES * 2):
+        values = {**WORDS, "strength": strength, "guidance_scale": 5.0}
+        values["image"] = colours(width, height)
+        if mask:
+            values["mask_image"] = mask_of(width, height)
+        assert model.decibels(scheduler, **values) >= LEAST, values

@@ -10,7 +10,7 @@ DRIVER := $(wildcard /dev/nvidiactl /dev/dxg)
 $(if $(GPU),$(if $(DRIVER),,$(error $(NO_DRIVER))))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run serve web test test-rare test-fleet test-soak test-parity test-full test-export test-old bench bench-tensorrt docs lint lock
+.PHONY: help setup run serve web test test-rare test-fleet test-soak test-parity test-full test-export test-old bench bench-openvino bench-tensorrt docs lint lock
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -54,6 +54,15 @@ test-export: .venv-full/.set-up ## the export of a full-size model by both roads
 
 bench: setup ## the server's speed on this processor, beside the same work without a server
 	@$(VENV)/bin/python benchmarks/cpu.py $(FLAGS)
+
+bench-openvino: .venv-peers/.set-up ## the server on OpenVINO beside ONNX Runtime's own provider and optimum-intel's pipeline (1.6 GB in .venv-peers)
+	@$(VENV)/bin/python benchmarks/cpu_openvino.py $(FLAGS)
+
+.venv-peers/.set-up: requirements/peers.txt | setup
+	@$(VENV)/bin/python -m venv .venv-peers
+	@.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/peers.txt
+	@.venv-peers/bin/python -m pip uninstall --quiet --yes torchvision # not needed, and broken beside a PyTorch without CUDA
+	@touch $@
 
 bench-tensorrt: .venv-tensorrt/.set-up ## text_encoder and vae_decoder on TensorRT 8.5, served, on a machine with a GPU (Python 3.10, 2.1 GB)
 	@.venv-tensorrt/bin/python benchmarks/trt.py $(FLAGS)

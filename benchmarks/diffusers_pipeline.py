@@ -10,7 +10,10 @@ import io
 import json
 import os
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -24,11 +27,15 @@ from benchmarks.worker import serve, timed
 from triptych_export.rebuild import pipeline
 
 
-def picture(request: str) -> bytes:
-    """OUTPUT_0 for an INPUT_0: from the prompt to the base64 of a PNG, as the server does it."""
+def picture(
+    draw: Callable[..., Any], from_picture: Callable[..., Any] | None, request: str
+) -> bytes:
+    """OUTPUT_0 for an INPUT_0: from the prompt to the base64 of a PNG, as the server does it.
+
+    `draw` and, for requests with a picture, `from_picture` are pipelines of diffusers' interface.
+    """
     settings = json.loads(request)
     generator = torch.Generator("cpu").manual_seed(settings.pop("seed"))
-    draw = drawer
     if "image" in settings:
         draw = from_picture
         came = Image.open(io.BytesIO(base64.b64decode(settings["image"])))
@@ -48,6 +55,6 @@ if __name__ == "__main__":
     )
     from_picture.set_progress_bar_config(disable=True)
     serve(
-        picture=lambda request: timed(picture, request),
+        picture=partial(timed, picture, drawer, from_picture),
         versions=lambda: f"torch {torch.__version__}, diffusers {diffusers.__version__}",
     )

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from scripts.server_log import RUNS_ON
 from triptych.server import Unfit
 from triptych.server.running import RunningServer
 
@@ -28,9 +27,7 @@ def with_server(work: Callable[[RunningServer], int], grpc_port: int = 0) -> int
             with server:
                 seconds = time.monotonic() - begun
                 print(f"server: ready after {seconds:.1f} s, gRPC at {server.grpc}", flush=True)
-                engines = RUNS_ON.findall(log.read_text(errors="replace"))
-                for engine in [one for one in engines if one.startswith("unet:")][:1]:
-                    print(f"server: {engine}", flush=True)
+                print(f"server: {server.engine()}", flush=True)
                 return work(server)
         except Unfit as reason:
             print(reason, file=sys.stderr)

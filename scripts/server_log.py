@@ -18,7 +18,7 @@ SERVICES = {
     "Metrics Service": "metrics at http://{}/metrics",
 }
 STARTED = re.compile(rf'"Started ({"|".join(SERVICES)}) at ([^"]+)"')
-RUNS_ON = re.compile(r"[\w.]+: runs on [^\n\"]+")
+RUNS_ON = re.compile(r"[\w.]+: runs on [^\"\n]+")
 INFO = re.compile(r"I\d{4} |[+|]|$")  # and the tables that follow one
 ABOUT_CUDA = re.compile(r"CUDA|CudaDriverHelper|NVML|DCGM")
 DRIVERS = ("/dev/nvidiactl", "/dev/dxg")  # Linux's, and that of Linux inside Windows

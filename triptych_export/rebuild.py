@@ -21,6 +21,8 @@ transformers.utils.logging.disable_progress_bar()
 ENCODER = ("encoder.", "quant_conv.")
 DECODER = ("decoder.", "post_quant_conv.")
 """How the names of the VAE's weights begin, of its two stages."""
+OLDER = "text_model."
+"""Begins the names of the text encoder's weights in older releases of transformers."""
 
 
 def rebuild(repository: Path, output: Path, model: str = MODEL) -> None:
@@ -80,8 +82,10 @@ def _network(stage: Path, create, zeros: tuple[str, ...] = ()) -> torch.nn.Modul
         for name, weight in network.state_dict().items():
             if name.startswith(zeros or "-"):
                 weight.zero_()
-            elif name in weights and weights[name].size == weight.numel():
-                weight.copy_(torch.tensor(weights[name]).reshape(weight.shape))
+                continue
+            values = weights.get(name, weights.get(name.removeprefix(OLDER)))
+            if values is not None and values.size == weight.numel():
+                weight.copy_(torch.tensor(values).reshape(weight.shape))
             else:
                 raise ExportError(f"{path} has no weight {name} of shape {list(weight.shape)}")
     return network.eval()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import signal
 import socket
 import subprocess
@@ -92,6 +93,11 @@ class RunningServer:
         except OSError:
             return False
         return True
+
+    def engine(self) -> str:
+        """What the log says of the UNet: which engine runs it, and in which precision."""
+        found = re.search(r"(?<!\.)\bunet: runs on [^\n\"]+", self.log.read_text(errors="replace"))
+        return found.group() if found else "unet: the log does not say what runs it"
 
     def stop(self) -> int:
         """End the server in its orderly way; its exit code."""

@@ -164,3 +164,47 @@ def test_from_pictures(model, scheduler, mask):
         if mask:
             values["mask_image"] = mask_of(width, height)
         assert model.decibels(scheduler, **values) >= LEAST, values
+
+
+def of_words(model, chunks):
+    """Embeddings and pooled ones of texts with weights, in float64 as the WebUI means them.
+
+    Each encoder's embeddings are weighed by themselves; the pooled ones are the first chunk's.
+    """
+    wide, pooled = [], []
+    for end in ("", "_2"):
+        tokenizer, encoder = model.parts[f"tokenizer{end}"], model.parts[f"text_encoder{end}"]
+        embeds = []
+        for chunk in chunks:
+            ids, weights = [tokenizer.bos_token_id], [1.0]
+            for words, weight in chunk:
+                own = tokenizer(words, add_special_tokens=False).input_ids
+                ids, weights = ids + own, weights + [weight] * len(own)
+            ids.append(tokenizer.eos_token_id)
+            ids += [tokenizer.pad_token_id] * (77 - len(ids))
+            weights += [1.0] * (77 - len(weights))
+            with torch.no_grad():
+                found = encoder(torch.tensor([ids]), output_hidden_states=True)
+            plain = found.hidden_states[-2][0].double().numpy()
+            weighed = plain * np.array(weights)[:, None]
+            embeds.append(weighed * plain.mean() / weighed.mean())
+            pooled.append(found[0][0].numpy())
+        wide.append(np.concatenate(embeds))
+    return np.concatenate(wide, 1), pooled[len(chunks)]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "chunks"),
+    [
+        ("red (blue:1.4)", [[("red", 1.0), ("blue", 1.4)]]),
+        ("red BREAK (bed:0.5)", [[("red", 1.0)], [("bed", 0.5)]]),
+        ("red " * 80, [[("red " * 75, 1.0)], [("red " * 5, 1.0)]]),
+    ],
+)
+def test_words_of_the_webui(model, prompt, chunks):
+    request = json.dumps({"prompt": prompt, "prompt_syntax": "webui", "guidance_scale": 1})
+    (row, _) = model.ours._conditioning(model.ours.request(request).settings, ())
+    embeds, pooled = of_words(model, chunks)
+    for found, wanted in ((row["encoder_hidden_states"], embeds), (row["text_embeds"], pooled)):
+        assert found.shape == wanted.shape
+        assert np.abs(found - wanted).max() < 2e-3 * np.abs(wanted).max()

@@ -1,12 +1,15 @@
 """A second pass: latents in another size as torch makes them, noised and denoised once more."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 import pytest
-from test_denoising import MODEL_FILES, SETTINGS, denoise, image, predict
+from test_denoising import MODEL_FILES, PROMPT, SETTINGS, denoise, image, predict
 
-from triptych import schedulers
+from triptych import schedulers, sdxl
+from triptych.denoise.conditioning import Conditioning
+from triptych.denoise.denoising import Denoising
 from triptych.denoise.interpolation import covering
 from triptych.denoise.loop import DenoisingLoop
 from triptych.denoise.noise import Noise
@@ -106,6 +109,18 @@ def test_what_the_second_pass_cannot_do_is_said_before_the_first():
         image(second_pass=SECOND._replace(height=90))
     with pytest.raises(InvalidRequest, match=r"strength: got 0\.1"):
         image(second_pass=SECOND._replace(strength=0.1))
+
+
+def test_sdxls_unet_is_told_the_size_of_the_pass():
+    sizes = Conditioning(encoder_hidden_states=PROMPT, time_ids=sdxl.time_ids(SETTINGS))
+    settings = dataclasses.replace(SETTINGS, second_pass=SECOND)
+    one = Denoising(settings, sizes, sizes, MODEL_FILES)
+    denoise(one)
+    second = one.following()
+    expected = sdxl.time_ids(dataclasses.replace(SETTINGS, height=96, width=128))
+    for row in second.conditioning:
+        np.testing.assert_array_equal(row["time_ids"], expected)
+    assert not np.array_equal(sizes["time_ids"], expected)
 
 
 def test_latents_that_are_no_numbers_have_no_second_pass():

@@ -78,6 +78,14 @@ def of_embeds(
     return prompt, negative
 
 
+def of_size(settings: Settings, *prompts: Conditioning) -> tuple[Conditioning, ...]:
+    """The conditioning on `prompts` of an image of other settings: SDXL's UNet is told its size."""
+    return tuple(
+        Conditioning(**{**one, "time_ids": sdxl.time_ids(settings)}) if "time_ids" in one else one
+        for one in prompts
+    )
+
+
 def of_prompts(
     prompt_embeds: np.ndarray, negative_prompt_embeds: np.ndarray
 ) -> tuple[Conditioning, Conditioning]:

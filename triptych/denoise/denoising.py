@@ -10,7 +10,7 @@ import numpy as np
 
 from triptych import schedulers
 from triptych.denoise.call import CallKey
-from triptych.denoise.conditioning import Conditioning
+from triptych.denoise.conditioning import Conditioning, of_size
 from triptych.denoise.deep_cache import Deep, is_due
 from triptych.denoise.interpolation import covering
 from triptych.denoise.noise import Noise
@@ -215,7 +215,8 @@ class Denoising:
         _, *size = self._model_files.latent_shape(self._second.height, self._second.width)
         enlarged = covering(self.latents, size, self._settings.second_pass.interpolation)
         start = Start(None, latents=enlarged)
-        image = Denoising(self._second, *self._prompts, self._model_files, start, self._adapters)
+        prompts = of_size(self._second, *self._prompts)
+        image = Denoising(self._second, *prompts, self._model_files, start, self._adapters)
         image.watcher = self.watcher
         image.calls_before, image.calls_in_all = self.calls, self.calls_in_all
         return image

@@ -21,9 +21,6 @@ def refuse(settings: Settings, model_files: ModelFiles) -> None:
     asked = webui_prompt.loras_of(settings)
     if asked:
         raise InvalidRequest("loras", asked[0].name, "none: SDXL is served without LoRAs")
-    if settings.second_pass is not None:
-        asked = settings.json_value("second_pass")
-        raise InvalidRequest("second_pass", asked, "none: SDXL is served without it")
 
 
 def time_ids(settings: Settings) -> np.ndarray:

@@ -13,6 +13,7 @@ from random_models import write_model
 from safetensors.torch import load_file, save_file
 from tensorrt_parser import refusals
 
+from demo.architecture import GUIDANCE_SCALE, NUM_INFERENCE_STEPS
 from triptych.pipeline import Pipeline
 from triptych_export import check, paddle_env, torch_road
 from triptych_export.cli import CHECKOUT, main
@@ -87,7 +88,8 @@ def test_the_demo_models_pictures_are_the_same_by_either_road(tmp_path):
     """What the checkout serves came by PyTorch; the same weights again, by Paddle."""
     served = CHECKOUT / "model_repository"
     rebuild(served, tmp_path / "checkpoint")
-    numbers = ("--num-inference-steps", "20", "--guidance-scale", "5")
+    steps, scale = str(NUM_INFERENCE_STEPS), str(GUIDANCE_SCALE)
+    numbers = ("--num-inference-steps", steps, "--guidance-scale", scale)
     done = export(tmp_path / "checkpoint", "--output", tmp_path / "served", *numbers)
     assert done.returncode == 0, done.stderr
     roads = [Pipeline(root) for root in (tmp_path / "served", served)]

@@ -155,6 +155,20 @@ def test_another_seed_is_another_picture(model):
     assert psnr(model.mine(seed=2, **values), model.theirs(seed=1, **values)) < LEAST - 5
 
 
+def test_a_second_pass(model):
+    """The UNet is told the second pass's own size in it."""
+    values = {**WORDS, "guidance_scale": 5.0}
+    first = {"height": 64, "width": 96, "output_type": "latent"}
+    latents = torch.from_numpy(model.theirs(**values, **first))[None]
+    scaled = torch.nn.functional.interpolate(latents, (16, 24), mode="bilinear")
+    second = {"strength": 0.6, "num_inference_steps": STEPS}
+    expected = model.theirs(**values, **second, image=scaled)
+    assert expected.shape == (128, 192, 3)
+    second = {**second, "height": 128, "width": 192}
+    mine = model.mine(**values, height=64, width=96, second_pass=second)
+    assert psnr(mine, expected) >= LEAST
+
+
 @pytest.mark.parametrize("mask", [False, True])
 @pytest.mark.parametrize("scheduler", ["ddim", "euler", "dpmpp_2m"])
 def test_from_pictures(model, scheduler, mask):

@@ -22,7 +22,6 @@ from triptych.picture.encode import encode
 from triptych.picture.metadata import read_settings
 from triptych.picture.request import Request
 from triptych.sdxl import time_ids
-from triptych.second_pass import SecondPass
 from triptych.settings import SDXL_KEYS, Settings
 from triptych.tokenizer import Tokenizer
 from triptych_export import second_encoder
@@ -127,12 +126,6 @@ def test_loras_are_refused_by_their_name(tokenizer):
     for asked in ({"loras": (one("ink", 1.0),)}, {"prompt": "<lora:ink:1>"}):
         with pytest.raises(InvalidRequest, match=r"^loras: got 'ink'; allowed: none: SDXL"):
             encoded(tokenizer, MODEL, prompt_syntax="webui", **asked)
-
-
-def test_a_second_pass_is_refused_by_its_name(tokenizer):
-    second = SecondPass(128, 192, 0.5, 4, "bilinear")
-    with pytest.raises(InvalidRequest, match=r"^second_pass: got .*; allowed: none: SDXL"):
-        encoded(tokenizer, MODEL, second_pass=second)
 
 
 def test_the_sizes_are_the_pictures_own_unless_others_are_given():

@@ -7,7 +7,6 @@ import tempfile
 from pathlib import Path
 
 from triptych.errors import ModelFileError
-from triptych.tokenizer import Tokenizer
 from triptych_export.config_edits import follow_model, with_accelerator, with_input, with_map
 from triptych_export.errors import ExportError
 from triptych_export.families import SIZES
@@ -28,6 +27,8 @@ def pad_token_id(source: Source) -> int:
 
     ExportError if its vocabulary is not the first one's, of which the server has one alone.
     """
+    from triptych.tokenizer import Tokenizer  # needs transformers, which Paddle's environment lacks
+
     with tempfile.TemporaryDirectory() as scratch:
         folders = Path(scratch, "1"), Path(scratch, "2")
         for folder, part in zip(folders, ("tokenizer", "tokenizer_2")):

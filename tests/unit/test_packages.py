@@ -1,5 +1,7 @@
 """What an installation that is no checkout has."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 from setuptools import find_packages
@@ -15,3 +17,11 @@ def test_every_folder_of_code_is_installed():
         for path in (CHECKOUT / package).rglob("*.py")
     }
     assert found == folders
+
+
+def test_the_export_loads_without_transformers_as_in_paddles_environment():
+    code = "import sys; sys.modules['transformers'] = None; import triptych_export.export"
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr

@@ -13,11 +13,9 @@ from __future__ import annotations
 import argparse
 import functools
 import hashlib
-import re
 import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
@@ -58,7 +56,7 @@ class Served:
 
     def __init__(self, running: RunningServer) -> None:
         self._client = grpcclient.InferenceServerClient(running.grpc)
-        self._metrics = f"http://{running.metrics}/metrics"
+        self._metrics = running.metrics
         self.version = self._client.get_server_metadata().version
 
     def draw(self, request: str) -> bytes:
@@ -69,17 +67,10 @@ class Served:
 
     def counted(self, run: Callable[[], Run]) -> Run:
         """`run()` with the UNet's calls and rows in it."""
-        before = self._calls_and_rows()
+        before = load.calls_and_rows(self._metrics)
         done = run()
-        done.calls, done.rows = self._calls_and_rows() - before
+        done.calls, done.rows = load.calls_and_rows(self._metrics) - before
         return done
-
-    def _calls_and_rows(self) -> np.ndarray:
-        with urllib.request.urlopen(self._metrics) as reply:
-            page = reply.read().decode()
-        names = ("triptych_unet_calls_total", "triptych_unet_rows_total")
-        found = [re.search(rf"^{name}\{{.*\}} (\S+)", page, re.MULTILINE) for name in names]
-        return np.array([float(one.group(1)) if one else 0.0 for one in found])
 
 
 class Bench:

@@ -11,12 +11,10 @@ the instances slept of the time that they could have: 1 is a loop that costs not
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 import tempfile
 import threading
 import time
-import urllib.request
 from pathlib import Path
 
 import tritonclient.grpc as grpcclient
@@ -25,7 +23,7 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(CHECKOUT))
 
 from benchmarks import machine
-from benchmarks.load import percentile
+from benchmarks.load import calls_and_rows, percentile
 from benchmarks.loop import STEPS, request, write_loop
 from triptych.server.running import RunningServer
 from triptych.settings import Settings
@@ -37,7 +35,7 @@ import time
 
 sys.path.insert(0, {checkout!r})
 
-from triptych.stages import network, triton
+from triptych.stages import network
 
 
 class Sleeping:
@@ -53,18 +51,7 @@ class Sleeping:
 
 network.Network = Sleeping
 
-
-class TritonPythonModel:
-    def initialize(self, args):
-        model = triton.Model(args)
-        with model.loading():
-            self.network = network.ServedNetwork(model)
-
-    def execute(self, requests):
-        return self.network.execute(requests)
-
-    def finalize(self):
-        self.network.close()
+from backends.fastdeploy.model import TritonPythonModel
 """
 """The backend fastdeploy, all of it but the network."""
 
@@ -86,17 +73,6 @@ def write_repository(folder: Path, options: argparse.Namespace) -> Path:
     code = SLEEPING.format(checkout=str(CHECKOUT), seconds=options.milliseconds / 1e3)
     (folder / "unet" / "1" / "model.py").write_text(code)
     return folder
-
-
-NAMES = ("calls", "rows")
-
-
-def counted(address: str) -> tuple[float, float, float]:
-    """Now, and the UNet's calls and rows until now."""
-    with urllib.request.urlopen(f"http://{address}/metrics") as reply:
-        page = reply.read().decode()
-    found = (re.search(rf"^triptych_unet_{name}_total{{.*}} (\S+)$", page, re.M) for name in NAMES)
-    return time.monotonic(), *(float(one.group(1)) for one in found)
 
 
 def main() -> int:
@@ -125,10 +101,10 @@ def main() -> int:
             for client in clients:
                 client.start()
             time.sleep(WARM)
-            counts = [counted(running.metrics)]
+            counts = [(time.monotonic(), *calls_and_rows(running.metrics))]
             for _ in range(options.rounds):
                 time.sleep(WINDOW)
-                counts.append(counted(running.metrics))
+                counts.append((time.monotonic(), *calls_and_rows(running.metrics)))
             enough.set()
             for client in clients:
                 client.join()

@@ -5,8 +5,10 @@ from __future__ import annotations
 import itertools
 import queue
 import random
+import re
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -68,6 +70,15 @@ def poisson(count: int, per_second: float, seed: int) -> list[float]:
     """Times of `count` independent arrivals, `per_second` of them on average."""
     drawn = random.Random(seed)
     return list(itertools.accumulate(drawn.expovariate(per_second) for _ in range(count)))
+
+
+def calls_and_rows(metrics: str) -> np.ndarray:
+    """The UNet's calls and rows until now, by the server's metrics at HOST:PORT."""
+    with urllib.request.urlopen(f"http://{metrics}/metrics") as reply:
+        page = reply.read().decode()
+    names = ("triptych_unet_calls_total", "triptych_unet_rows_total")
+    found = [re.search(rf"^{name}\{{.*\}} (\S+)", page, re.MULTILINE) for name in names]
+    return np.array([float(one.group(1)) if one else 0.0 for one in found])
 
 
 def percentile(values: Sequence[float], percent: float) -> float:

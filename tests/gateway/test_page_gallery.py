@@ -1,6 +1,7 @@
 """The page's gallery: pictures that stay, are looked at, compared, copied, packed and deleted."""
 
 import io
+import time
 import zipfile
 
 import pytest
@@ -52,6 +53,26 @@ def test_pictures_on_their_way_go_on_after_a_reload(page, triton):
     page.reload()
     page.settled(2)
     assert len(triton.requests) == 4
+
+
+HELD_PUT = """
+const put = IDBObjectStore.prototype.put;
+IDBObjectStore.prototype.put = function (...all) {
+  const held = () => window.mayKeep || (this.get("none").onsuccess = held);
+  const request = put.apply(this, all);
+  held();
+  return request;
+};
+"""
+
+
+def test_a_picture_is_noted_before_it_is_asked_for(page, triton):
+    page.browser.execute_script(HELD_PUT)
+    page.draw(prompt="a red circle", count="1")
+    time.sleep(0.5)
+    assert not triton.requests
+    page.browser.execute_script("window.mayKeep = true")
+    page.settled(1)
 
 
 def test_a_tab_that_is_duplicated_while_it_draws_leaves_the_pictures_to_the_first(page, triton):

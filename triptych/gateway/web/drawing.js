@@ -46,8 +46,8 @@ async function follow({ batch, index, asked }) {
   if (jobs.size === 0) [made, busy, last] = [0, 0, performance.now()];
   jobs.add(job);
   showAll();
-  keep("coming", key, { tab: tab(), batch, index, asked });
   try {
+    await keep("coming", key, { tab: tab(), batch, index, asked });
     await drawPatiently(job);
   } catch (error) {
     remove(job.card);

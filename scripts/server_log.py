@@ -25,9 +25,7 @@ DRIVERS = ("/dev/nvidiactl", "/dev/dxg")  # Linux's, and that of Linux inside Wi
 
 
 def main() -> int:
-    """0, at the log's end, which is the server's: signals are for that one."""
-    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(signum, signal.SIG_IGN)
+    """0, at the log's end, which is the server's."""
     begun, ready, has_gpu = time.monotonic(), False, any(map(os.path.exists, DRIVERS))
     for line in sys.stdin:
         started, engine = STARTED.search(line), RUNS_ON.search(line)
@@ -44,4 +42,6 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(signum, signal.SIG_IGN)  # they are for the server
     sys.exit(main())

@@ -1,11 +1,12 @@
-"""Ctrl-C in a command: one line, no traceback, whenever it comes."""
+"""Ctrl-C in a command: one line, no traceback, whenever it comes; and who takes its signals."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 INTERRUPTED = 130
 """The exit code of a command that Ctrl-C ended, as shells have it: 128 + SIGINT."""
@@ -23,6 +24,17 @@ def end_at_once(*signals: int, code: int = INTERRUPTED, line: bytes = b"interrup
 
     for signum in signals or (signal.SIGINT,):
         signal.signal(signum, leave)
+
+
+@contextlib.contextmanager
+def handled_by(handler: Callable[..., object], *signals: int) -> Iterator[None]:
+    """`handler` takes each of `signals`, and afterwards again whoever took them before."""
+    before = {signum: signal.signal(signum, handler) for signum in signals}
+    try:
+        yield
+    finally:
+        for signum, former in before.items():
+            signal.signal(signum, former)
 
 
 def run(work: Callable[[], int], code: int = INTERRUPTED) -> int:

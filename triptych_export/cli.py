@@ -9,6 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from triptych import interrupts
 from triptych.errors import InvalidRequest
 from triptych.names import MODEL, Names, check_name
 from triptych_export import paddle_env
@@ -59,14 +60,18 @@ def main(arguments: list[str] | None = None) -> int:
         check_name(options.name)
     except InvalidRequest as error:
         parser.error(f"--{error}")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    with interrupts.handled_by(lambda *_: sys.exit(143), signal.SIGTERM):
+        return _run(options, single, arguments or sys.argv[1:])
+
+
+def _run(options: argparse.Namespace, single: bool, arguments: list[str]) -> int:
     try:
         if options.model is None:
             return _change_accelerators(options)
         if _needs_paddle(options) and not paddle_env.is_current():
             interpreter = paddle_env.python()
             script = CHECKOUT / "scripts" / "export_stages.py"
-            os.execv(interpreter, [str(interpreter), str(script), *(arguments or sys.argv[1:])])
+            os.execv(interpreter, [str(interpreter), str(script), *arguments])
         if single:
             refuse_at_sight(Path(options.model), vae=not options.vae)
         from triptych_export.export import export

@@ -1,5 +1,6 @@
-"""`triptych gateway` where it cannot start."""
+"""`triptych gateway` where it cannot start, and what it leaves."""
 
+import signal
 import socket
 import subprocess
 import sys
@@ -24,3 +25,23 @@ def test_the_command_says_why_it_cannot_start(tmp_path):
             assert run.returncode == code
             assert said in run.stderr
             assert run.stderr.count("\n") == 1
+
+
+IN_A_PROCESS = """
+import signal, sys
+from triptych import cli
+stops = signal.SIGTERM, signal.SIGINT
+before = [signal.getsignal(signum) for signum in stops]
+assert cli.main(["gateway", "--port", "0", "--url", sys.argv[1]]) == 0
+assert [signal.getsignal(signum) for signum in stops] == before
+"""
+
+
+def test_signals_are_afterwards_whose_they_were(triton):
+    command = [sys.executable, "-c", IN_A_PROCESS, triton.url]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        process.stdout.readline()
+        process.send_signal(signal.SIGTERM)
+        assert (process.wait(30), process.stderr.read()) == (0, "")

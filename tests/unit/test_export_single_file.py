@@ -1,6 +1,7 @@
 """What a file of weights is, told before anything of it is loaded."""
 
 import json
+import signal
 
 import pytest
 
@@ -148,3 +149,9 @@ def test_single_files_are_not_for_paddle(capsys):
     with pytest.raises(SystemExit):
         main(["model.safetensors", "--framework", "paddle"])
     assert "reads no single file" in capsys.readouterr().err
+
+
+def test_signals_are_afterwards_whose_they_were(tmp_path):
+    before = signal.getsignal(signal.SIGTERM)
+    assert main([str(tmp_path / "none"), "--output", str(tmp_path / "served")]) == 1
+    assert signal.getsignal(signal.SIGTERM) is before

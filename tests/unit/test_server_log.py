@@ -45,9 +45,10 @@ Signal (15) received.
 def test_what_is_left_of_the_log(has_gpu, monkeypatch, capsys, tmp_path):
     drivers = (tmp_path / "none", tmp_path if has_gpu else tmp_path / "no other")
     monkeypatch.setattr(server_log, "DRIVERS", drivers)
-    monkeypatch.setattr(server_log.signal, "signal", lambda *_: None)
     monkeypatch.setattr(server_log.sys, "stdin", io.StringIO(LOG))
+    before = server_log.signal.getsignal(server_log.signal.SIGTERM)
     assert server_log.main() == 0
+    assert server_log.signal.getsignal(server_log.signal.SIGTERM) is before
     lines = capsys.readouterr().out.splitlines(keepends=True)
     about_cuda = [line for line in lines if line not in QUIET.splitlines(keepends=True)]
     assert "".join(line for line in lines if line not in about_cuda) == QUIET

@@ -16,6 +16,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from triptych import interrupts
+
 KEY = "TRIPTYCH_API_KEY"
 WEBHOOK_SECRET = "TRIPTYCH_WEBHOOK_SECRET"
 EXAMPLES = """\
@@ -201,12 +203,11 @@ def run(options: argparse.Namespace) -> int:
         server.should_exit = True
 
     # The server has handlers of its own while it runs; at its end it sends itself what came.
-    for signum in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(signum, end)
-    port = listening.getsockname()[1]
-    scheme = "https" if options.tls_cert else "http"
-    print(f"triptych gateway: {scheme}://{options.host}:{port}/", flush=True)
-    server.run(sockets=[listening])
+    with interrupts.handled_by(end, signal.SIGTERM, signal.SIGINT):
+        port = listening.getsockname()[1]
+        scheme = "https" if options.tls_cert else "http"
+        print(f"triptych gateway: {scheme}://{options.host}:{port}/", flush=True)
+        server.run(sockets=[listening])
     return 0
 
 

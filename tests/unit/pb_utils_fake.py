@@ -283,7 +283,9 @@ def install(monkeypatch, module):
     package = importlib.import_module("triptych.stages")
     for name in [name for name in sys.modules if name.startswith("triptych.stages.")]:
         monkeypatch.delitem(sys.modules, name)
-    for name in [name for name, value in vars(package).items() if isinstance(value, types.ModuleType)]:
+    for name in [
+        name for name, value in vars(package).items() if isinstance(value, types.ModuleType)
+    ]:
         monkeypatch.delattr(package, name)  # `from triptych.stages import name` looks here first
 
 

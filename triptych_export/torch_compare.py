@@ -135,7 +135,7 @@ def _by_diffusers(
     else:
         kind = StableDiffusionXLInpaintPipeline if brought else StableDiffusionXLPipeline
         parts["add_watermarker"] = False
-    pipeline = kind.from_pretrained(source.folder, **parts)
+    pipeline = kind.from_pretrained(source.folder, low_cpu_mem_usage=False, **parts)
     pipeline.set_progress_bar_config(disable=True)
     with torch.no_grad():
         (picture,) = pipeline(

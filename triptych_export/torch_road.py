@@ -247,6 +247,8 @@ def export(module: torch.nn.Module, stage: Stage, source: Source, folder: Path) 
 def load_part(kind, folder: Path, part: str, **options) -> torch.nn.Module:
     """The network of a part in single precision; ExportError unless every weight is there."""
     variant, safetensors = weight_files(folder / part)
+    if issubclass(kind, diffusers.ModelMixin):
+        options["low_cpu_mem_usage"] = False  # True needs accelerate, and advises it
     try:
         model, info = kind.from_pretrained(
             folder,

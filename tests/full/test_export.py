@@ -224,3 +224,19 @@ def test_stopped_halfway_it_leaves_nothing(served, model, sent):
     assert "Traceback" not in process.stderr.read()
     assert contents(served) == before
     assert not list(served.rglob(".*"))
+
+
+WITHOUT_ACCELERATE = """
+import sys
+from diffusers.utils import import_utils
+import_utils._accelerate_available = False
+from triptych_export.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_packages_that_it_does_not_need_are_not_advised(model, tmp_path):
+    command = [sys.executable, "-c", WITHOUT_ACCELERATE, model, "--output", tmp_path / "served"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=CHECKOUT)
+    assert done.returncode == 0, done.stderr
+    assert "accelerate" not in done.stdout + done.stderr

@@ -33,10 +33,10 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(CHECKOUT))
 
 from benchmarks import machine, weightless
+from triptych.names import NETWORKS
 from triptych.server.running import RunningServer
 from triptych_export.config_edits import with_accelerator, with_cache_file
 
-NETWORKS = ("text_encoder", "unet", "vae_decoder", "vae_encoder")
 WAYS = ("CPU", "CUDA", "TensorRT", "TensorRT, kept")
 
 

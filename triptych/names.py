@@ -24,6 +24,9 @@ PATH = (
 STAGES = ("unet", "vae_encoder", *PATH)
 """All stages. `unet_loop` calls the first two."""
 
+NETWORKS = ("text_encoder", "text_encoder_2", "unet", "vae_decoder", "vae_encoder")
+"""The stages that are networks, with a file of weights each."""
+
 OPTIONAL = ("vae_encoder", "text_encoder_2")
 """Those that not every model has; the second text encoder is SDXL's."""
 

@@ -32,7 +32,7 @@ from triptych.fastdeploy.lru import Lru
 from triptych.fastdeploy.onnx_graph import OnnxGraph
 from triptych.lora.folder import Adapters, LoraFolder
 from triptych.model_files import ModelFiles
-from triptych.names import MODEL, OPTIONAL, Names
+from triptych.names import MODEL, NETWORKS, OPTIONAL, Names
 from triptych.picture.encode import encode
 from triptych.picture.pixels import to_pixels
 from triptych.picture.request import Request, read_request
@@ -41,9 +41,6 @@ from triptych.tokenizer import Tokenizer
 
 LIMITS = dataclasses.replace(WIDEST, min_side=8)
 """What a request may ask for here: there is no operator to set less."""
-
-NETWORKS = ("text_encoder", "unet", "vae_decoder", *OPTIONAL)
-"""Without `vae_encoder` the pipeline takes no pictures."""
 
 MAX_ROWS = 32
 """Rows in a call of the UNet at the most."""
@@ -62,7 +59,7 @@ class Pipeline:
     ) -> None:
         """Load the networks' `file` of each stage's `version` under ONNX Runtime's `provider`.
 
-        `model`: which one of the repository's.
+        `model`: which one of the repository's. Without `vae_encoder` it takes no pictures.
 
         Raises ModelFileError, naming the file, for numbers or a tokenizer that make no sense, and
         ONNX Runtime's errors for networks that cannot be loaded.

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from triptych.errors import ModelFileError
 from triptych.model_files import ModelFiles
+from triptych.names import NETWORKS, OPTIONAL
 from triptych_export import second_encoder
 from triptych_export.config_edits import (
     follow_model,
@@ -28,11 +29,10 @@ from triptych_export.source import Source, read_json
 from triptych_export.tokenizer_files import count_tokens, write_tokenizer
 
 ENGINE = "tensorrt.engine"
-NETWORKS = ("text_encoder", "unet", "vae_decoder")
-"""The networks of every repository; `vae_encoder` is there where the export could make it."""
-
 TENSORRT = ("text_encoder",)
 """Those that `tensorrt` is meant for: TensorRT 8.5 was seen to run them right at every size."""
+
+TEXT_ENCODERS = ("text_encoder", second_encoder.STAGE)
 
 ONE_SIZE = "tensorrt-one-size"
 """As an accelerator: vae_decoder too, which TensorRT 8.5 was seen to run right at one size."""
@@ -101,11 +101,11 @@ def set_accelerators(new: Replacement, engine: str) -> None:
 def set_cpu_accelerators(new: Replacement, engine: str) -> None:
     """Set what runs the networks on a processor, one of CPU_ENGINES, in their configurations.
 
-    The text encoder stays with ONNX Runtime: its inputs are whole numbers, whose range OpenVINO
-    does not check. ExportError if a network has no configuration, or none with accelerators.
+    Text encoders stay with ONNX Runtime: their inputs are whole numbers, whose range OpenVINO does
+    not check. ExportError if a network has no configuration, or none with accelerators.
     """
     for model, config in _configs(new):
-        wanted = CPU_ENGINES["onnxruntime" if model == "text_encoder" else engine]
+        wanted = CPU_ENGINES["onnxruntime" if model in TEXT_ENCODERS else engine]
         try:
             new.set_config(model, with_cpu_accelerator(config, *wanted))
         except ValueError as error:
@@ -114,11 +114,11 @@ def set_cpu_accelerators(new: Replacement, engine: str) -> None:
 
 def _configs(new: Replacement) -> Iterator[tuple[str, str]]:
     """The networks and their configurations; ExportError for one without."""
-    for model in (*NETWORKS, "vae_encoder"):
+    for model in NETWORKS:
         config = new.config(model)
         if config is not None:
             yield model, config
-        elif model != "vae_encoder":
+        elif model not in OPTIONAL:
             raise ExportError(f"{new.path(model) / 'config.pbtxt'} is missing")
 
 

@@ -9,6 +9,7 @@ import pytest
 from benchmarks import trt
 from benchmarks.engine import config
 from triptych.fastdeploy import accelerators
+from triptych.names import NETWORKS
 
 REPOSITORY = Path(__file__).resolve().parents[2] / "model_repository"
 
@@ -20,8 +21,9 @@ def engines(tmp_path):
     shutil.copytree(REPOSITORY, repository, ignore=shutil.ignore_patterns("*.onnx"))
 
     def configured(way, *models):
+        networks = [name for name in NETWORKS if (repository / name).is_dir()]
         trt.configure(repository, way, list(models), Path("/engines"))
-        asked = {name: accelerators.parse(config(repository, name)) for name in trt.NETWORKS}
+        asked = {name: accelerators.parse(config(repository, name)) for name in networks}
         return {name: (one.gpu, one.cache_file) for name, one in asked.items()}
 
     return configured

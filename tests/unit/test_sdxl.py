@@ -25,7 +25,8 @@ from triptych.sdxl import time_ids
 from triptych.settings import SDXL_KEYS, Settings
 from triptych.tokenizer import Tokenizer
 from triptych_export import second_encoder
-from triptych_export.cli import CHECKOUT
+from triptych_export.cli import CHECKOUT, main
+from triptych_export.config_edits import with_accelerator, with_cpu_accelerator
 from triptych_export.errors import ExportError
 from triptych_export.repository import replacement
 from triptych_export.service_files import fit_configs, write_service_files
@@ -289,3 +290,22 @@ def test_a_repository_becomes_sdxls_and_goes_back(tmp_path, name):
         assert after[names.stage(stage)] == before[names.stage(stage)]
     assert after[names.model] == before[names.model]
     assert "time_ids" not in after[names.stage("unet")]
+
+
+def test_the_second_encoder_runs_by_onnx_runtime_whatever_runs_the_first(tmp_path):
+    output = tmp_path / "served"
+    write(open_source(write_sdxl(tmp_path / "source")), output)
+    path = output / "text_encoder_2" / "config.pbtxt"
+    before = path.read_text()
+    by_hand = with_cpu_accelerator(with_accelerator(before, "tensorrt"), "openvino")
+    for option, engine in (
+        ("--accelerator", "onnxruntime"),
+        ("--accelerator", "tensorrt"),
+        ("--accelerator", "tensorrt-one-size"),
+    ):
+        path.write_text(with_accelerator(before, "tensorrt"))
+        assert main(["--output", str(output), option, engine]) == 0
+        assert path.read_text() == before, engine
+    path.write_text(by_hand)
+    assert main(["--output", str(output), "--cpu-accelerator", "openvino"]) == 0
+    assert path.read_text() == with_accelerator(before, "tensorrt")

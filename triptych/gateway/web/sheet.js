@@ -5,7 +5,7 @@ import { LABELS, syntaxOf, use } from "./form.js";
 import { copyLink } from "./links.js";
 import { lorasSaid } from "./loras.js";
 import { usual } from "./models.js";
-import { secondsSaid, t, timeSaid } from "./words.js";
+import { secondsSaid, t, timeSaid, warningSaid } from "./words.js";
 
 let shown = {}; // the settings in the sheet
 
@@ -40,7 +40,8 @@ function describe(list, label, text) {
 
 /** What was cut, changed or not understood, beside the picture. */
 export function showWarnings(list, warnings) {
-  const items = warnings.map((text) => Object.assign(document.createElement("li"), { textContent: text }));
+  const item = (text) => Object.assign(document.createElement("li"), { textContent: text });
+  const items = warnings.map((warning) => item(warningSaid(warning)));
   list.replaceChildren(...items);
   list.hidden = warnings.length === 0;
 }

@@ -1,16 +1,30 @@
 // What the page says, in the reader's language: by the browser's languages, or as chosen.
 
 import { noted } from "./notes.js";
+import { SERVER_ZH } from "./words_of_server.js";
 import { ZH } from "./words_zh.js";
 
 const TABLES = { en: {}, zh: ZH };
+const OF_SERVER = { en: {}, zh: SERVER_ZH };
 const ATTRIBUTES = ["aria-label", "placeholder", "title"];
 const wanted = [noted("language", ""), ...navigator.languages].map((one) => one.slice(0, 2));
 const language = wanted.find((one) => one in TABLES) ?? "en";
 
+const filled = (text, values) => text.replace(/\{(\w+)\}/g, (whole, name) => values[name] ?? whole);
+
 /** A text in the page's language, with the values of the names in braces. */
 export function t(text, values = {}) {
-  return (TABLES[language][text] ?? text).replace(/\{(\w+)\}/g, (whole, name) => values[name] ?? whole);
+  return filled(TABLES[language][text] ?? text, values);
+}
+
+/** A warning of the server in the page's language; as it came where the table does not have it. */
+export function warningSaid(warning) {
+  for (const [english, other] of Object.entries(OF_SERVER[language])) {
+    const pattern = english.replace(/[.?+*()[\]^$|]/g, "\\$&").replace(/\{(\w+)\}/g, "(?<$1>.+)");
+    const match = new RegExp(`^${pattern}$`, "s").exec(warning);
+    if (match) return filled(other, match.groups ?? {});
+  }
+  return warning;
 }
 
 export function pictures(number) {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import sys
 import time
@@ -280,13 +279,9 @@ def _named(tensors, name):
 def install(monkeypatch, module):
     """Have the stages' modules, imported anew, find `module` as Triton's."""
     monkeypatch.setitem(sys.modules, "triton_python_backend_utils", module)
-    package = importlib.import_module("triptych.stages")
     for name in [name for name in sys.modules if name.startswith("triptych.stages.")]:
         monkeypatch.delitem(sys.modules, name)
-    for name in [
-        name for name, value in vars(package).items() if isinstance(value, types.ModuleType)
-    ]:
-        monkeypatch.delattr(package, name)  # `from triptych.stages import name` looks here first
+        monkeypatch.delattr(name)  # `from triptych.stages import ...` looks there first
 
 
 LOOP_INPUTS = ("prompt_embeds", "negative_prompt_embeds", "settings", "pictures")

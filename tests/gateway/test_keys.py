@@ -37,6 +37,11 @@ def ask(url, path="/v1/images/generations", key="ada's", **more):
     return httpx.post(f"{url}{path}", json={**BODIES[path], **more}, headers=headers, timeout=30)
 
 
+def interrupt(url, key):
+    headers = {"Authorization": f"Bearer {key}"}
+    return httpx.post(f"{url}/sdapi/v1/interrupt", headers=headers)
+
+
 def metrics(url, key="ada's"):
     answer = httpx.get(f"{url}/metrics", headers={"Authorization": f"Bearer {key}"})
     lines = [line for line in answer.text.splitlines() if not line.startswith("#")]
@@ -94,6 +99,26 @@ def test_pictures_at_a_time(start, triton, tmp_path):
         'triptych_gateway_pictures_total{name="bob"}': 2,
         'triptych_gateway_pictures_in_flight{name="bob"}': 0,
     }
+
+
+def test_progress_and_interrupt_are_about_the_pictures_of_the_key(start, triton, tmp_path):
+    url = start(keys=Keys(write(tmp_path / "keys.json", {"name": "ada"}, {"name": "bob"}))).url
+    answers = []
+
+    def progress(key):
+        headers = {"Authorization": f"Bearer {key}"}
+        return httpx.get(f"{url}/sdapi/v1/progress", headers=headers).json()["state"]
+
+    triton.hold.clear()
+    drawing = threading.Thread(target=lambda: answers.append(ask(url, "/sdapi/v1/txt2img")))
+    drawing.start()
+    wait_for(lambda: progress("ada's")["job_count"] == 1)
+    assert progress("bob's")["job_count"] == 0
+    assert interrupt(url, "bob's").status_code == 200
+    assert not progress("ada's")["interrupted"]
+    interrupt(url, "ada's")
+    drawing.join(10)
+    assert answers[0].json()["images"] == []
 
 
 def test_pictures_a_minute(start, tmp_path, monkeypatch):

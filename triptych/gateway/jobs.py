@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from triptych.client import GivenUp
+from triptych.gateway.keys import CALLER
 from triptych.streaming import Step
 
 
 @dataclass(frozen=True)
 class Now:
-    """The progress of all jobs together.
+    """The progress of a caller's jobs together.
 
     `pictures`: how many are drawn. `step` of `total` UNet calls are made, both 0 before the first
     one. `begun`: when the oldest job began, as time.time(), 0 without a job. `seconds_left`: an
@@ -35,6 +36,7 @@ class Job:
     """One request to txt2img; `steps` has each picture's newest Step, None before its first."""
 
     def __init__(self, pictures: int) -> None:
+        self.caller = CALLER.get()
         self.begun = time.time()
         self.steps: list[Step | None] = [None] * pictures
         self.preview: bytes | None = None
@@ -72,7 +74,7 @@ def made(steps: Sequence[Step | None]) -> tuple[int, int]:
 
 
 class Jobs:
-    """All jobs of a gateway; used in its event loop alone."""
+    """All jobs of a gateway; where there are keys by name, a caller sees those of its key alone."""
 
     def __init__(self) -> None:
         self._jobs: list[Job] = []
@@ -88,16 +90,17 @@ class Jobs:
             self._jobs.remove(job)
 
     def interrupt(self) -> None:
-        """Interrupt every job."""
-        for job in self._jobs:
+        """Interrupt every job of the caller."""
+        for job in self._own():
             job.interrupt()
 
     def now(self) -> Now:
-        """The progress of all jobs together, all zero without any."""
-        steps = [step for job in self._jobs for step in job.steps]
+        """The progress of the caller's jobs together, all zero without any."""
+        jobs = self._own()
+        steps = [step for job in jobs for step in job.steps]
         step, total = made(steps)
-        begun = min((job.begun for job in self._jobs), default=0.0)
-        previews = [job.preview for job in self._jobs if job.preview]
+        begun = min((job.begun for job in jobs), default=0.0)
+        previews = [job.preview for job in jobs if job.preview]
         return Now(
             pictures=len(steps),
             step=step,
@@ -105,5 +108,8 @@ class Jobs:
             begun=begun,
             seconds_left=(time.time() - begun) * (total - step) / step if step else 0.0,
             preview=previews[-1] if previews else None,
-            interrupted=any(job.interrupted for job in self._jobs),
+            interrupted=any(job.interrupted for job in jobs),
         )
+
+    def _own(self) -> list[Job]:
+        return [job for job in self._jobs if job.caller is CALLER.get()]

@@ -121,7 +121,7 @@ async def image_to_image(asked: ImageToImage, request: Request) -> Drawn:
 
 @router.get("/progress")
 def progress(request: Request, skip_current_image: bool = False) -> Progress:
-    """How far what is drawn now is, all of it together."""
+    """How far what is drawn for the caller now is, all of it together."""
     jobs: Jobs = request.app.state.jobs
     now = jobs.now()
     preview = None if skip_current_image or now.preview is None else now.preview
@@ -143,7 +143,7 @@ def progress(request: Request, skip_current_image: bool = False) -> Progress:
 
 @router.post("/interrupt")
 async def interrupt(request: Request) -> dict[str, str]:
-    """Give up every picture that was asked for at /txt2img."""
+    """Give up every picture that the caller asked for at /txt2img and /img2img."""
     request.app.state.jobs.interrupt()
     return {}
 

@@ -1,18 +1,11 @@
 """The page's words: each has its Chinese, in the scripts and in the HTML."""
 
-import dataclasses
 import re
 from html.parser import HTMLParser
 
 from tests.gateway.page import Page, violations
 from tests.gateway.running import wait_for
-from tests.gateway.test_reading import SETTINGS, own, png
-from triptych.gateway.reading import read
 from triptych.gateway.web_files import FOLDER
-from triptych.model_files import ModelFiles
-from triptych.second_pass import SecondPass
-from triptych.tokenizer import Tokenizer
-from triptych.unread import warnings_of
 
 ATTRIBUTES = ("aria-label", "placeholder", "title")
 ONLY_ENGLISH = (
@@ -66,45 +59,6 @@ def chinese(name="words_zh.js"):
     return dict(re.findall(rf"^  {TEXT}:\s+{TEXT},$", text, re.MULTILINE))
 
 
-def warnings():
-    """Warnings of every kind that the server writes, by what asks for them."""
-    repository = CONFIG.parents[1]
-    tokenizer = Tokenizer(repository / "tokenizer" / "1")
-    model_files = ModelFiles.load(repository / "unet_loop" / "1")
-    asked = dataclasses.replace(SETTINGS, prompt="(red:1.2) " * 30, negative_prompt="blue")
-    plain = dataclasses.replace(asked, guidance_scale=1.0)
-    between = dataclasses.replace(asked, guidance_start=0.51, guidance_stop=0.52)
-    webui = dataclasses.replace(
-        asked, prompt="(red __x__ {a|b}", negative_prompt="b) c", prompt_syntax="webui"
-    )
-    _, warned = tokenizer.encode_settings([plain, between, webui], model_files)
-    for settings in warned:
-        yield from settings.warnings
-    yield from warnings_of(plain, False, lambda text: False)
-
-    long = "\u00e9" * 8192
-    for file in (
-        own(prompt=long, negative_prompt=long, output_format="jpeg", strength=0.5),
-        own(second_pass=SecondPass(128, 192, 0.5, 8, "bilinear")),
-    ):
-        yield from read(file).settings["warnings"]
-    text = "red\nSteps: 25, Sampler: Exotic, CFG scale: 7, Seed: 1, Size: 64x64, Hires upscale: 2"
-    yield from read(png(parameters=text)).settings["warnings"]
-
-
-def test_every_warning_of_the_server_has_its_chinese_and_no_other_has():
-    table = chinese("words_of_server.js")
-    patterns = {
-        text: re.compile(re.sub(r"\\\{\w+\\\}", ".+", re.escape(text)), re.DOTALL) for text in table
-    }
-    found = set()
-    for warning in warnings():
-        sentences = [text for text, pattern in patterns.items() if pattern.fullmatch(warning)]
-        assert sentences, warning
-        found.add(sentences[0])
-    assert found == set(table)
-
-
 def test_every_word_has_its_chinese_and_no_other_has():
     demo = re.findall(r'"(?:title|about)" value \{ string_value: "(.*)" \}', CONFIG.read_text())
     assert len(demo) == 2
@@ -140,24 +94,3 @@ def test_chinese_by_the_browser_and_by_the_switch(browser, gateway, triton):
     browser.execute_script(SWITCH, "zh")
     wait_for(lambda: page.all("html[lang=zh] body.ready"))
     browser.complaints()
-
-
-def test_warnings_in_chinese(browser, gateway, triton):
-    triton.warnings = (
-        "prompt is longer than 77 tokens; cut off: 'x'",
-        "prompt: '(a:1.2)' is read as words: no LoRA, no weights",
-        "negative_prompt is not used at guidance_scale 1",
-        "what no table has",
-    )
-    browser.speak("zh-CN")
-    page = Page(browser, gateway.url)
-    page.draw(prompt="a red circle")
-    page.settled(1)
-    shown = [one.text for one in page.all(".card .warnings li")]
-    assert [re.sub("[^ -~]+", "", text) for text in shown] == [
-        "prompt  77 'x'",
-        "prompt'(a:1.2)'  LoRA",
-        " 1  negative_prompt",
-        "what no table has",
-    ]
-    browser.speak("en-US")

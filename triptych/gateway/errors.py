@@ -96,14 +96,18 @@ _ALLOWED = {
     "less_than_equal": "{le} or less",
     "literal_error": "{expected}",
     "string_pattern_mismatch": "a text that matches {pattern}",
+    "string_too_short": "at least {min_length} characters",
     "string_too_long": "at most {max_length} characters",
+    "too_long": "at most {max_length} of them",
     "string_type": "a text",
     "int_type": "a whole number",
     "float_type": "a number",
     "finite_number": "a number",
     "bool_type": "true or false",
     "bool_parsing": "true or false",
+    "list_type": "a list",
     "dict_type": "an object",
+    "model_attributes_type": "an object",
     "extra_forbidden": "no field of this name",
 }
 """What is allowed, by the type of a validation error; names in braces are of its `ctx`."""

@@ -11,9 +11,10 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse, StreamingResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
+from triptych.checks import number
 from triptych.client import ClientError, Picture
 from triptych.gateway.access import require_key
 from triptych.gateway.errors import Problem, problem, responses
@@ -66,6 +67,9 @@ class Error(BaseModel):
     field: str | None
 
 
+SeedSaid = Seed | Annotated[str, Field(pattern="^[0-9]{1,20}$")]
+
+
 class Asked(BaseModel):
     """A request for one picture. The seed may be a text: JavaScript's numbers end at 2**53."""
 
@@ -88,7 +92,7 @@ class Asked(BaseModel):
     guidance_stop: GuidanceStop | None = None
     cache_interval: CacheInterval | None = None
     loras: Loras | None = None
-    seed: Seed | Annotated[str, Field(pattern="^[0-9]{1,20}$")] | None = None
+    seed: Annotated[Seed, BeforeValidator(number, json_schema_input_type=SeedSaid)] | None = None
     output_format: Literal["png", "jpeg", "webp"] = "png"
     image: str | None = Field(None, description="To start from: base64 or a data: address")
     strength: Strength | None = None
@@ -187,8 +191,6 @@ async def picture(asked: Asked, request: Request) -> StreamingResponse:
     Before it come `step`, many times, and, while it is not its turn, `waiting`, with its place.
     """
     settings = {name: value for name, value in asked.model_dump().items() if value is not None}
-    if isinstance(asked.seed, str):
-        settings["seed"] = int(asked.seed)
     news: asyncio.Queue[News] = asyncio.Queue()
     drawing = asyncio.ensure_future(_draw(request, settings, news))
     try:

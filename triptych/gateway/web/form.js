@@ -6,31 +6,10 @@ import { usual } from "./models.js";
 import { note, noted } from "./notes.js";
 import { showSize } from "./sizes.js";
 import { fillStrength, startSettings } from "./start.js";
-import { t } from "./words.js";
+import { labelOf, serverSaid, t } from "./words.js";
 
 const NUMBERS = ["num_inference_steps", "guidance_scale", "width", "height"];
 const TEXTS = ["model", "prompt", "negative_prompt", "scheduler", "prompt_syntax", "seed"];
-export const LABELS = {
-  prompt: "Prompt",
-  model: "Model",
-  negative_prompt: "Negative prompt",
-  num_inference_steps: "Steps",
-  guidance_scale: "Guidance",
-  seed: "Seed",
-  width: "Width",
-  height: "Height",
-  scheduler: "Scheduler",
-  timestep_spacing: "Timestep spacing",
-  eta: "Eta",
-  prompt_syntax: "Prompts are read as",
-  loras: "LoRAs",
-  clip_skip: "Clip skip",
-  guidance_rescale: "Guidance rescale",
-  guidance_start: "Guidance start",
-  guidance_stop: "Guidance stop",
-  cache_interval: "Cache interval",
-  strength: "Strength",
-};
 // Without a field in the form.
 const OTHERS = ["timestep_spacing", "eta", "clip_skip", "guidance_rescale", "guidance_start", "guidance_stop",
   "cache_interval"];
@@ -84,7 +63,7 @@ export function seedIsUsed() {
 
 function keepOthers(values) {
   others = values;
-  const said = Object.entries(others).map(([name, value]) => `${t(LABELS[name]).toLowerCase()} ${value}`);
+  const said = Object.entries(others).map(([name, value]) => `${labelOf(name).toLowerCase()} ${value}`);
   $("others-said").textContent = t("Also as in the picture: {settings}.", { settings: said.join(", ") });
   $("others").hidden = said.length === 0;
 }
@@ -113,20 +92,23 @@ export function unfold(open) {
   $("unfold").setAttribute("aria-expanded", String(open));
 }
 
-/** Show what is wrong at the field that it is about, else above the pictures. */
+/** Show what is wrong at the field that it is about, if that is to be seen, else above the pictures. */
 export function showError(message, field) {
-  const input = field && $(field.split(".")[0].replace("mask_image", "image"));
-  if (!input || !$(`${input.id}-error`)) {
-    $("alert").textContent = message;
+  const refused = /^(?<field>\S+): got (?<value>.*?); allowed: (?<allowed>.*)$/s.exec(message)?.groups;
+  const id = (field ?? refused?.field ?? "").split(".")[0].replace("mask_image", "image");
+  const allowed = refused && serverSaid(refused.allowed);
+  const place = $(`${id}-error`);
+  if (!place || place.closest("[hidden]")) {
+    const values = { ...refused, field: labelOf(id), allowed };
+    $("alert").textContent = refused ? t("{field}: got {value}; allowed: {allowed}", values) : serverSaid(message);
     return;
   }
-  const [, allowed] = message.match(/; allowed: (.*)/s) ?? [];
-  const said = allowed ? t("Allowed: {allowed}", { allowed }) : message;
-  $(`${input.id}-error`).textContent = said;
-  input.setAttribute("aria-invalid", "true");
-  reveal(input);
-  input.focus();
-  say(`${t(LABELS[input.id] ?? "Pictures")}: ${said}`);
+  const said = refused ? t("Allowed: {allowed}", { allowed }) : message;
+  place.textContent = said;
+  $(id).setAttribute("aria-invalid", "true");
+  reveal($(id));
+  $(id).focus();
+  say(`${labelOf(id)}: ${said}`);
 }
 
 /** Whether the form can be drawn from; where not, it says so at the field. */

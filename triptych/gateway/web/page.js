@@ -9,7 +9,7 @@ import { readLink } from "./links.js";
 import { showServer } from "./models.js";
 import { note, noted } from "./notes.js";
 import { recallStart, startFrom } from "./start.js";
-import { t, warningSaid } from "./words.js";
+import { serverSaid, t } from "./words.js";
 import { stopComparing } from "./viewer.js";
 import "./mask.js";
 import "./zip.js";
@@ -22,9 +22,9 @@ async function readFile(file) {
     const answer = await ask("api/settings", { method: "POST", body: file, headers: type });
     const told = await answer.json();
     use({ negative_prompt: "", ...told, ...syntaxOf(told) });
-    $("alert").textContent = (told.warnings ?? []).map(warningSaid).join("; ");
+    $("alert").textContent = (told.warnings ?? []).map(serverSaid).join("; ");
   } catch (error) {
-    showError(`${file.name}: ${error.message.replace(/^image: /, "")}`);
+    showError(`${file.name}: ${serverSaid(error.message.replace(/^image: /, ""))}`);
   }
 }
 

@@ -1,11 +1,12 @@
 // What a picture was made with, in a sheet at the side.
 
 import { $, closable, doing } from "./dom.js";
-import { LABELS, syntaxOf, use } from "./form.js";
+import { syntaxOf, use } from "./form.js";
+import { LABELS } from "./labels.js";
 import { copyLink } from "./links.js";
 import { lorasSaid } from "./loras.js";
 import { usual } from "./models.js";
-import { secondsSaid, t, timeSaid, warningSaid } from "./words.js";
+import { secondsSaid, serverSaid, t, timeSaid } from "./words.js";
 
 let shown = {}; // the settings in the sheet
 
@@ -41,7 +42,7 @@ function describe(list, label, text) {
 /** What was cut, changed or not understood, beside the picture. */
 export function showWarnings(list, warnings) {
   const item = (text) => Object.assign(document.createElement("li"), { textContent: text });
-  const items = warnings.map((warning) => item(warningSaid(warning)));
+  const items = warnings.map((warning) => item(serverSaid(warning)));
   list.replaceChildren(...items);
   list.hidden = warnings.length === 0;
 }

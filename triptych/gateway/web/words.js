@@ -1,5 +1,6 @@
 // What the page says, in the reader's language: by the browser's languages, or as chosen.
 
+import { LABELS } from "./labels.js";
 import { noted } from "./notes.js";
 import { SERVER_ZH } from "./words_of_server.js";
 import { ZH } from "./words_zh.js";
@@ -17,14 +18,20 @@ export function t(text, values = {}) {
   return filled(TABLES[language][text] ?? text, values);
 }
 
-/** A warning of the server in the page's language; as it came where the table does not have it. */
-export function warningSaid(warning) {
-  for (const [english, other] of Object.entries(OF_SERVER[language])) {
+/** A setting by the form's words for it. */
+export const labelOf = (name) => (Object.hasOwn(LABELS, name) ? t(LABELS[name]) : name);
+
+/** A sentence of the server in the page's words; as it came where the table does not have it. */
+export function serverSaid(sentence) {
+  for (const english of Object.keys(SERVER_ZH)) {
     const pattern = english.replace(/[.?+*()[\]^$|]/g, "\\$&").replace(/\{(\w+)\}/g, "(?<$1>.+)");
-    const match = new RegExp(`^${pattern}$`, "s").exec(warning);
-    if (match) return filled(other, match.groups ?? {});
+    const match = new RegExp(`^${pattern}$`, "s").exec(sentence);
+    if (!match) continue;
+    const { field, allowed, ...values } = match.groups ?? {};
+    const text = (OF_SERVER[language][english] ?? english).replace(/\w+_\w+/g, labelOf);
+    return filled(text, { ...values, field: labelOf(field), allowed: allowed && serverSaid(allowed) });
   }
-  return warning;
+  return sentence;
 }
 
 export function pictures(number) {

@@ -1,0 +1,25 @@
+// What is asked for, by the words that the form has for it.
+
+export const LABELS = {
+  prompt: "Prompt",
+  model: "Model",
+  negative_prompt: "Negative prompt",
+  num_inference_steps: "Steps",
+  guidance_scale: "Guidance",
+  seed: "Seed",
+  width: "Width",
+  height: "Height",
+  scheduler: "Scheduler",
+  timestep_spacing: "Timestep spacing",
+  eta: "Eta",
+  prompt_syntax: "Prompts are read as",
+  loras: "LoRAs",
+  clip_skip: "Clip skip",
+  guidance_rescale: "Guidance rescale",
+  guidance_start: "Guidance start",
+  guidance_stop: "Guidance stop",
+  cache_interval: "Cache interval",
+  strength: "Strength",
+  image: "Start from a picture",
+  count: "Pictures",
+};

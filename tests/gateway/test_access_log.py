@@ -78,6 +78,13 @@ def test_refusals_and_failures_have_lines_and_ids_too(start, triton, lines, monk
     assert failure["request_id"] == "mine"
 
 
+def test_the_pages_own_files_have_no_lines(gateway, lines):
+    for name in ("page.js", "nothing.js"):
+        httpx.get(f"{gateway.url}/web/{name}")
+    httpx.get(f"{gateway.url}/api/models")
+    assert [line["path"] for line in lines(2)] == ["/web/nothing.js", "/api/models"]
+
+
 def test_a_kept_pictures_address_is_not_in_the_log(gateway, lines):
     asked = {**FOX, "response_format": "url"}
     url = httpx.post(gateway.url + GENERATIONS, json=asked).json()["data"][0]["url"]

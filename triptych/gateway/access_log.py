@@ -27,6 +27,9 @@ _TRACE = re.compile("(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]
 _OPENS = re.compile(r"^(/images/|/v1/images/generations/)[^/]+$")
 """A kept picture's address, or a job's, which opens it to whoever knows it: no log may have it."""
 
+_FILES = "/web/"
+"""The page's own: dozens at a visit, of which those that are not there alone have a line."""
+
 log = logging.getLogger(__name__)
 
 
@@ -96,7 +99,8 @@ class AccessLog:
         try:
             await self._app(scope, receive, told)
         finally:
-            write(self._line(scope, entry, status), time.monotonic() - begun)
+            if status != 200 or not scope["path"].startswith(_FILES):
+                write(self._line(scope, entry, status), time.monotonic() - begun)
 
     def _line(self, scope: Any, entry: Entry, status: int | None) -> dict[str, Any]:
         """A status is None where no answer was begun."""

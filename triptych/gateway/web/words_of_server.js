@@ -75,6 +75,9 @@ export const SERVER_ZH = {
     "至少够画一步：{steps} 步乘以重绘强度，舍去小数后须不小于 1",
   "at most guidance_stop, which is {stop}": "不大于引导终点（{stop}）",
   "1 with LoRAs": "使用 LoRA 时为 1",
+  "1: this model has no {file}, export it again": "1：这个模型没有 {file}，请重新导出",
+  "1: unet is run by a backend that keeps no features, or this Triton hands on no names":
+    "1：运行 unet 的后端不保留特征，或者这个 Triton 不传递名称",
   "1 with heun, which calls the UNet twice at a timestep": "使用 heun 时为 1：它在每个时间步调用 UNet 两次",
 
   // Models and LoRAs.
@@ -92,6 +95,12 @@ export const SERVER_ZH = {
   "the names of files in its folder: {names}": "文件夹中的文件名：{names}",
   "none: this server has no LoRA files": "无：这个服务器没有 LoRA 文件",
   "none: SDXL is served without LoRAs": "无：SDXL 不支持 LoRA",
+  "none: the networks of this server are run by a backend that cannot add LoRAs":
+    "无：这个服务器运行网络的后端不能加入 LoRA",
+  "none: this network takes no LoRAs: {reason}": "无：这个网络不接受 LoRA：{reason}",
+  "a LoRA in a .safetensors file, but {reason}": ".safetensors 文件中的 LoRA；这个文件：{reason}",
+  "a LoRA for {served}, but it is for {model} ({reason})": "用于 {served} 的 LoRA；这个用于 {model}（{reason}）",
+  "a file that stays as it is while it is used: this one was replaced": "使用期间保持不变的文件；这个被替换了",
 
   // Pictures to start from.
   "base64 of a PNG, JPEG or WebP file of at most {most} bytes, or a data: address":

@@ -4,6 +4,7 @@ import dataclasses
 import re
 from typing import NamedTuple
 
+import httpx
 import numpy as np
 import pytest
 from PIL import Image
@@ -22,6 +23,7 @@ from triptych.errors import InvalidRequest
 from triptych.fastdeploy.adapted import Adapted
 from triptych.fastdeploy.deep_cache import DeepCached
 from triptych.fastdeploy.onnx_graph import OnnxGraph
+from triptych.gateway.access import MAX_FILE_BODY
 from triptych.gateway.errors import Problem, invalid
 from triptych.gateway.keys import Caller, Key, NotAllowed
 from triptych.gateway.page import Asked
@@ -179,8 +181,10 @@ def refusals(tmp_path):
                 yield named.groups()
 
 
-def other_refusals():
-    """What else the page is told: of a picture whose settings it asks for, and of a key."""
+def other_refusals(url):
+    """What else the page at `url` is told: of a file whose settings it asks for, and of a key."""
+    too_long = httpx.post(f"{url}/api/settings", content=bytes(MAX_FILE_BODY + 1))
+    yield too_long.json()["message"]
     for file in (flat(), b"odd"):
         with pytest.raises(Problem) as caught:
             read(file)

@@ -9,7 +9,7 @@ import pb_utils_fake as fake
 import pytest
 
 from tests.gateway import server_words
-from tests.gateway.page import Page
+from tests.gateway.page import Page, drop
 from tests.gateway.running import wait_for
 from tests.gateway.test_page_words import chinese
 from triptych.gateway.page import Asked
@@ -26,7 +26,7 @@ def sentences(said, table):
     raise AssertionError(said)
 
 
-def test_all_that_the_server_says_has_its_chinese_and_no_more_has(tmp_path, monkeypatch):
+def test_all_that_the_server_says_has_its_chinese_and_no_more_has(tmp_path, monkeypatch, gateway):
     refused = set(server_words.refusals(tmp_path))
     assert {name for name, _ in refused} == set(Asked.model_fields)
     allowed = {allowed for _, allowed in refused} | {*server_words.refused_by_networks(tmp_path)}
@@ -34,7 +34,7 @@ def test_all_that_the_server_says_has_its_chinese_and_no_more_has(tmp_path, monk
     for name in ("loras", "deep_cache"):
         allowed.add(importlib.import_module(f"triptych.stages.{name}").NOWHERE)
     table, found = chinese("words_of_server.js"), set()
-    for said in {*server_words.warnings(), *allowed, *server_words.other_refusals()}:
+    for said in {*server_words.warnings(), *allowed, *server_words.other_refusals(gateway.url)}:
         found |= sentences(said, table)
     assert found == set(table)
 
@@ -63,6 +63,12 @@ def test_warnings_in_chinese(speaking, gateway, triton):
         "引导强度为 1 时不使用反向提示词",
         "what no table has",
     ]
+
+
+def test_a_file_that_says_nothing_in_chinese(speaking, gateway, triton):
+    page = Page(speaking("zh-CN"), gateway.url)
+    drop(page, b"GIF89a")
+    wait_for(lambda: page["alert"].text == "dropped.png: 这不是 PNG、JPEG 或 WebP 文件")
 
 
 @pytest.mark.parametrize(

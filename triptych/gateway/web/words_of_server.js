@@ -22,6 +22,7 @@ export const SERVER_ZH = {
   // Why a picture's settings are not read, and what a key is for.
   "the file does not say how the picture was made": "文件中没有写明图片是怎样画成的",
   "this is no PNG, JPEG or WebP": "这不是 PNG、JPEG 或 WebP 文件",
+  "the request's body has more than {most} bytes": "请求超过 {most} 字节",
   "model: got {model}; allowed with this key: {models}": "此密钥不能使用模型 {model}；可以使用：{models}",
 
   // What is allowed: numbers.

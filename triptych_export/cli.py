@@ -135,9 +135,9 @@ def _parser() -> argparse.ArgumentParser:
         "model",
         nargs="?",
         metavar="MODEL",
-        help="Stable Diffusion 1.x or 2.x: a single file (.safetensors, .ckpt), a folder in the "
-        "layout of diffusers or ppdiffusers, a name that their hubs know, or a folder exported for "
-        "FastDeploy; SDXL in the layout of diffusers; without it, --accelerator and "
+        help="Stable Diffusion 1.x, 2.x or XL: a single file (.safetensors, .ckpt), a folder in "
+        "the layout of diffusers, a name that its hub knows; 1.x or 2.x in the layout of "
+        "ppdiffusers too, or a folder exported for FastDeploy; without it, --accelerator and "
         "--cpu-accelerator are changed in the repository as it is",
     )
     parser.add_argument(

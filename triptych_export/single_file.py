@@ -16,13 +16,14 @@ from triptych_export.errors import ExportError
 SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
 UNET_INPUT = "model.diffusion_model.input_blocks.0.0.weight"
 UNET_TEXT = "model.diffusion_model.input_blocks.{}.1.transformer_blocks.0.attn2.to_k.weight"
-TEXT_ENCODERS = ("cond_stage_model.", "conditioner.embedders.")
+TEXT_ENCODER = "cond_stage_model."
+SDXL_TEXT_ENCODERS = ("conditioner.embedders.0.transformer.", "conditioner.embedders.1.model.")
 VAE = "first_stage_model."
 
 _OTHERS = (
     (r"(^|\.)double_blocks\.\d+\.img_attn\.", "a FLUX model"),
     (r"(^|\.)joint_blocks\.\d+\.", "a Stable Diffusion 3 model"),
-    (r"^conditioner\.embedders\.", "a model of the SDXL family"),
+    (r"^conditioner\.embedders\.", "SDXL's text encoders without its UNet"),
     (r"motion_modules\.", "a motion module of AnimateDiff"),
     (r"^(control_model\.|controlnet_|input_hint_block\.)", "a ControlNet"),
     (r"^(image_proj|ip_adapter)(\.|$)", "an IP-Adapter"),
@@ -38,6 +39,12 @@ _OTHERS = (
     ),
 )
 """What names of tensors tell of files that are no Stable Diffusion; the first that fits is said."""
+
+_NOT_SERVED = (
+    (r"^conditioner\.embedders\.0\.model\.", "SDXL's refiner"),
+    (r"^edm_", "a model for EDM's schedulers, as Playground 2.5 and CosXL are"),
+)
+"""What they tell of whole models that have SDXL's layout and are not served."""
 
 _HEADS = (
     (
@@ -101,35 +108,41 @@ def safetensors_shapes(path: Path) -> dict[str, tuple[int, ...]]:
 
 
 def what_else(names: Collection[str]) -> str | None:
-    """What a file with these tensors is, if it is no single file of Stable Diffusion 1.x or 2.x."""
+    """What a file with these tensors is, if it is no Stable Diffusion 1.x, 2.x or XL."""
     for pattern, meaning in _OTHERS:
         if any(re.search(pattern, name) for name in names):
             return meaning
     return None
 
 
+def is_sdxl(names: Collection[str]) -> bool:
+    """Whether a file with these tensors has SDXL's two text encoders."""
+    return all(any(name.startswith(one) for name in names) for one in SDXL_TEXT_ENCODERS)
+
+
 def text_width(path: Path, shapes: Mapping[str, tuple[int, ...]], vae: bool) -> int:
     """The width of the text embeddings that the UNet in the file attends to.
 
     vae: whether the file must have a VAE. ExportError, with the name of what the file is, where it
-    is no whole Stable Diffusion 1.x or 2.x.
+    is no whole Stable Diffusion 1.x, 2.x or XL.
     """
     if UNET_INPUT not in shapes:
         meaning = what_else(shapes) or "not a file that this export knows"
         raise ExportError(
-            f"{path} is {meaning}; what is exported is a Stable Diffusion 1.x or 2.x in one file, "
-            "with its UNet, text encoder and VAE, or a folder in diffusers' layout"
+            f"{path} is {meaning}; what is exported is a Stable Diffusion 1.x, 2.x or XL in one "
+            "file, with its UNet, text encoder and VAE, or a folder in diffusers' layout"
         )
-    if any(name.startswith(TEXT_ENCODERS[1]) for name in shapes):
+    for pattern, meaning in _NOT_SERVED:
+        if any(re.search(pattern, name) for name in shapes):
+            raise ExportError(f"{path} is {meaning}, which is not served")
+    if not is_sdxl(shapes) and not any(name.startswith(TEXT_ENCODER) for name in shapes):
         raise ExportError(
-            f"{path} is a model of the SDXL family: two text encoders and extra size conditions, "
-            "which the served stages do not have; use Stable Diffusion 1.x or 2.x"
+            f"{path} has a UNet and no text encoder (cond_stage_model; SDXL's two are "
+            "conditioner.embedders.0 and 1): it is a part"
         )
-    if not any(name.startswith(TEXT_ENCODERS[0]) for name in shapes):
-        raise ExportError(f"{path} has a UNet and no text encoder (cond_stage_model): it is a part")
     if vae and not any(name.startswith(VAE) for name in shapes):
         raise ExportError(f"{path} has no VAE (first_stage_model): give one with --vae")
-    for block in range(1, 4):
+    for block in range(1, 5):
         if UNET_TEXT.format(block) in shapes:
             return shapes[UNET_TEXT.format(block)][-1]
     raise ExportError(f"{path}: its UNet attends to no text")

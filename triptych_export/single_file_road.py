@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import pickle
 import re
 import shutil
@@ -11,18 +12,20 @@ from pathlib import Path
 from unittest import mock
 
 import torch
-from diffusers import AutoencoderKL, StableDiffusionPipeline
+from diffusers import AutoencoderKL, StableDiffusionPipeline, StableDiffusionXLPipeline
 from diffusers.loaders import single_file_model, single_file_utils
 from safetensors.torch import save_file
 
 from triptych_export.errors import ExportError
 from triptych_export.single_file import (
     UNET_INPUT,
+    is_sdxl,
     require_weights,
     safetensors_shapes,
     text_width,
 )
 from triptych_export.single_file_configs import write_configs
+from triptych_export.source import read_json
 
 STEPS_OF_2_BASE = 875_000
 """The training steps that a file of Stable Diffusion 2.0's base model, of epsilon, tells."""
@@ -48,36 +51,35 @@ def to_folder(
     """The model in the file `path`, written as a folder in diffusers' layout under `scratch`.
 
     prediction_type: epsilon or v_prediction, None as the file tells. config: a folder in diffusers'
-    layout whose small files say what the file does not; None for Stable Diffusion 1.x and 2.x.
+    layout whose small files say what the file does not; None for Stable Diffusion 1.x, 2.x and XL.
     vae: whether the file's VAE is wanted, else the folder has the configuration of one alone.
     ExportError, before weights are converted, for a file that is something else.
     """
     weights, told = as_safetensors(path, scratch)
     shapes = safetensors_shapes(weights)
-    width = text_width(path, shapes, vae)
+    width, sdxl = text_width(path, shapes, vae), is_sdxl(shapes)
     if config is None:
-        if width not in (768, 1024):
+        if width not in ((2048,) if sdxl else (768, 1024)):
+            usual = "SDXL's are 2048" if sdxl else "Stable Diffusion's are 768 or 1024"
             raise ExportError(
-                f"{path}: its UNet attends to embeddings {width} wide, Stable Diffusion's are 768 "
-                "or 1024; a folder in diffusers' layout with its configurations goes to --config"
+                f"{path}: its UNet attends to embeddings {width} wide, {usual}; a folder in "
+                "diffusers' layout with its configurations goes to --config"
             )
         config = scratch / "configs"
-        prediction = prediction_type or _prediction_type(told | set(shapes), width == 1024)
-        scheduler = {"prediction_type": prediction}
-        if "ztsnr" in shapes or "ztsnr" in told:
-            scheduler["rescale_betas_zero_snr"] = True
-        side = 768 if width == 1024 and prediction == "v_prediction" else 512
-        write_configs(config, width, shapes[UNET_INPUT][1], side, scheduler)
+        channels, told = shapes[UNET_INPUT][1], told | set(shapes)
+        write_usual_configs(config, width, channels, told, prediction_type)
+    kind = StableDiffusionXLPipeline if sdxl else StableDiffusionPipeline
+    more = {} if sdxl else {"requires_safety_checker": False}
+    if not vae:
+        more["vae"] = None
     with _complete(path):
-        pipeline = StableDiffusionPipeline.from_single_file(
+        pipeline = kind.from_single_file(
             str(weights),
             config=str(config),
             local_files_only=True,
             torch_dtype=torch.float32,
-            safety_checker=None,
             feature_extractor=None,
-            requires_safety_checker=False,
-            **({} if vae else {"vae": None}),
+            **more,
         )
     folder = scratch / "single_file"
     pipeline.save_pretrained(folder)
@@ -85,7 +87,22 @@ def to_folder(
         shutil.copytree(
             config / "vae", folder / "vae", ignore=lambda _, names: set(names) - {"config.json"}
         )
+        path = folder / "model_index.json"
+        index = {**read_json(path), "vae": ["diffusers", "AutoencoderKL"]}
+        path.write_text(json.dumps(index), encoding="utf-8")
     return folder
+
+
+def write_usual_configs(
+    folder: Path, width: int, in_channels: int, told: set[str], prediction_type: str | None
+) -> None:
+    """`write_configs` with what the file says by the names in it, `told`."""
+    prediction = prediction_type or _prediction_type(told, width == 1024)
+    scheduler = {"prediction_type": prediction}
+    if "ztsnr" in told:
+        scheduler["rescale_betas_zero_snr"] = True
+    sides = {768: 512, 1024: 768 if prediction == "v_prediction" else 512, 2048: 1024}
+    write_configs(folder, width, in_channels, sides[width], scheduler)
 
 
 def as_safetensors(path: Path, scratch: Path) -> tuple[Path, set[str]]:

@@ -78,12 +78,17 @@ def write_model(
 
 
 def write_sdxl(
-    folder: Path, in_channels: int = 4, legacy: bool = False, force_zeros: bool = True
+    folder: Path,
+    in_channels: int = 4,
+    legacy: bool = False,
+    force_zeros: bool = True,
+    projection_dim: int = 48,
 ) -> Path:
     """A small model of SDXL's layout with random weights in `folder`, as diffusers saves it.
 
     in_channels: of the UNet, 9 for one that paints in pictures. legacy: the end token is found as
-    in SDXL's own text encoders, whose configurations name a number that it has not.
+    in SDXL's own text encoders, whose configurations name a number that it has not. projection_dim:
+    width of the pooled prompt; diffusers reads single files where it is the embeddings', 64.
     """
     torch.manual_seed(0)
     tokenizer = _tokenizer(folder)
@@ -107,7 +112,7 @@ def write_sdxl(
             hidden_size=64,
             intermediate_size=128,
             num_hidden_layers=4,
-            projection_dim=48,
+            projection_dim=projection_dim,
             hidden_act="gelu",
             **shared,
         )
@@ -121,7 +126,7 @@ def write_sdxl(
         use_linear_projection=True,
         addition_embed_type="text_time",
         addition_time_embed_dim=8,
-        projection_class_embeddings_input_dim=48 + 6 * 8,
+        projection_class_embeddings_input_dim=projection_dim + 6 * 8,
         transformer_layers_per_block=[1, 2],
         block_out_channels=(32, 64),
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),

@@ -22,6 +22,8 @@ UNET = {
     "conv_in": "input_blocks.0.0",
     "conv_norm_out": "out.0",
     "conv_out": "out.2",
+    "add_embedding.linear_1": "label_emb.0.0",
+    "add_embedding.linear_2": "label_emb.0.2",
 }
 VAE_ATTENTION = {
     "group_norm": "norm",
@@ -44,24 +46,22 @@ def state_dict(folder: Path, vae: Path | None = None) -> dict[str, torch.Tensor]
     vae_folder = vae or folder / "vae"
     unet = json.loads((folder / "unet" / "config.json").read_text())
     vae = json.loads((vae_folder / "config.json").read_text())
-    layers, blocks = unet["layers_per_block"], len(vae["block_out_channels"])
+    blocks = len(vae["block_out_channels"])
     state = {}
     for name, value in _weights(folder / "unet").items():
-        state["model.diffusion_model." + _unet(name, layers)] = value
+        state["model.diffusion_model." + _unet(name, unet)] = value
     for name, value in _weights(vae_folder).items():
         new = _vae(name, blocks)
         # Attention was a convolution of one pixel.
         wide = ".attn_1." in new and new.endswith("weight") and ".norm." not in new
         state["first_stage_model." + new] = value[:, :, None, None] if wide else value
-    text = {
-        name.removeprefix("text_model."): value
-        for name, value in _weights(folder / "text_encoder").items()
-    }
-    if unet.get("use_linear_projection"):
-        state.update(_open_clip(text))
+    if (folder / "text_encoder_2").is_dir():
+        state.update(_clip(folder / "text_encoder", "conditioner.embedders.0."))
+        state.update(_open_clip(folder / "text_encoder_2", "conditioner.embedders.1."))
+    elif unet.get("use_linear_projection"):
+        state.update(_open_clip(folder / "text_encoder", "cond_stage_model."))
     else:
-        prefix = "cond_stage_model.transformer.text_model."
-        state.update({prefix + name: value for name, value in text.items()})
+        state.update(_clip(folder / "text_encoder", "cond_stage_model."))
     return {name: value.contiguous() for name, value in state.items()}
 
 
@@ -76,7 +76,8 @@ def _renamed(rest: str, names: dict[str, str]) -> str:
     return rest
 
 
-def _unet(name: str, layers: int) -> str:
+def _unet(name: str, config: dict) -> str:
+    layers = config["layers_per_block"]
     kind, _, rest = name.partition(".")
     if kind == "mid_block":
         part, number, rest = rest.split(".", 2)
@@ -94,8 +95,9 @@ def _unet(name: str, layers: int) -> str:
     else:
         at = int(block) * (layers + 1)
         if part == "upsamplers":
-            # After the block's last layer, which has attention in all blocks but the first.
-            return f"output_blocks.{at + layers}.{1 if block == '0' else 2}.{rest}"
+            # After the block's last layer, and its attention where it has one.
+            plain = config["up_block_types"][int(block)] == "UpBlock2D"
+            return f"output_blocks.{at + layers}.{1 if plain else 2}.{rest}"
         place = f"output_blocks.{at + int(number)}"
     if part == "attentions":
         return f"{place}.1.{rest}"
@@ -123,14 +125,24 @@ def _vae(name: str, blocks: int) -> str:
     return f"{half}.{rest}"
 
 
-def _open_clip(text: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    prefix, layer = "cond_stage_model.model.", "encoder.layers."
+def _text(folder: Path) -> dict[str, torch.Tensor]:
+    return {name.removeprefix("text_model."): value for name, value in _weights(folder).items()}
+
+
+def _clip(folder: Path, place: str) -> dict[str, torch.Tensor]:
+    return {f"{place}transformer.text_model.{name}": v for name, v in _text(folder).items()}
+
+
+def _open_clip(folder: Path, place: str) -> dict[str, torch.Tensor]:
+    text, prefix, layer = _text(folder), f"{place}model.", "encoder.layers."
     state = {
         prefix + "positional_embedding": text["embeddings.position_embedding.weight"],
         prefix + "token_embedding.weight": text["embeddings.token_embedding.weight"],
         prefix + "ln_final.weight": text["final_layer_norm.weight"],
         prefix + "ln_final.bias": text["final_layer_norm.bias"],
     }
+    if "text_projection.weight" in text:
+        state[prefix + "text_projection"] = text["text_projection.weight"].T
     for name, value in text.items():
         if not name.startswith(layer):
             continue

@@ -14,7 +14,7 @@ from diffusers import AutoencoderKL, StableDiffusionPipeline
 from random_models import write_model
 from safetensors.torch import load_file, save_file
 from single_file_layout import state_dict
-from transformers import CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from benchmarks import sd15
 from tests import lora_files
@@ -94,7 +94,7 @@ def test_sizes_of_no_stable_diffusion_need_configurations(pair, tmp_path, capsys
     assert "64 wide, Stable Diffusion's are 768 or 1024" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("width", [768, 1024])
+@pytest.mark.parametrize("width", [768, 1024, 2048])
 def test_the_configurations_are_those_of_stable_diffusion(tmp_path, width):
     """The networks that they describe, of the sizes in the literature; 1.5's as in benchmarks."""
     write_configs(tmp_path, width, 4, 512, {"prediction_type": "epsilon"})
@@ -106,14 +106,19 @@ def test_the_configurations_are_those_of_stable_diffusion(tmp_path, width):
             UNet2DConditionModel.load_config(tmp_path, subfolder="unet")
         )
         vae = AutoencoderKL.from_config(AutoencoderKL.load_config(tmp_path, subfolder="vae"))
+        networks = [text, unet, vae]
+        if width == 2048:
+            second = CLIPTextModelWithProjection.config_class.from_pretrained(
+                tmp_path / "text_encoder_2"
+            )
+            networks.append(CLIPTextModelWithProjection(second))
         if width == 768:
             for name, theirs in sd15.networks().items():
                 ours = {"text_encoder": text, "unet": unet, "vae": vae}[name]
                 assert shapes(ours) == shapes(theirs)
-    millions = [
-        round(sum(p.numel() for p in one.parameters()) / 1e6, 1) for one in (text, unet, vae)
-    ]
-    assert millions == {768: [123.1, 859.5, 83.7], 1024: [340.4, 865.9, 83.7]}[width]
+    millions = [round(sum(p.numel() for p in one.parameters()) / 1e6, 1) for one in networks]
+    known = {768: [123.1, 859.5, 83.7], 1024: [340.4, 865.9, 83.7]}
+    assert millions == {**known, 2048: [123.1, 2567.5, 83.7, 694.7]}[width]
 
 
 def shapes(network) -> dict:

@@ -7,13 +7,26 @@ import pytest
 
 from triptych_export.cli import main
 from triptych_export.errors import ExportError
-from triptych_export.single_file import UNET_INPUT, UNET_TEXT, safetensors_shapes, text_width
+from triptych_export.single_file import (
+    UNET_INPUT,
+    UNET_TEXT,
+    is_sdxl,
+    safetensors_shapes,
+    text_width,
+)
 from triptych_export.weight_files import weight_files
 
 WHOLE = {
     UNET_INPUT: (320, 4, 3, 3),
     UNET_TEXT.format(1): (320, 768),
     "cond_stage_model.transformer.text_model.embeddings.token_embedding.weight": (49408, 768),
+    "first_stage_model.decoder.conv_in.weight": (512, 4, 3, 3),
+}
+SDXL = {
+    UNET_INPUT: (320, 4, 3, 3),
+    UNET_TEXT.format(4): (640, 2048),
+    "conditioner.embedders.0.transformer.text_model.final_layer_norm.bias": (768,),
+    "conditioner.embedders.1.model.text_projection": (1280, 1280),
     "first_stage_model.decoder.conv_in.weight": (512, 4, 3, 3),
 }
 
@@ -34,7 +47,7 @@ def write(path, names, data=b"\0\0\0\0"):
         ("model.diffusion_model.double_blocks.0.img_attn.norm.key_norm.scale", "a FLUX model"),
         ("double_blocks.0.img_attn.norm.key_norm.scale", "a FLUX model"),
         ("model.diffusion_model.joint_blocks.0.x_block.attn.qkv.weight", "a Stable Diffusion 3"),
-        ("conditioner.embedders.0.transformer.text_model.final_layer_norm.bias", "SDXL family"),
+        ("conditioner.embedders.0.transformer.text_model.final_layer_norm.bias", "SDXL's text"),
         ("lora_unet_down_blocks_0_attentions_0_proj_in.lora_up.weight", "a LoRA"),
         ("unet.down_blocks.0.attentions.0.to_q.lora_A.weight", "a LoRA"),
         ("lora_unet_mid_block.hada_w1_a", "a LyCORIS adapter"),
@@ -98,6 +111,29 @@ def test_a_whole_model_tells_its_width(tmp_path):
     assert text_width(tmp_path, WHOLE, vae=True) == 768
     second = {name.replace("blocks.1.", "blocks.2."): shape for name, shape in WHOLE.items()}
     assert text_width(tmp_path, {**second, UNET_TEXT.format(2): (320, 1024)}, vae=True) == 1024
+
+
+def test_sdxl_is_told_by_its_two_text_encoders(tmp_path):
+    assert text_width(tmp_path, SDXL, vae=True) == 2048
+    assert is_sdxl(SDXL) and not is_sdxl(WHOLE)
+    for encoder in ("conditioner.embedders.0", "conditioner.embedders.1"):
+        part = {name: shape for name, shape in SDXL.items() if not name.startswith(encoder)}
+        with pytest.raises(ExportError, match="no text encoder"):
+            text_width(tmp_path, part, vae=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "meaning"),
+    [
+        ("conditioner.embedders.0.model.text_projection", "SDXL's refiner"),
+        ("edm_mean", "Playground"),
+        ("edm_vpred.sigma_max", "CosXL"),
+    ],
+)
+def test_what_has_sdxls_layout_and_is_not_served(tmp_path, capsys, name, meaning):
+    path = write(tmp_path / "file.safetensors", [*SDXL, name])
+    assert main([str(path), "--output", str(tmp_path / "served")]) == 1
+    assert meaning in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ lock() { # EXTRA FILE OPTIONS...
     for version in 3.11 3.12; do
         uv pip compile --quiet --python-version "$version" --python-platform x86_64-manylinux_2_35 \
             --generate-hashes --no-header --no-annotate --no-emit-index-url \
-            --extra "$extra" --extra client --extra gateway --extra test "${@:3}" \
+            --extra "$extra" --extra tracing --extra client --extra gateway --extra test "${@:3}" \
             --output-file "$folder/$version.txt" pyproject.toml requirements/build.in
     done
     cmp "$folder/3.11.txt" "$folder/3.12.txt"

@@ -106,6 +106,18 @@ def test_many_are_scaled_by_images_in_flight_and_never_to_none():
     assert board["panels"]
 
 
+def test_servers_trace_to_the_collector_that_the_values_name(tmp_path):
+    (tmp_path / "values.yaml").write_text(
+        "{ models: { volume: a }, tracing: { endpoint: 'http://collector:4318' } }"
+    )
+    (container,) = pod(objects(tmp_path / "values.yaml"), "server")["containers"]
+    endpoint = {"name": "OTEL_EXPORTER_OTLP_ENDPOINT", "value": "http://collector:4318"}
+    assert container["env"] == [endpoint]
+    assert "--trace-config=mode=opentelemetry" in container["command"]
+    (without,) = pod(objects(CHART / "values-one-gpu.yaml"), "server")["containers"]
+    assert not any("trace" in flag for flag in without["command"])
+
+
 def test_the_gateway_gets_its_secrets_and_where_webhooks_may_go(tmp_path):
     own = "{ apiKeySecret: key, webhookHosts: [hooks.example, '[::1]:8080'], webhookSecret: sign }"
     (tmp_path / "values.yaml").write_text(f"{{ models: {{ volume: a }}, gateway: {own} }}")

@@ -6,6 +6,7 @@ import json
 import sys
 import time
 import types
+from typing import NamedTuple
 
 import numpy as np
 
@@ -126,6 +127,10 @@ class Request(OldRequest):
         self.sender = Sender()
         self.microseconds = 0
         self.own_parameters = {}
+        self.context = None
+
+    def trace(self):
+        return Trace(self.context)
 
     def parameters(self):
         return json.dumps(self.own_parameters)
@@ -135,6 +140,15 @@ class Request(OldRequest):
 
     def get_response_sender(self):
         return self.sender
+
+
+class Trace(NamedTuple):
+    """`context`: W3C's headers as JSON, None where the request is not traced."""
+
+    context: str | None
+
+    def get_context(self):
+        return self.context
 
 
 class Sender:
@@ -298,6 +312,14 @@ def initialize_args(folder, name="unet_loop", names=LOOP_INPUTS, **parameters):
         "model_config": json.dumps(config),
         "model_instance_device_id": "0",
     }
+
+
+TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+
+
+def context(trace=TRACE, flags="01"):
+    """That of a request which somebody's span `PARENT` has sent."""
+    return json.dumps({"traceparent": f"00-{trace}-{PARENT}-{flags}"})
 
 
 def no_noise(sample, timestep, encoder_hidden_states):

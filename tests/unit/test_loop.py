@@ -129,8 +129,8 @@ class Counting(Observer):
     def called(self, rows):
         self.rows.append(rows)
 
-    def stepped(self, images):
-        self.steps += images
+    def stepped(self, images, rows, begun):
+        self.steps += len(images)
 
     def finished(self):
         self.images += 1

@@ -30,6 +30,7 @@ class Ensemble:
         self.go = threading.Event()
         self.begun = threading.Event()
         self.asked = []
+        self.traces = []
         self.call = 0
 
     def model_input(self):
@@ -100,7 +101,9 @@ def inference_request(module, ensemble):
             request_id="",
             parameters=None,
             preferred_memory=None,
+            trace=None,
         ):
+            ensemble.traces.append(trace)
             assert (model_name, requested_output_names) == ("sd_ensemble", ["OUTPUT_0"])
             ensemble.parameters = parameters or {}
             assert all(isinstance(one, (bool, int, str)) for one in ensemble.parameters.values())
@@ -159,6 +162,38 @@ def test_the_id_of_a_request_goes_on_to_the_ensemble(stage, ensemble):
     assert steps(sent)[-1] == (6, 6)
     ((asked_as, _),) = ensemble.asked
     assert asked_as.startswith("order:7:")
+
+
+def test_a_traced_requests_call_is_in_its_trace_which_lives_until_a_stage_has_it(stage, ensemble):
+    """Triton frees the trace when `execute` is over."""
+    sent = request()
+    sent.context = fake.context()
+    executing = threading.Thread(target=stage().execute, args=([sent],))
+    executing.start()
+    assert ensemble.begun.wait(10)
+    assert ensemble.traces == [sent.trace()]
+    executing.join(0.2)
+    assert executing.is_alive()
+    progress.tell_begun("sd_ensemble_stream", ensemble.asked[0][0])
+    executing.join(10)
+    assert not executing.is_alive()
+    ensemble.go.set()
+    assert answer(sent).tensors == {"OUTPUT_0": ANSWER}
+
+
+def test_a_traced_request_that_no_stage_gets_ends_too(stage, ensemble):
+    sent = request(b"bad")
+    sent.context = fake.context()
+    stage().execute([sent])
+    assert answer(sent).has_error()
+
+
+def test_a_request_that_is_not_traced_waits_for_nothing(stage, ensemble):
+    sent = request()
+    stage().execute([sent])
+    ensemble.go.set()
+    answer(sent)
+    assert ensemble.traces == [None]
 
 
 @pytest.mark.parametrize(("given", "shown"), [({}, [3]), ({"preview_every": 0}, [])])

@@ -8,6 +8,8 @@ import numpy as np
 import pb_utils_fake as fake
 import pytest
 
+from triptych.ipc.progress import Record
+
 MODEL = Path(__file__).parents[2] / "model_repository/tokenizer"
 
 
@@ -61,6 +63,21 @@ def test_syntax_of_the_webui_that_is_not_read_is_said_in_the_picture(stage, prom
     (response,) = stage().execute([request(json.dumps({"prompt": "x", "negative_prompt": prompt}))])
     says = f"negative_prompt: {', '.join(shown)} is read as words: no LoRA, no weights"
     assert settings(response)[0]["warnings"] == ([says] if shown else [])
+
+
+def test_the_stream_of_a_traced_request_is_told_that_a_stage_has_it(stage):
+    record = Record("sd_ensemble_stream", 0)
+    try:
+        sent, traced = request("a fox"), request("a fox")
+        traced.context = fake.context()
+        for one, begun in ((sent, False), (traced, True)):
+            one.id = f"order-7:{record.token}"
+            settings(*stage().execute([one]))
+            assert record.begun() == begun
+        traced.id = "of no stream"
+        settings(*stage().execute([traced]))
+    finally:
+        record.close()
 
 
 def test_a_triton_that_tells_no_parameters_serves_the_text(stage):

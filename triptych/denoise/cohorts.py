@@ -78,9 +78,9 @@ class _Part(Observer):
         with self._whole.lock:
             self._whole.observer.called(rows)
 
-    def stepped(self, images: int) -> None:
+    def stepped(self, images: Sequence[Denoising], rows: int, begun: int) -> None:
         with self._whole.lock:
-            self._whole.observer.stepped(images)
+            self._whole.observer.stepped(images, rows, begun)
 
     def finished(self) -> None:
         with self._whole.lock:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import uuid
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -28,9 +29,10 @@ class Denoising:
     `latents`, float32 [channels, h, w], are at first the seed's noise times the scheduler's
     `init_noise_sigma`; with a Start, the picture's latents with noise. `call` is the number of
     calls of the UNet that were made. `watcher` is called after each of them, with the image and the
-    UNet's output after guidance, before the scheduler's step. With a second pass in the settings
-    this is the first one, and `following` the second; `calls_before` are those of the passes before
-    this one, `calls_in_all` those of both.
+    UNet's output after guidance, before the scheduler's step. `span` is an Observer's: the image in
+    the trace of its request. With a second pass in the settings this is the first one, and
+    `following` the second; `calls_before` are those of the passes before this one, `calls_in_all`
+    those of both.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class Denoising:
         self._noise = Noise(settings.seed)
         self.call = 0
         self.watcher: Callable[[Denoising, np.ndarray], None] | None = None
+        self.span: Any = None
         width = model_files.time_cond_proj_dim
         if width is not None:
             embedding = guidance_embedding(settings.guidance_scale, width)
@@ -217,7 +220,7 @@ class Denoising:
         start = Start(None, latents=enlarged)
         prompts = of_size(self._second, *self._prompts)
         image = Denoising(self._second, *prompts, self._model_files, start, self._adapters)
-        image.watcher = self.watcher
+        image.watcher, image.span = self.watcher, self.span
         image.calls_before, image.calls_in_all = self.calls, self.calls_in_all
         return image
 

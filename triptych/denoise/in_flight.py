@@ -101,13 +101,15 @@ class InFlight:
         chosen, inputs = self._prepare(self._choose())
         if not chosen:
             return
+        begun = time.time_ns()
         try:
             output = self._predict(chosen, inputs)
         except Exception as error:
             for flight in _meant(error, chosen):
                 self.leave(flight, error)
             return
-        self._tell(self._observer.stepped, len(chosen))
+        images = [flight.image for flight in chosen]
+        self._tell(self._observer.stepped, images, len(output), begun)
         row = 0
         for flight in chosen:
             rows = output[row : row + flight.rows]

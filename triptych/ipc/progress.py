@@ -21,7 +21,8 @@ from triptych.denoise.preview import Preview
 from triptych.errors import NotFinite
 from triptych.ipc.shared_memory import FOLDER, PREFIX_VARIABLE, remove
 
-_OWNER = struct.Struct("<HH")  # whether to stop, preview_every
+_OWNER = struct.Struct("<HHH")  # whether to stop, whether a stage has the request, preview_every
+_BEGUN_AT = 2
 _STEP = struct.Struct("<II")  # calls made, calls in all
 _SIZE = struct.Struct("<IHH")  # the call that the preview is of, its height and width
 _END = struct.Struct("<I")  # that call again: what lies between was written as a whole
@@ -59,7 +60,7 @@ class Record:
         self._file = os.open(self._path, flags, 0o600)
         try:
             os.posix_fallocate(self._file, 0, _FILE)
-            os.pwrite(self._file, _OWNER.pack(0, preview_every), 0)
+            os.pwrite(self._file, _OWNER.pack(0, 0, preview_every), 0)
         except OSError:
             self.close()
             raise
@@ -86,6 +87,10 @@ class Record:
         pixels = np.frombuffer(block, np.uint8, 3 * height * width, _SIZE.size)
         return pixels.reshape(height, width, 3)
 
+    def begun(self) -> bool:
+        """Whether a stage has told that it has the image's request, by `begin`."""
+        return os.pread(self._file, 1, _BEGUN_AT) == b"\1"
+
     def stop(self) -> None:
         """Have the image leave the loop before its next call."""
         os.pwrite(self._file, b"\1", 0)
@@ -105,7 +110,7 @@ class Writer:
         `preview` draws previews; None for a model that has no colours for them.
         """
         self._file = os.open(_path(stream, token), os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-        _, self._every = _OWNER.unpack(os.pread(self._file, _OWNER.size, 0))
+        *_, self._every = _OWNER.unpack(os.pread(self._file, _OWNER.size, 0))
         self._preview = preview
 
     def __call__(self, image: Denoising, model_output: np.ndarray) -> None:
@@ -125,6 +130,10 @@ class Writer:
         pixels = pixels[::every, ::every]
         size = _SIZE.pack(step, *pixels.shape[:2])
         os.pwrite(self._file, size + pixels.tobytes() + _END.pack(step), _SIZE_AT)
+
+    def begin(self) -> None:
+        """Tell that a stage has the image's request."""
+        os.pwrite(self._file, b"\1", _BEGUN_AT)
 
     def stopped(self) -> bool:
         """Whether the image is to be given up; takes one system call."""
@@ -146,6 +155,14 @@ def writer(stream: str, request_id: str, preview: Preview | None) -> Writer | No
         return Writer(stream, token, preview)
     except OSError:
         return None
+
+
+def tell_begun(stream: str, request_id: str) -> None:
+    """Tell the model `stream`, if the request of that id is its own, that a stage has it."""
+    found = writer(stream, request_id, None)
+    if found is not None:
+        found.begin()
+        found.close()
 
 
 def clear(stream: str) -> None:

@@ -1,9 +1,12 @@
-"""The denoising loop's numbers on Triton's metrics page, and its activity for the launcher."""
+"""What is told of the denoising loop: its numbers on Triton's metrics page, its activity for the
+launcher, and its calls in the traces of its images."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
+from triptych.denoise.denoising import Denoising
 from triptych.denoise.observer import Observer
 from triptych.ipc.activity import Activity
 from triptych.stages.metrics import Counter, Gauge
@@ -42,8 +45,11 @@ class LoopMetrics(Observer):
         self._untold["unet_calls"] += 1
         self._untold["unet_rows"] += rows
 
-    def stepped(self, images: int) -> None:
-        self._untold["steps"] += images
+    def stepped(self, images: Sequence[Denoising], rows: int, begun: int) -> None:
+        self._untold["steps"] += len(images)
+        traced = [image for image in images if image.span is not None]
+        for image in traced:
+            image.span.called(image, traced, len(images), rows, begun)
         if time.monotonic() > self._told + self.INTERVAL:
             self._tell()
 

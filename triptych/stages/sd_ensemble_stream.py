@@ -82,14 +82,27 @@ class StreamStage:
             self._streams.append(stream)
             self._model.activity.set(len(self._streams))
             self._condition.notify()
-        self._pool.submit(self._run, stream, inputs, parameters)
+        trace = triton.trace(request)
+        self._pool.submit(self._run, stream, inputs, parameters, trace)
+        while trace is not None and self._is_starting(stream):
+            time.sleep(0.001)  # until Triton may free it
+
+    def _is_starting(self, stream: _Stream) -> bool:
+        """Whether the call of the ensemble has not come to a stage, nor to its end."""
+        with self._condition:
+            ended = stream not in self._streams or stream.reply.sent
+            return not (ended or stream.record.begun())
 
     def _run(
-        self, stream: _Stream, inputs: dict[str, np.ndarray], parameters: dict[str, Any]
+        self,
+        stream: _Stream,
+        inputs: dict[str, np.ndarray],
+        parameters: dict[str, Any],
+        trace: Any,
     ) -> None:
         """Call the ensemble for a stream and answer it, whatever happens."""
         try:
-            result: Any = self._image(inputs, stream.request_id, parameters)
+            result: Any = self._image(inputs, stream.request_id, parameters, trace)
         except Exception as error:
             result = error
         with self._condition:
@@ -102,11 +115,15 @@ class StreamStage:
                 self._model.activity.set(len(self._streams))
 
     def _image(
-        self, inputs: dict[str, np.ndarray], request_id: str, parameters: dict[str, Any]
+        self,
+        inputs: dict[str, np.ndarray],
+        request_id: str,
+        parameters: dict[str, Any],
+        trace: Any = None,
     ) -> dict[str, np.ndarray]:
         """The answer of the ensemble."""
-        ensemble = self._model.names.model
-        return {"OUTPUT_0": triton.call(ensemble, inputs, "OUTPUT_0", request_id, parameters)}
+        ensemble, wanted = self._model.names.model, "OUTPUT_0"
+        return {wanted: triton.call(ensemble, inputs, wanted, request_id, parameters, trace)}
 
     def _follow(self) -> None:
         """The thread that looks at all records, until the stage is closed."""

@@ -11,6 +11,7 @@ import numpy as np
 
 from triptych import webui_prompt
 from triptych.errors import InvalidRequest
+from triptych.ipc import progress
 from triptych.model_files import ModelFiles
 from triptych.picture.request import Request, read_request
 from triptych.stages import loras, triton
@@ -41,6 +42,9 @@ class TokenizerStage:
         With the parameter `list`, `loras`, the output `settings` has their names. With `settings`
         it is what it would be for a picture; none is on its way then, and takes a place.
         """
+        for request in requests:
+            if triton.trace(request) is not None:
+                progress.tell_begun(self._model.names.stream, request.request_id())
         return self._model.answer(requests, self._tokenize)
 
     def _tokenize(

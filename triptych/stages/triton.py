@@ -164,8 +164,11 @@ def call(
     output: str,
     request_id: str = "",
     parameters: Mapping[str, Any] | None = None,
+    trace: Any = None,
 ) -> np.ndarray:
     """One output of another served model; StageFailed with that model's error.
+
+    `trace`: as `trace` gives it, where the call is to be seen.
 
     TypeError for `parameters` where this Triton's requests have none (before 23.05).
     """
@@ -175,6 +178,7 @@ def call(
         inputs=[pb_utils.Tensor(name, array) for name, array in inputs.items()],
         **({"request_id": request_id} if request_id else {}),
         **({"parameters": _parameters(parameters)} if parameters else {}),
+        **({"trace": trace} if trace is not None else {}),
         **_outputs_on_host(),
     )
     response = request.exec()
@@ -220,6 +224,24 @@ def deadline(request: Any) -> float | None:
     """
     microseconds = request.timeout() if hasattr(request, "timeout") else 0
     return time.monotonic() + microseconds / 1e6 if microseconds else None
+
+
+def trace(request: Any) -> Any:
+    """What a `call` takes to be seen in the request's trace; None where that is in none.
+
+    Triton frees it when `execute` is over: by then the call must have come to another stage.
+    """
+    return request.trace() if trace_context(request) is not None else None
+
+
+def trace_context(request: Any) -> dict[str, str] | None:
+    """The place of the request in its trace, as W3C's headers `traceparent` and `tracestate`.
+
+    None where it is in no trace of OpenTelemetry's, and before Triton 24.04.
+    """
+    trace = request.trace() if hasattr(request, "trace") else None
+    context = trace.get_context() if hasattr(trace, "get_context") else None
+    return json.loads(context) if context else None
 
 
 def strings(texts: Sequence[str | bytes]) -> np.ndarray:

@@ -33,6 +33,7 @@ from triptych.stages.limits import limits
 from triptych.stages.loop_metrics import LoopMetrics
 from triptych.stages.reply import Reply, replies
 from triptych.stages.served_unet import ServedUNet
+from triptych.stages.traces import Traces
 
 READERS = 8
 """Requests whose pictures are read at a time; the others wait. vae_encoder joins their calls."""
@@ -70,6 +71,7 @@ class LoopStage:
 
         self._loop = Cohorts(_cohorts(model, unet), loop, metrics)
         self._cancellations = Cancellations(model)
+        self._traces = Traces()
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="pictures")
         self._held = 0
         self._closed = False
@@ -92,6 +94,7 @@ class LoopStage:
         self._closed = True
         self._readers.shutdown()
         self._loop.close()
+        self._traces.close()
         self._cancellations.close()
 
     def _start(self, request: Any, reply: Reply) -> None:
@@ -102,6 +105,7 @@ class LoopStage:
             awaited.images = len(tensors["settings"])
             self._model.activity.images(came=awaited.images)
             deadline, token = triton.deadline(request), request.request_id()
+            awaited.trace = triton.trace_context(request)
             self._hold(awaited)
         except Exception as error:
             awaited.answer(error)
@@ -139,6 +143,8 @@ class LoopStage:
 
         for position, image in enumerate(images):
             done = results.of(position)
+            if awaited.trace is not None:
+                done = self._traces.follow(image, awaited.trace, done)
             try:
                 self._loop.submit(image, done, given_up)
             except Exception as error:
@@ -246,6 +252,7 @@ class _Awaited:
         self.images = 0
         self.held = 0
         self.writer: progress.Writer | None = None
+        self.trace: dict[str, str] | None = None
         self.not_awaited: Callable[[], bool] = lambda: False
 
     def answer(self, latents: list[np.ndarray] | Exception) -> None:

@@ -1,0 +1,121 @@
+"""A request followed from the gateway to the UNet's calls, by Triton's spans and the loop's."""
+
+import json
+import threading
+
+import httpx
+import pytest
+
+from tests import otlp
+from tests.gateway.receiver import Receiver
+from tests.gateway.running import Gateway, wait_for
+from triptych.server.running import RunningServer
+
+FLAGS = ("mode=opentelemetry", "level=TIMESTAMPS", "rate=0")
+TRACE, OTHER = "4bf92f3577b34da6a3ce929d0e0e4736", "0af7651916cd43dd8448eb211c80319c"
+CALLER = "00f067aa0ba902b7"
+STEPS = 4
+SMALL = {"size": "64x64", "num_inference_steps": STEPS, "scheduler": "ddim", "seed": 7}
+STAGES = ("tokenizer", "text_encoder", "unet_loop", "vae_decoder", "image_encoder")
+NAMES = {"InferRequest", "sd_ensemble", *STAGES, "denoising", "unet"}
+
+
+@pytest.fixture(scope="module")
+def receiver():
+    with Receiver() as receiver:
+        yield receiver
+
+
+@pytest.fixture(scope="module")
+def server(repository, tmp_path_factory, receiver):
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://{receiver.host}")
+        environment.setenv("OTEL_BSP_SCHEDULE_DELAY", "100")
+        flags = (f"--trace-config={flag}" for flag in FLAGS)
+        log = tmp_path_factory.mktemp("traced") / "server.log"
+        with RunningServer(repository, log, *flags) as running:
+            yield running
+
+
+@pytest.fixture
+def web(server):
+    with Gateway(server.grpc) as gateway, httpx.Client(base_url=gateway.url, timeout=60) as client:
+        yield client
+
+
+def draw(web, trace=None, **more):
+    headers = {"traceparent": f"00-{trace}-{CALLER}-01"} if trace else {}
+    asked = {"prompt": "a red circle", **SMALL, **more}
+    return web.post("/v1/images/generations", json=asked, headers=headers).json()["data"]
+
+
+def spans(receiver, trace, names, calls=STEPS):
+    """Those of a trace, by their names, when all are there: so many calls of the UNet."""
+
+    def found():
+        named = {}
+        for span in otlp.spans(receiver):
+            if span.trace == trace:
+                named.setdefault(span.name, []).append(span)
+        return named
+
+    wait_for(lambda: found().keys() >= names and len(found()["unet"]) == calls, 30)
+    return found()
+
+
+def check_ways(found, outside):
+    """Each span is below those of the request, `outside`, and what of them it is a part of."""
+    by_id = {span.id: span for named in found.values() for span in named}
+
+    def way(span):
+        """The names from a span up to the caller's."""
+        names = [span.name]
+        while span.parent != CALLER:
+            span = by_id[span.parent]
+            names.append(span.name)
+        return names
+
+    whole = ["sd_ensemble", *outside]
+    for stage in STAGES:
+        assert all(way(span) == [stage, *whole] for span in found[stage])
+    (image,) = found["denoising"]
+    assert way(image) == ["denoising", "unet_loop", *whole]
+    assert all(way(call) == ["unet", *way(image)] for call in found["unet"])
+    numbers = [call.attributes["triptych.call"] for call in found["unet"]]
+    assert sorted(numbers) == [*range(1, STEPS + 1)]
+
+
+def test_from_the_gateway_to_the_unets_calls_in_one_trace(web, receiver):
+    untraced = draw(web)
+    assert draw(web, TRACE) == untraced
+    found = spans(receiver, TRACE, {*NAMES, "sd_ensemble_stream"})
+    check_ways(found, ["sd_ensemble_stream", "InferRequest"])
+    assert {span.trace for span in otlp.spans(receiver)} == {TRACE}
+
+
+def test_from_tritons_own_http_too(server, receiver):
+    asked = {"INPUT_0": json.dumps({"prompt": "x", "num_inference_steps": STEPS})}
+    url = f"http://{server.http}/v2/models/sd_ensemble/generate"
+    headers = {"traceparent": f"00-{OTHER}-{CALLER}-01"}
+    assert httpx.post(url, json=asked, headers=headers, timeout=60).status_code == 200
+    check_ways(spans(receiver, OTHER, NAMES), ["InferRequest"])
+
+
+def test_pictures_that_share_calls_lead_to_each_other(web, receiver):
+    """Also more at once than begin in the same moment: none of them waits for another."""
+    traces = [f"{number:032x}" for number in range(1, 5)]
+    drawing = [
+        threading.Thread(target=draw, args=(web, trace), kwargs={"num_inference_steps": 50})
+        for trace in traces
+    ]
+    for thread in drawing:
+        thread.start()
+    for thread in drawing:
+        thread.join()
+    found = {trace: spans(receiver, trace, NAMES, 50) for trace in traces}
+    images = {trace: named["denoising"][0].id for trace, named in found.items()}
+    for trace, named in found.items():
+        others = {image for other, image in images.items() if other != trace}
+        linked = {link for call in named["unet"] for link in call.links}
+        assert linked == others
+        assert any(call.attributes["triptych.images"] > 1 for call in named["unet"])

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -19,11 +20,12 @@ class Worker:
     """A running script that calls `serve`; a context manager. One call at a time, in turn."""
 
     def __init__(self, python: Path | str, script: str, *arguments: object) -> None:
+        self._said = tempfile.TemporaryFile("w+")
         self._process = subprocess.Popen(
             [str(python), str(CHECKOUT / "benchmarks" / script), *map(str, arguments)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=self._said,
             text=True,
             cwd=CHECKOUT,
         )
@@ -35,16 +37,21 @@ class Worker:
     def __exit__(self, *_: object) -> None:
         self._process.stdin.close()
         self._process.wait(timeout=60)
+        self._said.close()
 
     def call(self, name: str, *arguments: Any) -> Any:
         """What the script's function `name` returns; RuntimeError with what it raised."""
         with self._turn:
             print(json.dumps([name, arguments]), file=self._process.stdin, flush=True)
             line = self._process.stdout.readline()
-        answer = json.loads(line) if line else {"error": "it ended"}
+        answer = json.loads(line) if line else {"error": f"it ended: {self._last_words()}"}
         if "error" in answer:
             raise RuntimeError(f"{self._process.args[1]}: {answer['error']}")
         return answer["result"]
+
+    def _last_words(self) -> str:
+        self._said.seek(0)
+        return (self._said.read().splitlines() or ["it said nothing"])[-1]
 
 
 def serve(**functions: Callable[..., Any]) -> None:

@@ -20,7 +20,7 @@ class Worker:
     """A running script that calls `serve`; a context manager. One call at a time, in turn."""
 
     def __init__(self, python: Path | str, script: str, *arguments: object) -> None:
-        self._said = tempfile.TemporaryFile("w+")
+        self._said = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed in __exit__
         self._process = subprocess.Popen(
             [str(python), str(CHECKOUT / "benchmarks" / script), *map(str, arguments)],
             stdin=subprocess.PIPE,

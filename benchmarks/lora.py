@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from statistics import median
+from statistics import median, quantiles
 from typing import Any
 
 import numpy as np
@@ -36,6 +36,8 @@ from triptych.server.running import RunningServer
 from triptych_export.config_edits import parameter
 
 SCALE = 0.5
+PAIRS = 5
+"""Of one client's pictures, without and with a LoRA in turn, for each of `--pictures`."""
 KEPT = 4
 """Sets of LoRAs that the server keeps while many are drawn with in turn."""
 
@@ -134,21 +136,20 @@ def drawing(client: Client, options: argparse.Namespace) -> Callable[[int | None
     return draw
 
 
-def crowds(client: Client, options: argparse.Namespace) -> dict[str, float]:
+def crowds(client: Client, options: argparse.Namespace) -> dict[str, Any]:
     """One client's pictures, and those of many with as many LoRAs as `--sets` says."""
-    found: dict[str, float] = {}
+    found: dict[str, Any] = {}
     draw = drawing(client, options)
     draw(None)
-    plain = median(draw(None) for _ in range(options.pictures))
     firsts = [draw(number) for number in range(min(3, options.many))]
-    later = median(draw(0) for _ in range(options.pictures))
+    pairs = [(draw(None), draw(0)) for _ in range(PAIRS * options.pictures)]
+    plain, later = map(median, zip(*pairs))
     found["without LoRAs, s"] = plain
     found["the first picture of the first LoRA, s more"] = firsts[0] - plain
     found["the first picture of another LoRA, s more"] = max(firsts[1:]) - plain
     found["later pictures, times without"] = later / plain
-    found["without LoRAs again, times before"] = (
-        median(draw(None) for _ in range(options.pictures)) / plain
-    )
+    apart = quantiles((with_lora / without for without, with_lora in pairs), n=4)
+    found["the same, quartiles of pairs"] = ", ".join(f"{one:.3f}" for one in apart)
     print(json.dumps(found), flush=True)
     rates = {}
     for sets in (0, *options.sets):

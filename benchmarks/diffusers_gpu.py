@@ -1,8 +1,9 @@
-"""diffusers with a random model as large as Stable Diffusion 1.5, on CUDA in half precision.
+"""diffusers with a random model of the repository's kind and full size, on CUDA in half precision.
 
-    python benchmarks/diffusers_gpu.py REPOSITORY [--pictures N]
+    python benchmarks/diffusers_gpu.py REPOSITORY [--pictures N] [--steps N] [--guidance-scale X]
 
-A line of JSON for each way: eager, one at a time and in batches; then with the UNet compiled.
+Of Stable Diffusion 1.5's size, or of SDXL's. A line of JSON for each way: eager, one at a time and
+in batches; then with the UNet compiled.
 """
 
 from __future__ import annotations
@@ -13,46 +14,52 @@ import io
 import json
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import diffusers
 import torch
-from diffusers import DDIMScheduler, StableDiffusionPipeline
+from diffusers import DDIMScheduler, StableDiffusionPipeline, StableDiffusionXLPipeline
 from transformers import CLIPTokenizer
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import sd15
+from benchmarks import sd15, sdxl
+from triptych.model_files import ModelFiles
 
 BATCH = 8
-SETTINGS = {"num_inference_steps": 50, "guidance_scale": 7.5, "height": 512, "width": 512}
 
 
-def pipeline(repository: Path) -> StableDiffusionPipeline:
-    """The layers and widths of Stable Diffusion 1.5; the tokenizer is the repository's."""
+def pipeline(repository: Path) -> StableDiffusionPipeline | StableDiffusionXLPipeline:
+    """Full-size networks; the tokenizer and the scheduler are the repository's."""
     scheduler = json.loads((repository / "unet_loop" / "1" / "scheduler_config.json").read_text())
     torch.manual_seed(0)
+    parts = {
+        "tokenizer": CLIPTokenizer.from_pretrained(repository / "tokenizer" / "1"),
+        "scheduler": DDIMScheduler.from_config(scheduler),
+    }
+    if ModelFiles.load(repository / "unet_loop" / "1").is_sdxl:
+        kind, size, parts["tokenizer_2"] = StableDiffusionXLPipeline, sdxl, parts["tokenizer"]
+        parts["add_watermarker"] = False
+    else:
+        kind, size = StableDiffusionPipeline, sd15
+        parts.update(safety_checker=None, feature_extractor=None, requires_safety_checker=False)
     with torch.device("cuda"):
-        networks = sd15.networks()
-    made = StableDiffusionPipeline(
-        **networks,
-        tokenizer=CLIPTokenizer.from_pretrained(repository / "tokenizer" / "1"),
-        scheduler=DDIMScheduler.from_config(scheduler),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
+        networks = size.networks()
+    made = kind(**networks, **parts)
     made.to("cuda", torch.float16)
     made.set_progress_bar_config(disable=True)
     return made
 
 
-def draw(drawer: StableDiffusionPipeline, count: int) -> float:
+def draw(drawer: Callable[..., Any], count: int) -> float:
     """Seconds from `count` prompts to the base64 of as many PNGs."""
     begun = time.perf_counter()
     generators = [torch.Generator("cpu").manual_seed(seed) for seed in range(count)]
     prompts = [f"a red circle, number {seed}" for seed in range(count)]
-    for picture in drawer(prompts, generator=generators, **SETTINGS).images:
+    for picture in drawer(prompts, generator=generators).images:
         file = io.BytesIO()
         picture.save(file, "PNG", compress_level=1)
         base64.b64encode(file.getvalue())
@@ -67,15 +74,25 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("repository", type=Path)
     parser.add_argument("--pictures", type=int, default=6)
+    parser.add_argument("--steps", type=int, default=50)
+    parser.add_argument("--guidance-scale", type=float, default=7.5)
     options = parser.parse_args()
-    drawer = pipeline(options.repository)
+    made = pipeline(options.repository)
+    model_files = ModelFiles.load(options.repository / "unet_loop" / "1")
+    drawer = partial(
+        made,
+        num_inference_steps=options.steps,
+        guidance_scale=options.guidance_scale,
+        height=model_files.height,
+        width=model_files.width,
+    )
     versions = f"torch {torch.__version__}, diffusers {diffusers.__version__}"
     draw(drawer, 1)
     taken = [draw(drawer, 1) for _ in range(options.pictures)]
     tell("eager", 1, taken, versions=versions)
     draw(drawer, BATCH)
     tell("eager", BATCH, [draw(drawer, BATCH) for _ in range(2)])
-    drawer.unet = torch.compile(drawer.unet, mode="reduce-overhead", fullgraph=True)
+    made.unet = torch.compile(made.unet, mode="reduce-overhead", fullgraph=True)
     loading = draw(drawer, 1)
     draw(drawer, 1)
     taken = [draw(drawer, 1) for _ in range(options.pictures)]

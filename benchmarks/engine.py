@@ -31,8 +31,11 @@ from triptych.fastdeploy import providers
 from triptych.fastdeploy.accelerators import parse
 from triptych.fastdeploy.network import Network
 from triptych.model_files import ModelFiles
+from triptych.names import NETWORKS
 
 TUNING = "graph_batches"
+MEASURED = ("text_encoder", "text_encoder_2", "vae_decoder", "unet")
+"""Networks, of those in the repository, where none are named."""
 
 
 def config(repository: Path, model: str) -> dict[str, Any]:
@@ -146,7 +149,7 @@ def ways(usual: dict[str, Any], batches: list[int], graphs: bool) -> dict[str, d
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("repository", type=Path)
-    parser.add_argument("--networks", nargs="+", default=["text_encoder", "vae_decoder", "unet"])
+    parser.add_argument("--networks", nargs="+", choices=NETWORKS)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--rows", type=int, nargs="+", default=[2, 16, 32])
     parser.add_argument("--seconds", type=float, default=1.0)
@@ -163,8 +166,12 @@ def main() -> int:
     )
     length, width = map(int, usual["encoder_hidden_states"].split()[1:])
 
+    more = [name for name in ("text_embeds", "time_ids") if name in usual]
+
     def unet(batch: int) -> dict[str, np.ndarray]:
+        sizes = {name: (batch, *map(int, usual[name].split()[1:])) for name in more}
         return {
+            **{name: random.uniform(0, 1, size).astype("f4") for name, size in sizes.items()},
             "sample": random.standard_normal((batch, *latents)).astype(np.float32),
             "timestep": np.full(batch, 500, np.float32),
             "encoder_hidden_states": random.standard_normal((batch, length, width)).astype("f4"),
@@ -186,12 +193,14 @@ def main() -> int:
 
     inputs = {
         "text_encoder": text_encoder,
+        "text_encoder_2": text_encoder,
         "unet": unet,
         "vae_decoder": vae_decoder,
         "vae_encoder": vae_encoder,
     }
-    batches = {"text_encoder": [1, 2], "unet": options.rows}
-    for name in options.networks:
+    batches = {"text_encoder": [1, 2], "text_encoder_2": [1, 2], "unet": options.rows}
+    usual_ones = [name for name in MEASURED if (options.repository / name).is_dir()]
+    for name in options.networks or usual_ones:
         measure(options.repository, name, batches.get(name, [1, 8]), inputs[name], options)
     return 0
 

@@ -3,9 +3,10 @@
     python benchmarks/gpu.py --graphs DIR [--parts engine,serve,diffusers] [--output FILE.json]
 
 DIR: a model repository, whose graphs may have no weights (benchmarks/weightless.py); they get
-random ones. 50 steps at its own size with guidance 7.5, gRPC in and base64 of a PNG out. Parts run
-one after the other, each until its time limit; what was measured is printed in any case. Needs no
-network. --tiny --device cpu: the same with little of everything, to see that it works.
+random ones. Pictures of the model's own size, gRPC in and base64 of a PNG out, of 50 steps with
+guidance 7.5 or as --steps and --guidance-scale say. Parts run one after the other, each until its
+time limit; what was measured is printed in any case. Needs no network. --tiny --device cpu: the
+same with little of everything, to see that it works.
 """
 
 from __future__ import annotations
@@ -42,10 +43,10 @@ VARIANTS = {"Triton": "", "channel": CHANNEL, EVERY_GPU: CHANNEL}
 """Ways from the loop to the UNet, on one GPU but for the last: what unet's config.pbtxt gets."""
 
 
-def rows(variant: str, clients: int) -> int:
-    """Rows of a call of the UNet, two an image, when that many images are in flight."""
+def rows(variant: str, clients: int, options: argparse.Namespace) -> int:
+    """Rows of a call of the UNet when that many images are in flight."""
     gpus = machine.gpus() if variant == EVERY_GPU else 1
-    return 2 * -(-clients // gpus)
+    return options.rows_an_image * -(-clients // gpus)
 
 
 class Results:
@@ -130,8 +131,13 @@ def main() -> int:
 def engine(repository: Path, options: argparse.Namespace, results: Results) -> None:
     """Each network alone."""
     script = [CHECKOUT / "benchmarks" / "engine.py", repository, "--device", options.device]
-    rows = [2, 2 * options.clients] if options.tiny else [2, options.clients, 2 * options.clients]
-    script += ["--rows", *rows, *(["--seconds", 0, "--runs", 3] if options.tiny else [])]
+    each = options.rows_an_image
+    sizes = (
+        {each, each * options.clients}
+        if options.tiny
+        else {each, options.clients, each * options.clients}
+    )
+    script += ["--rows", *sorted(sizes), *(["--seconds", 0, "--runs", 3] if options.tiny else [])]
     for line in _lines(script, options.limits["engine"]):
         if not line["finite"]:
             print(f"{line['network']} gives numbers that are not finite", flush=True)
@@ -208,7 +214,7 @@ class Served:
         ended, after = time.monotonic(), stage_times.snapshot(self._client)
         add, name = self._results.add, f"served, {self._variant}, {what}"
         add("serve", name, run.latencies, per_second=run.per_second)
-        called = rows(self._variant, clients)
+        called = rows(self._variant, clients, self._options)
         periods = tick_log.periods(self._ticks, begun, ended, called)
         add("serve", f"{name}: a step", periods, rows=called)
         for stage, parts in stage_times.between(before, after, pictures).items():
@@ -242,7 +248,7 @@ class Served:
         first, self._number = self._number, self._number + count
         settings = {
             "num_inference_steps": self._options.steps,
-            "guidance_scale": 7.5,
+            "guidance_scale": self._options.guidance_scale,
             "scheduler": "ddim",  # it calls the UNet as often as it has steps
         }
         return [
@@ -261,7 +267,8 @@ def diffusers(repository: Path, options: argparse.Namespace, results: Results) -
     if options.device != "cuda":
         print("diffusers: only on CUDA")
         return
-    script = [CHECKOUT / "benchmarks" / "diffusers_gpu.py", repository]
+    script = [CHECKOUT / "benchmarks" / "diffusers_gpu.py", repository, "--steps", options.steps]
+    script += ["--guidance-scale", options.guidance_scale]
     for line in _lines(script, options.limits["diffusers"], options.diffusers_python):
         results.about["versions"] += f", {line['versions']}" if "versions" in line else ""
         more = {"loading": line["loading"]} if "loading" in line else {}
@@ -285,7 +292,10 @@ def conclusions(results: Results, options: argparse.Namespace) -> list[str]:
         ways = (f"{network}, batch {batch}, {how}, on the device" for how in ("graph", "no graph"))
         return next((value for value in map(results.median, ways) if value == value), float("nan"))
 
-    request = alone("text_encoder", 2) + options.steps * alone("unet", 2) + alone("vae_decoder", 1)
+    each = options.rows_an_image
+    encoders = [alone(name, 2) for name in ("text_encoder", "text_encoder_2")]
+    request = sum(found for found in encoders if found == found)
+    request += options.steps * alone("unet", each) + alone("vae_decoder", 1)
     eager, compiled = (
         results.median(f"diffusers, {way}, batch 1") for way in ("eager", "compiled")
     )
@@ -300,13 +310,13 @@ def conclusions(results: Results, options: argparse.Namespace) -> list[str]:
         figures = [
             (
                 "a step / the UNet alone, 1 client",
-                results.median(f"{one}: a step") / alone("unet", 2),
+                results.median(f"{one}: a step") / alone("unet", each),
                 "<= 1.12",
             ),
             ("a request / the networks alone, 1 client", results.median(one) / request, "<= 1.15"),
             (
                 f"a step / the UNet alone, {many} clients",
-                results.median(usual) / alone("unet", rows(variant, many)),
+                results.median(usual) / alone("unet", rows(variant, many, options)),
                 "<= 1.04",
             ),
             (
@@ -345,6 +355,7 @@ def _options() -> argparse.Namespace:
         help="one whose packages diffusers works with: the server wants NumPy 1",
     )
     parser.add_argument("--steps", type=int, default=50)
+    parser.add_argument("--guidance-scale", type=float, default=7.5)
     parser.add_argument("--clients", type=int, default=16)
     parser.add_argument("--pictures", type=int, default=6, help="a client, about")
     parser.add_argument("--tiny", action="store_true", help="few steps, clients and pictures")
@@ -360,6 +371,7 @@ def _options() -> argparse.Namespace:
                 parser.error(f"{name!r}: allowed: {', '.join(known)}")
     if options.tiny:
         options.steps, options.clients, options.pictures = 3, 2, 2
+    options.rows_an_image = 1 if options.guidance_scale <= 1 else 2
     options.limits = dict.fromkeys(PARTS, options.limit)
     return options
 

@@ -21,7 +21,7 @@ from transformers import (
     CLIPTokenizer,
 )
 
-from benchmarks import sd15
+from benchmarks import sd15, sdxl
 
 MERGES = ["r e", "re d</w>", "b l", "u e</w>", "bl ue</w>"]
 
@@ -93,8 +93,6 @@ def write_sdxl(
     torch.manual_seed(0)
     tokenizer = _tokenizer(folder)
     last = len(tokenizer) - 1
-    second_tokenizer = _tokenizer(folder)
-    second_tokenizer.pad_token = tokenizer.convert_ids_to_tokens(0)
     shared = {
         "vocab_size": len(tokenizer),
         "num_attention_heads": 4,
@@ -134,31 +132,19 @@ def write_sdxl(
     )
     # As it begins, the sizes and the pooled prompt move no picture by 40 dB.
     unet.add_embedding.linear_2.weight.data *= 30
-    noise = EulerDiscreteScheduler(
-        beta_start=0.00085,
-        beta_end=0.012,
-        beta_schedule="scaled_linear",
-        timestep_spacing="leading",
-        steps_offset=1,
-    )
-    pipeline = StableDiffusionXLPipeline(
-        _vae(),
-        first,
-        second,
-        tokenizer,
-        second_tokenizer,
-        unet,
-        noise,
-        force_zeros_for_empty_prompt=force_zeros,
-    )
-    pipeline.save_pretrained(folder)
-    return folder
+    return _save_sdxl(folder, tokenizer, first, second, unet, _vae(), force_zeros)
 
 
 def write_full_size(folder: Path) -> Path:
     """A model with the layers and widths of Stable Diffusion 1.5 and random weights."""
     torch.manual_seed(0)
     return _save(folder, _tokenizer(folder), **sd15.networks(), prediction="epsilon")
+
+
+def write_full_size_sdxl(folder: Path) -> Path:
+    """A model with the layers and widths of SDXL and random weights."""
+    torch.manual_seed(0)
+    return _save_sdxl(folder, _tokenizer(folder), **sdxl.networks(), force_zeros=True)
 
 
 def _vae() -> AutoencoderKL:
@@ -186,6 +172,32 @@ def _save(folder, tokenizer, text_encoder, unet, vae, prediction: str) -> Path:
     )
     pipeline = StableDiffusionPipeline(
         vae, text_encoder, tokenizer, unet, noise, None, None, requires_safety_checker=False
+    )
+    pipeline.save_pretrained(folder)
+    return folder
+
+
+def _save_sdxl(
+    folder, tokenizer, text_encoder, text_encoder_2, unet, vae, force_zeros: bool
+) -> Path:
+    tokenizer_2 = _tokenizer(folder)
+    tokenizer_2.pad_token = tokenizer.convert_ids_to_tokens(0)
+    noise = EulerDiscreteScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        timestep_spacing="leading",
+        steps_offset=1,
+    )
+    pipeline = StableDiffusionXLPipeline(
+        vae,
+        text_encoder,
+        text_encoder_2,
+        tokenizer,
+        tokenizer_2,
+        unet,
+        noise,
+        force_zeros_for_empty_prompt=force_zeros,
     )
     pipeline.save_pretrained(folder)
     return folder

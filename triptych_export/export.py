@@ -51,8 +51,8 @@ def export(options: argparse.Namespace, template: Path, scratch: Path) -> None:
     half = None if options.precision is None else options.precision == "fp16-storage"
     wanted = Wanted(half, options.external_weights, "cuda" in options.optimize)
     road, source = _open(options, scratch)
-    if source.second_encoder is not None and options.optimize:
-        raise ExportError(f"--optimize {options.optimize[0]}: not served for SDXL yet")
+    if source.second_encoder is not None and tensorrt:
+        raise ExportError("--optimize tensorrt: no engine of SDXL's text encoders was seen right")
     source = with_size(source, options.height, options.width)
     no_encoder = road.no_encoder(source)
     served = Names(options.name)

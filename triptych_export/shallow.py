@@ -15,8 +15,9 @@ from onnxruntime.transformers.onnx_model import OnnxModel
 from triptych_export import onnx_files
 
 _CONVOLUTIONS = ("Conv", "NhwcConv")
-_ON_THE_WAY = ("Add", "Concat", "Transpose")
-"""What may lie between `sample`, its convolution and the place where that is joined."""
+_ON_THE_WAY = ("Concat", "Transpose")
+"""What may lie between `sample`, its convolution and the place where that is joined, beside the sum
+with a bias."""
 
 
 def write(path: Path) -> bool:
@@ -54,10 +55,14 @@ def _type_of_conv_in(model: OnnxModel, makers: dict[str, NodeProto], name: str) 
         elif node.op_type in _CONVOLUTIONS:
             convolutions += 1
             kind = kind or _type_of_weight(model, makers, node.input[1])
-        elif node.op_type not in _ON_THE_WAY:
+        elif node.op_type not in _ON_THE_WAY and not _adds_bias(model, node):
             return None
         name = node.input[0]
     return kind if convolutions == 1 and name == "sample" else None
+
+
+def _adds_bias(model: OnnxModel, node: NodeProto) -> bool:
+    return node.op_type == "Add" and model.get_initializer(node.input[1]) is not None
 
 
 def _type_of_weight(model: OnnxModel, makers: dict[str, NodeProto], name: str) -> int:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import re
 from pathlib import Path
 
+import torch
 from huggingface_hub import snapshot_download
 
 from triptych_export import onnx_files, torch_road
@@ -38,6 +40,8 @@ def export_stage(
         module = torch_road.load(stage, source)
     with progress.step(f"{stage.name}: run in PyTorch"):
         expected = torch_road.run(module, feeds)
+        if wanted.cuda and stage.name == "vae_decoder":
+            wanted = _unless_half_overflows(module, source, feeds, wanted, progress)
     with progress.step(f"{stage.name}: trace and write"):
         model = torch_road.export(module, stage, source, folder)
         del module
@@ -45,6 +49,22 @@ def export_stage(
         del model
         gc.collect()
     finish_stage(stage, folder, feeds, expected, wanted, progress)
+
+
+def _unless_half_overflows(
+    module: torch.nn.Module, source: Source, feeds: list[dict], wanted: Wanted, progress: Progress
+) -> Wanted:
+    """`wanted`, without a graph in half precision where latents as noise is are too much for it."""
+    noise = {name: values / source.scaling_factor for name, values in feeds[0].items()}
+    largest = torch_road.largest(module, noise)
+    if largest < onnx_files.HALF_MAX:
+        return wanted
+    progress.say(
+        f"vae_decoder: its layers give numbers up to {largest:.0f}, half precision's end at "
+        f"{onnx_files.HALF_MAX:.0f}: it is served in single precision, not fused for CUDA; --vae "
+        "takes a VAE that was repaired"
+    )
+    return dataclasses.replace(wanted, cuda=False)
 
 
 def fetch(name: str, folder: Path) -> Path:

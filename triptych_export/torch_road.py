@@ -209,6 +209,21 @@ def run(module: torch.nn.Module, inputs: list[dict]) -> list[np.ndarray]:
     return [output.numpy() for output in found]
 
 
+def largest(module: torch.nn.Module, feeds: dict) -> float:
+    """The largest absolute number that a layer of `module` gives for `feeds`."""
+    found = [0.0]
+
+    def note(_, __, output):
+        if isinstance(output, torch.Tensor):
+            found.append(float(output.abs().max()))
+
+    hooks = [layer.register_forward_hook(note) for layer in module.modules()]
+    run(module, [feeds])
+    for hook in hooks:
+        hook.remove()
+    return max(found)
+
+
 def export(module: torch.nn.Module, stage: Stage, source: Source, folder: Path) -> onnx.ModelProto:
     """`module` as an ONNX model with every named axis free; `folder` needs space for its weights.
 

@@ -15,10 +15,15 @@ from onnx.reference.op_run import OpRun
 _erf = np.vectorize(math.erf, otypes=[np.float32])
 
 
+def outputs(model: ModelProto, feeds: dict) -> list[np.ndarray]:
+    """The outputs of `model`, fused operators included."""
+    operators = [kind for kind in OpRun.__subclasses__() if kind.__module__ == __name__]
+    return ReferenceEvaluator(model, new_ops=operators).run(None, feeds)
+
+
 def evaluate(model: ModelProto, feeds: dict) -> np.ndarray:
     """The first output of `model`, fused operators included."""
-    operators = [kind for kind in OpRun.__subclasses__() if kind.__module__ == __name__]
-    return ReferenceEvaluator(model, new_ops=operators).run(None, feeds)[0]
+    return outputs(model, feeds)[0]
 
 
 def _softmax(x):

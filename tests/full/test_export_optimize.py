@@ -13,27 +13,32 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from contrib_operators import evaluate
-from diffusers import AutoencoderTiny
-from random_models import write_model
+from contrib_operators import evaluate, outputs
+from diffusers import AutoencoderKL, AutoencoderTiny
+from random_models import write_model, write_sdxl
 
 from triptych.fastdeploy.onnx_graph import OnnxGraph
 from triptych.fastdeploy.places import places
-from triptych_export import check, fuse_cuda, onnx_files, torch_road
+from triptych_export import check, fuse_cuda, onnx_files, torch_export, torch_road
 from triptych_export.cli import CHECKOUT, main
-from triptych_export.source import open_source
-from triptych_export.stages import example, stages
+from triptych_export.progress import Progress
+from triptych_export.source import Source, open_source
+from triptych_export.stages import Stage, example, stages
 
 PLAIN = {"model.onnx", "model.cuda.onnx"}
 
 
-SECOND_NARROW = {"second": True}
 FIRST_WIDE = {"widths": (320, 320, 320)}
+MODELS = {
+    "first": lambda folder: write_model(folder, **FIRST_WIDE),
+    "second": lambda folder: write_model(folder, second=True),
+    "xl": write_sdxl,
+}
 
 
-@pytest.fixture(scope="module", params=[FIRST_WIDE, SECOND_NARROW], ids=["first", "second"])
+@pytest.fixture(scope="module", params=list(MODELS))
 def model(request, tmp_path_factory) -> Path:
-    return write_model(tmp_path_factory.mktemp("source") / "model", **request.param)
+    return MODELS[request.param](tmp_path_factory.mktemp("source") / "model")
 
 
 @pytest.fixture(scope="module")
@@ -55,17 +60,47 @@ def served(export) -> Path:
     return export[0]
 
 
-@pytest.mark.parametrize("name", ["text_encoder", "unet", "vae_decoder"])
+@pytest.mark.parametrize("name", fuse_cuda.KINDS)
 def test_the_fused_graph_computes_the_same_in_half_precision(served, model, name):
     source = open_source(model)
-    stage = stages(source)[name]
+    stage = fused_stage(source, name)
     feeds = example(stage, source, 2, 9, 10, seed=5)
     expected = torch_road.run(torch_road.load(stage, source), [feeds])
     folder = served / name / "1"
     assert {path.name for path in folder.glob("model.*onnx")} == PLAIN
     fused = onnx.load(str(folder / "model.cuda.onnx"))
-    error = check.difference([evaluate(fused, feeds)], expected)
+    error = check.difference(outputs(fused, feeds), expected)
     assert 1e-5 < error < 1e-2
+
+
+def fused_stage(source: Source, name: str) -> Stage:
+    if name not in stages(source):
+        pytest.skip("a model with one text encoder")
+    return stages(source)[name]
+
+
+def test_timesteps_and_sizes_become_sines_in_single_precision(served, model):
+    """In half precision those of timestep 981.4 would be 0.3 away, and 65536 is infinite there."""
+    source, fused = open_source(model), onnx.load(str(served / "unet" / "1" / "model.cuda.onnx"))
+    feeds = example(stages(source)["unet"], source, 1, 8, 8, seed=5)
+    told = {"timestep": [981.4], "time_ids": [65536, 1023, 1, 0, 515, 1000]}
+    feeds.update(
+        {
+            name: np.array(told[name], "f4").reshape(feeds[name].shape)
+            for name in told
+            if name in feeds
+        }
+    )
+    sines = [node.output[0] for node in fused.graph.node if node.op_type == "Sin"]
+    for name in sines:
+        fused.graph.output.insert(0, onnx.ValueInfoProto(name=name))
+    found = outputs(fused, feeds)[: len(sines)][::-1]
+    assert len(found) == sum(name in feeds for name in told)
+    for values, numbers in zip(found, told.values()):
+        half = values.shape[-1]
+        waves = np.exp(-np.log(10000.0) * np.arange(half) / half)
+        expected = np.sin(np.multiply.outer(numbers, waves))
+        np.testing.assert_allclose(values.reshape(expected.shape), expected, atol=0.01)
 
 
 def test_the_last_layer_alone_gives_the_same_on_what_the_whole_unet_gave(served, model):
@@ -82,8 +117,9 @@ def test_the_last_layer_alone_gives_the_same_on_what_the_whole_unet_gave(served,
     assert (folder / "shallow.cuda.onnx").stat().st_size < 0.5 * whole.ByteSize()
 
 
-@pytest.mark.parametrize("name", ["text_encoder", "unet"])
-def test_the_fused_graph_says_where_each_layers_weight_is(served, name):
+@pytest.mark.parametrize("name", ["text_encoder", "text_encoder_2", "unet"])
+def test_the_fused_graph_says_where_each_layers_weight_is(served, model, name):
+    fused_stage(open_source(model), name)
     plain, fused = (
         OnnxGraph(served / name / "1" / file) for file in ("model.onnx", "model.cuda.onnx")
     )
@@ -127,6 +163,21 @@ def test_a_tiny_decoder_is_fused_with_its_channels_last_throughout(model, tmp_pa
     feeds = example(stage, source, 2, 9, 10, seed=5)
     error = check.difference([evaluate(fused, feeds)], torch_road.run(module, [feeds]))
     assert 1e-5 < error < 1e-2
+
+
+def test_a_decoder_too_loud_for_half_precision_stays_in_single(tmp_path, capsys):
+    folder = write_sdxl(tmp_path / "model")
+    vae = AutoencoderKL.from_pretrained(folder, subfolder="vae")
+    stage = stages(open_source(folder))["vae_decoder"]
+    for loudness, files in ((1, PLAIN), (1e7, {"model.onnx"})):
+        vae.decoder.conv_in.weight.data *= loudness
+        vae.save_pretrained(folder / "vae")
+        version = tmp_path / f"{loudness}"
+        version.mkdir()
+        wanted, progress = check.Wanted(cuda=True), Progress(1)
+        torch_export.export_stage(stage, open_source(folder), version, wanted, progress)
+        assert {path.name for path in version.iterdir()} == files
+    assert "half precision's end at 65504: it is served in single" in capsys.readouterr().err
 
 
 def test_biases_are_fused_where_cuda_has_a_kernel_of_their_width(model, served):

@@ -10,6 +10,8 @@ from triptych.lora.merging import Place, by_layer
 
 TRANSPOSED = ".T"
 """Ends the name of a tensor that holds a weight transposed."""
+TEXT_ENCODERS = {"CLIPTextModel": "text_encoder", "CLIPTextModelWithProjection": "text_encoder_2"}
+"""The networks that the classes of text encoders are served as."""
 PLACES = "places"
 """Metadata of a fused graph: {layer's weight: [shape, tensor, axes, axis, start]}."""
 
@@ -17,7 +19,7 @@ Found = Tuple[str, str, Dict[str, Place]]
 
 
 def places(graph: OnnxGraph) -> Found:
-    """The network (`unet`, `text_encoder`), its model's name, and the places by layer.
+    """The network, its model's name, and the places by layer.
 
     ValueError where the graph does not keep the names of the framework's weights.
     """
@@ -26,8 +28,11 @@ def places(graph: OnnxGraph) -> Found:
         raise ValueError("its graph keeps no names of weights: export the model again")
     if config.get("_class_name") == "UNet2DConditionModel":
         network, model = "unet", models.by_width(config.get("cross_attention_dim"))
-    elif "CLIPTextModel" in (config.get("architectures") or ()):
-        network, model = "text_encoder", models.by_width(config.get("hidden_size"))
+    elif TEXT_ENCODERS.keys() & (config.get("architectures") or ()):
+        network = next(
+            TEXT_ENCODERS[one] for one in config["architectures"] if one in TEXT_ENCODERS
+        )
+        model = models.by_width(config.get("hidden_size"))
     else:
         raise ValueError("it is no UNet and no text encoder of CLIP")
     told = graph.json(PLACES)

@@ -86,7 +86,7 @@ def read(name: str) -> Part | None:
 
 def flat(network: str, layer: str) -> str:
     """A layer's name as kohya's files have it, whichever way it is written."""
-    if network == "text_encoder":
+    if network.startswith("text_encoder"):
         for first, today in _FIRST_PROCESSORS.items():
             layer = layer.replace(first, today)
         return re.sub(r"^text_model_", "", layer.replace(".", "_"))

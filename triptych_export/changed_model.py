@@ -8,14 +8,17 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
+import torch
 from diffusers import (
     AutoencoderKL,
     AutoencoderTiny,
     StableDiffusionPipeline,
     UNet2DConditionModel,
 )
-from transformers import CLIPTextModel, CLIPTokenizer
+from diffusers.loaders.textual_inversion import load_textual_inversion_state_dicts
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from triptych_export import loras, single_file_road, torch_road
 from triptych_export.errors import ExportError
@@ -38,9 +41,8 @@ def changed(folder: Path, options: argparse.Namespace, scratch: Path) -> Path:
         scheduler["rescale_betas_zero_snr"] = True
     if not (options.vae or options.tiny_decoder or options.embedding or options.lora or scheduler):
         return folder
-    if (folder / SECOND[0]).is_dir() and (options.embedding or options.lora):
-        option = "--embedding" if options.embedding else "--lora"
-        raise ExportError(f"{option}: not served for models of SDXL's kind, with two text encoders")
+    if (folder / SECOND[0]).is_dir() and options.lora:
+        raise ExportError("--lora: not served for models of SDXL's kind, with two text encoders")
     result = _linked(folder, scratch / "changed")
     if options.vae:
         _replace_vae(result, options.vae, scratch)
@@ -126,16 +128,22 @@ def _add_loras(result: Path, chosen: list[tuple[Path, float]]) -> None:
 
 
 def _add_embeddings(result: Path, files: list[Path]) -> None:
-    """Add each file's vectors to the text encoder, and a token to the tokenizer: the file's name.
+    """Add each file's vectors to the text encoders, and a token to the tokenizers: the file's name.
 
-    diffusers' load_textual_inversion reads the files, and calls the tokens of several vectors
-    NAME NAME_1 NAME_2, which in a prompt are NAME.
+    diffusers' load_textual_inversion calls the tokens of several vectors NAME NAME_1 NAME_2, which
+    in a prompt are NAME.
     """
-    text_encoder = torch_road.load_part(CLIPTextModel, result, "text_encoder")
-    tokenizer = CLIPTokenizer.from_pretrained(result / "tokenizer")
-    pipeline = StableDiffusionPipeline(
-        None, text_encoder, tokenizer, None, None, None, None, requires_safety_checker=False
-    )
+    kinds = {"": CLIPTextModel}
+    if (result / SECOND[0]).is_dir():
+        kinds["_2"] = CLIPTextModelWithProjection
+    encoders = {
+        ending: (
+            torch_road.load_part(kind, result, f"text_encoder{ending}"),
+            CLIPTokenizer.from_pretrained(result / f"tokenizer{ending}"),
+        )
+        for ending, kind in kinds.items()
+    }
+    pipeline = StableDiffusionPipeline(*[None] * 7, requires_safety_checker=False)
     for path in files:
         require_weights(path)
         if path.suffix == ".safetensors":
@@ -143,9 +151,29 @@ def _add_embeddings(result: Path, files: list[Path]) -> None:
             if meaning not in (None, "a textual inversion embedding"):
                 raise ExportError(f"--embedding {path} is {meaning}")
         try:
-            pipeline.load_textual_inversion(str(path), token=path.stem, local_files_only=True)
+            (read,) = load_textual_inversion_state_dicts([str(path)], local_files_only=True)
+            for vectors, (network, words) in zip(_vectors(read, len(encoders)), encoders.values()):
+                pipeline.load_textual_inversion(
+                    vectors, token=path.stem, text_encoder=network, tokenizer=words
+                )
         except Exception as error:
             raise ExportError(f"--embedding {path} does not load: {error}") from error
-    for part, saved in (("text_encoder", text_encoder), ("tokenizer", pipeline.tokenizer)):
-        (result / part).unlink()
-        saved.save_pretrained(result / part)
+    for ending, both in encoders.items():
+        for part, saved in zip((f"text_encoder{ending}", f"tokenizer{ending}"), both):
+            (result / part).unlink()
+            saved.save_pretrained(result / part)
+
+
+def _vectors(read: Any, encoders: int) -> list[Any]:
+    """What a file, as diffusers read it, has for each text encoder; ValueError where it has not."""
+    found = [read[name] for name in ("clip_l", "clip_g") if isinstance(read, dict) and name in read]
+    if encoders == 1:
+        if len(found) > 1:
+            raise ValueError("it has vectors for SDXL's two text encoders, and this model has one")
+        return [read]
+    if len(found) < 2:
+        raise ValueError("SDXL takes vectors for both text encoders, named clip_l and clip_g")
+    counts = [len(torch.atleast_2d(one)) for one in found]
+    if len(set(counts)) > 1:
+        raise ValueError("it has {} vectors named clip_l and {} named clip_g".format(*counts))
+    return found

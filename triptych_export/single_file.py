@@ -29,7 +29,7 @@ _OTHERS = (
     (r"^(image_proj|ip_adapter)(\.|$)", "an IP-Adapter"),
     (r"\.(hada_w1_a|lokr_w1|lokr_w1_a|oft_blocks)$", "a LyCORIS adapter"),
     (r"(^lora_(unet|te\d?)_|[._]lora[._](up|down|A|B)[._]|\.lora_[AB]\.)", "a LoRA"),
-    (r"^(emb_params|string_to_param|\*)$|^<[^<>]+>$", "a textual inversion embedding"),
+    (r"^(emb_params|string_to_param|\*|clip_[lg])$|^<[^<>]+>$", "a textual inversion embedding"),
     (r"^(decoder|encoder)\.(conv_in|mid|up_blocks|mid_block)[.\d]", "a VAE"),
     (r"^(text_model|transformer\.text_model)\.", "a text encoder"),
     (r"^(down_blocks|up_blocks)\.\d+\.", "a UNet in diffusers' layout"),

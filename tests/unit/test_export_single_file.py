@@ -54,6 +54,7 @@ def write(path, names, data=b"\0\0\0\0"):
         ("control_model.input_hint_block.0.weight", "a ControlNet"),
         ("image_proj.proj.weight", "an IP-Adapter"),
         ("emb_params", "a textual inversion embedding"),
+        ("clip_g", "a textual inversion embedding"),
         ("decoder.conv_in.weight", "a VAE"),
         ("text_model.final_layer_norm.bias", "a text encoder"),
         ("down_blocks.0.resnets.0.conv1.weight", "a UNet in diffusers' layout"),

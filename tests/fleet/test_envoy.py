@@ -151,8 +151,14 @@ def test_servers_add_up_behind_the_gateway(tmp_path):
 
 
 def test_no_server_at_all_is_told_as_such(stand_ins, envoy):
+    """By the gateway too: 503 with Retry-After, and at once."""
     for number in (0, 1):
         stand_ins.end(number, signal.SIGKILL)
     with Client(envoy.grpc) as client:
         (answer,) = draw(client, 1)
     assert type(answer) is NotThere
+    with gateway(envoy.grpc) as url, Load(url, 2, 4) as load:
+        load.wait()
+    assert load.statuses() == {503: 4}
+    assert all(answer.headers["retry-after"] for answer in load.answers)
+    assert load.seconds(100) < 10

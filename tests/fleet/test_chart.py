@@ -130,6 +130,18 @@ def test_the_gateway_gets_its_secrets_and_where_webhooks_may_go(tmp_path):
     }
 
 
+def test_gateways_keep_pictures_in_a_volume_where_there_is_one(tmp_path):
+    (tmp_path / "values.yaml").write_text(
+        "{ models: { volume: a }, gateway: { picturesVolume: shared } }"
+    )
+    spec = pod(objects(tmp_path / "values.yaml"), "gateway")
+    (container,) = spec["containers"]
+    (mount,) = container["volumeMounts"]
+    assert f"--pictures-folder={mount['mountPath']}" in container["command"]
+    claim = {"persistentVolumeClaim": {"claimName": "shared"}}
+    assert spec["volumes"] == [{"name": mount["name"], **claim}]
+
+
 @pytest.mark.parametrize(
     ("values", "says"),
     [

@@ -15,6 +15,7 @@ def test_the_command_says_why_it_cannot_start(tmp_path):
             (["--port", str(port)], 1, f"cannot listen on 127.0.0.1:{port}: "),
             (["--api-key-file", str(tmp_path / "none")], 2, "No such file"),
             (["--api-key-file", "/dev/null"], 2, "/dev/null is empty"),
+            (["--pictures-folder", "/dev/null"], 2, "--pictures-folder: /dev/null is no folder"),
             (
                 ["--url", "http://localhost:8001"],
                 2,

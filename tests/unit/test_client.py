@@ -86,8 +86,10 @@ def nobody():
         yield f"127.0.0.1:{taken.getsockname()[1]}"
 
 
-@pytest.fixture(scope="module")
-def command():
+@pytest.fixture
+def command(tmp_path, monkeypatch):
+    """The command's module; what it writes without a name goes to `tmp_path`."""
+    monkeypatch.chdir(tmp_path)
     spec = importlib.util.spec_from_file_location("client_command", COMMAND)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -294,8 +296,7 @@ def test_threads_share_a_client(fake):
     assert [picture.settings.seed for picture in pictures] == list(range(24))
 
 
-def test_the_command_needs_no_arguments_but_a_server(fake, command, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
+def test_the_command_needs_no_arguments_but_a_server(fake, command, tmp_path, capsys):
     assert command.main(["--url", fake.url]) == 0
     asked = {"prompt": command.PROMPT, "output_format": "png", "timeout": 300}
     assert fake.requests == [asked]
@@ -348,8 +349,7 @@ def test_the_format_is_as_the_files_name_ends(fake, command, tmp_path, name, out
     assert fake.requests[0]["output_format"] == output_format
 
 
-def test_the_files_name_ends_as_the_format(fake, command, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_the_files_name_ends_as_the_format(fake, command, tmp_path):
     assert command.main(["--url", fake.url, "--output-format", "jpeg"]) == 0
     assert (tmp_path / "out.jpeg").read_bytes()[:2] == b"\xff\xd8"
 

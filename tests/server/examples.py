@@ -34,6 +34,7 @@ NOT_RUN = {
     "make serve": "listens on the usual ports; tests/server/test_scripts.py runs it on others",
     "make web": "listens on the usual ports; tests/server/test_scripts.py runs it on others",
     "fastdeployserver --model-repository": "as make serve",
+    "OTEL_EXPORTER_OTLP_ENDPOINT=": "as make serve; tests/rare/test_tracing.py",
     "export TRIPTYCH_SECRET": "as make serve; tests/rare/test_models.py",
     "triptych models": "needs a second model; tests/rare/test_models.py",
     "triptych gateway": "does not end; tests/server/test_gateway.py runs it",

@@ -59,16 +59,6 @@ def follow_model(config: str, sizes: dict[str, tuple[int, ...]]) -> str:
     return _PARAMETER.sub(replace, config)
 
 
-def with_single_rows(config: str, usual: int) -> str:
-    """`config` with one row in a call, where it has `usual` of them; the rest untouched."""
-    rows = re.compile(rf"^(max_batch_size\s*:\s*){usual}$", re.MULTILINE)
-    if not rows.search(config):
-        return config
-    config = re.sub(r'("graph_batches" value \{ string_value: ")[\d ]+', r"\g<1>1", config)
-    shapes = re.compile(rf'(value: ")(?:{usual}|1)((?: \d+){{3}}")')
-    return rows.sub(r"\g<1>1", shapes.sub(r"\g<1>1\g<2>", config))
-
-
 def with_input(
     config: str, name: str, like: str, dims: Sequence[int] | None, kind: str = "TYPE_FP32"
 ) -> str:

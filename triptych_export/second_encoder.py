@@ -12,7 +12,6 @@ from triptych_export.config_edits import (
     with_accelerator,
     with_input,
     with_map,
-    with_single_rows,
 )
 from triptych_export.errors import ExportError
 from triptych_export.families import SIZES
@@ -25,9 +24,6 @@ _TOKENIZER = {"input_ids": "TYPE_INT32", "prompt_weights": "TYPE_FP32"}
 _LARGEST = 1.5
 """The largest side, of the usual one: the model was trained on pictures of one area, of any shape.
 """
-_ROWS = 8
-"""Of a call of the VAE in the configurations of smaller models; of 1024x1024 they would be too many
-for a GPU's memory."""
 _STEP = re.compile(r'    \{\n      model_name: "[^"]*"\n(?:      .*\n)*?    \},\n')
 
 
@@ -89,8 +85,6 @@ def fit_configs(source: Source, new: Replacement) -> None:
         largest = tuple(int(_LARGEST * scale * max(source.sample_size)) for _ in range(2))
         channels = 3 if stage == "vae_encoder" else source.latent_channels
         _edit(new, stage, follow_model, {name: (-channels, *largest)})
-        if stage != "unet":
-            _edit(new, stage, with_single_rows, _ROWS)
 
 
 def _edit(new: Replacement, stage: str, edit, *arguments) -> None:

@@ -281,16 +281,6 @@ def test_a_repository_becomes_sdxls_and_goes_back(tmp_path, name):
     assert ensemble.count(f'model_name: "{names.stage("text_encoder")}"') == 2
     assert ensemble.count(f'model_name: "{names.stage("text_encoder_2")}"') == 2
     assert 'key: "sample" value: "32 4 192 192"' in first[names.stage("unet")]
-    for stage, shape in (("vae_decoder", "4 192 192"), ("vae_encoder", "3 1536 1536")):
-        config = first[names.stage(stage)]
-        assert "\nmax_batch_size: 1\n" in config and f'value: "1 {shape}"' in config
-        assert 'key: "graph_batches" value { string_value: "1" }' in config
-        rows = before[names.stage(stage)].replace("max_batch_size: 8", "max_batch_size: 4")
-        (output / names.stage(stage) / "config.pbtxt").write_text(rows)
-    rewritten = write(sdxl, output, name)
-    for stage in ("vae_decoder", "vae_encoder"):
-        assert "\nmax_batch_size: 4\n" in rewritten[names.stage(stage)]
-        assert 'string_value: "1 2 4 8"' in rewritten[names.stage(stage)]
     assert ModelFiles.load(output / names.stage("unet_loop") / "1").is_sdxl
     with pytest.raises(ExportError, match=r"text_encoder_2 is another model's.* remove that"):
         write(open_source(plain), output, name)

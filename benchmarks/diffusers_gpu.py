@@ -32,7 +32,9 @@ from triptych.model_files import ModelFiles
 BATCH = 8
 
 
-def pipeline(repository: Path) -> StableDiffusionPipeline | StableDiffusionXLPipeline:
+def pipeline(
+    repository: Path, model_files: ModelFiles
+) -> StableDiffusionPipeline | StableDiffusionXLPipeline:
     """Full-size networks; the tokenizer and the scheduler are the repository's."""
     scheduler = json.loads((repository / "unet_loop" / "1" / "scheduler_config.json").read_text())
     torch.manual_seed(0)
@@ -40,7 +42,7 @@ def pipeline(repository: Path) -> StableDiffusionPipeline | StableDiffusionXLPip
         "tokenizer": CLIPTokenizer.from_pretrained(repository / "tokenizer" / "1"),
         "scheduler": DDIMScheduler.from_config(scheduler),
     }
-    if ModelFiles.load(repository / "unet_loop" / "1").is_sdxl:
+    if model_files.is_sdxl:
         kind, size, parts["tokenizer_2"] = StableDiffusionXLPipeline, sdxl, parts["tokenizer"]
         parts["add_watermarker"] = False
     else:
@@ -77,8 +79,8 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--guidance-scale", type=float, default=7.5)
     options = parser.parse_args()
-    made = pipeline(options.repository)
     model_files = ModelFiles.load(options.repository / "unet_loop" / "1")
+    made = pipeline(options.repository, model_files)
     drawer = partial(
         made,
         num_inference_steps=options.steps,

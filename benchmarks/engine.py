@@ -165,13 +165,13 @@ def main() -> int:
         if entry["name"] == "opt_shape"
     )
     length, width = map(int, usual["encoder_hidden_states"].split()[1:])
-
-    more = [name for name in ("text_embeds", "time_ids") if name in usual]
+    of_sdxl = {
+        name: int(usual[name].split()[1]) for name in ("text_embeds", "time_ids") if name in usual
+    }
 
     def unet(batch: int) -> dict[str, np.ndarray]:
-        sizes = {name: (batch, *map(int, usual[name].split()[1:])) for name in more}
         return {
-            **{name: random.uniform(0, 1, size).astype("f4") for name, size in sizes.items()},
+            **{name: random.uniform(0, 1, (batch, n)).astype("f4") for name, n in of_sdxl.items()},
             "sample": random.standard_normal((batch, *latents)).astype(np.float32),
             "timestep": np.full(batch, 500, np.float32),
             "encoder_hidden_states": random.standard_normal((batch, length, width)).astype("f4"),

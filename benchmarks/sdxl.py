@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from diffusers import AutoencoderKL, UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+from diffusers import UNet2DConditionModel
+from transformers import CLIPTextConfig, CLIPTextModelWithProjection
+
+from benchmarks import sd15
 
 
 def networks() -> dict[str, Any]:
@@ -13,16 +15,6 @@ def networks() -> dict[str, Any]:
 
     The VAE is one that half precision holds, as those are that were repaired for it.
     """
-    text_encoder = CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=49408,
-            hidden_size=768,
-            intermediate_size=3072,
-            num_hidden_layers=12,
-            num_attention_heads=12,
-            projection_dim=768,
-        )
-    )
     text_encoder_2 = CLIPTextModelWithProjection(
         CLIPTextConfig(
             vocab_size=49408,
@@ -47,18 +39,9 @@ def networks() -> dict[str, Any]:
         addition_time_embed_dim=256,
         projection_class_embeddings_input_dim=2816,
     )
-    vae = AutoencoderKL(
-        sample_size=1024,
-        block_out_channels=(128, 256, 512, 512),
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        layers_per_block=2,
-        scaling_factor=0.13025,
-        force_upcast=False,
-    )
     return {
-        "text_encoder": text_encoder,
+        "text_encoder": sd15.clip(),
         "text_encoder_2": text_encoder_2,
         "unet": unet,
-        "vae": vae,
+        "vae": sd15.vae(sample_size=1024, scaling_factor=0.13025, force_upcast=False),
     }

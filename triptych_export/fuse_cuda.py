@@ -93,12 +93,12 @@ def _waves(model: OnnxModel) -> list[str]:
     In half precision a sine of timestep 981 is up to 0.27 away.
     """
     producers = model.output_name_to_node()
-    found: dict[str, None] = {}
+    found: set[str] = set()
     left = [node for node in model.nodes() if node.op_type in ("Sin", "Cos")]
     while left:
         node = left.pop()
         if node.name not in found:
-            found[node.name] = None
+            found.add(node.name)
             left += [producers[name] for name in node.input if name in producers]
     return list(found)
 

@@ -7,12 +7,7 @@ import tempfile
 from pathlib import Path
 
 from triptych.errors import ModelFileError
-from triptych_export.config_edits import (
-    follow_model,
-    with_accelerator,
-    with_input,
-    with_map,
-)
+from triptych_export.config_edits import follow_model, with_accelerator, with_input, with_map
 from triptych_export.errors import ExportError
 from triptych_export.families import SIZES
 from triptych_export.repository import Replacement

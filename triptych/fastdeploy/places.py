@@ -26,13 +26,12 @@ def places(graph: OnnxGraph) -> Found:
     config, same = graph.json("config"), graph.json("same_weights")
     if config is None:
         raise ValueError("its graph keeps no names of weights: export the model again")
+    architectures = config.get("architectures") or ()
+    encoders = [TEXT_ENCODERS[name] for name in architectures if name in TEXT_ENCODERS]
     if config.get("_class_name") == "UNet2DConditionModel":
         network, model = "unet", models.by_width(config.get("cross_attention_dim"))
-    elif TEXT_ENCODERS.keys() & (config.get("architectures") or ()):
-        network = next(
-            TEXT_ENCODERS[one] for one in config["architectures"] if one in TEXT_ENCODERS
-        )
-        model = models.by_width(config.get("hidden_size"))
+    elif encoders:
+        network, model = encoders[0], models.by_width(config.get("hidden_size"))
     else:
         raise ValueError("it is no UNet and no text encoder of CLIP")
     told = graph.json(PLACES)

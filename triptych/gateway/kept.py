@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import re
+import threading
 import time
 from collections import OrderedDict
 from pathlib import Path
@@ -27,19 +28,22 @@ class Kept:
     def __init__(self) -> None:
         self._files: OrderedDict[str, tuple[float, bytes]] = OrderedDict()
         self._bytes = 0
+        self._lock = threading.Lock()
 
     def put(self, name: str, file: bytes) -> None:
         """Keep `file`, and drop the oldest ones beyond MAX_BYTES."""
-        self._files[name] = (time.monotonic(), file)
-        self._bytes += len(file)
-        while self._bytes > MAX_BYTES:
-            self._drop_oldest()
+        with self._lock:
+            self._files[name] = (time.monotonic(), file)
+            self._bytes += len(file)
+            while self._bytes > MAX_BYTES:
+                self._drop_oldest()
 
     def get(self, name: str) -> bytes | None:
         """The file of that name; None if there is none, or it was dropped."""
-        while self._files and self._oldest() < time.monotonic() - SECONDS:
-            self._drop_oldest()
-        return self._files[name][1] if name in self._files else None
+        with self._lock:
+            while self._files and self._oldest() < time.monotonic() - SECONDS:
+                self._drop_oldest()
+            return self._files[name][1] if name in self._files else None
 
     def _oldest(self) -> float:
         return next(iter(self._files.values()))[0]

@@ -6,6 +6,7 @@ The model's own settings may stand beside OpenAI's fields: with the `openai` pac
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import dataclasses
 import secrets
@@ -213,7 +214,7 @@ async def answer(
     requests = await requests_of(asked, request, more)
     with said_of(asked, names):
         pictures = await unless_gone(request, request.app.state.studio.draw(requests))
-    return images_of(asked, request, pictures)
+    return await asyncio.to_thread(images_of, asked, request, pictures)
 
 
 @contextmanager
@@ -228,7 +229,7 @@ def said_of(asked: Asked, names: Mapping[str, str] = {}) -> Iterator[None]:
 
 
 def images_of(asked: Asked, request: Request, pictures: Sequence[Picture]) -> Images:
-    """The answer with these pictures, in the form that was asked for."""
+    """The answer with these pictures, in the form that was asked for; it may write files."""
     usual = "url" if is_dall_e(asked) else "b64_json"
     by_url = (asked.response_format or usual) == "url"
     return Images(

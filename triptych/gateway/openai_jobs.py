@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Mapping
 from typing import Annotated, Any
 
@@ -92,7 +93,7 @@ async def answer_or_job(
 
     async def finish(drawing: Awaitable[list[Picture]]) -> Images:
         with said_of(asked, names):
-            return images_of(asked, request, await drawing)
+            return await asyncio.to_thread(images_of, asked, request, await drawing)
 
     background: Background = request.app.state.background
     work = background.begin(requests, finish, tell)

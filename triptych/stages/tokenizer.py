@@ -43,7 +43,7 @@ class TokenizerStage:
         it is what it would be for a picture; none is on its way then, and takes a place.
         """
         for request in requests:
-            if triton.trace(request) is not None:
+            if triton.trace_context(request) is not None:
                 progress.tell_begun(self._model.names.stream, request.request_id())
         return self._model.answer(requests, self._tokenize)
 

@@ -1,7 +1,7 @@
 """A request followed from the gateway to the UNet's calls, by Triton's spans and the loop's."""
 
 import json
-import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
@@ -59,7 +59,15 @@ def spans(receiver, trace, names, calls=STEPS):
                 named.setdefault(span.name, []).append(span)
         return named
 
-    wait_for(lambda: found().keys() >= names and len(found()["unet"]) == calls, 30)
+    def whole():
+        named = found()
+        return named.keys() >= names and len(named["unet"]) == calls
+
+    try:
+        wait_for(whole, 30)
+    except AssertionError:
+        came = {name: len(named) for name, named in found().items()}
+        raise AssertionError(f"of {trace} came {came}, wanted {names}") from None
     return found()
 
 
@@ -104,18 +112,16 @@ def test_from_tritons_own_http_too(server, receiver):
 def test_pictures_that_share_calls_lead_to_each_other(web, receiver):
     """Also more at once than begin in the same moment: none of them waits for another."""
     traces = [f"{number:032x}" for number in range(1, 5)]
-    drawing = [
-        threading.Thread(target=draw, args=(web, trace), kwargs={"num_inference_steps": 50})
-        for trace in traces
-    ]
-    for thread in drawing:
-        thread.start()
-    for thread in drawing:
-        thread.join()
+    with ThreadPoolExecutor() as pool:
+        assert all(pool.map(lambda trace: draw(web, trace, num_inference_steps=50), traces))
     found = {trace: spans(receiver, trace, NAMES, 50) for trace in traces}
     images = {trace: named["denoising"][0].id for trace, named in found.items()}
+    calls = {}
     for trace, named in found.items():
-        others = {image for other, image in images.items() if other != trace}
-        linked = {link for call in named["unet"] for link in call.links}
-        assert linked == others
-        assert any(call.attributes["triptych.images"] > 1 for call in named["unet"])
+        for call in named["unet"]:
+            calls.setdefault(call.begun, {})[images[trace]] = call
+    for shared in calls.values():
+        for image, call in shared.items():
+            assert call.attributes["triptych.images"] == len(shared)
+            assert set(call.links) == shared.keys() - {image}
+    assert any(len(shared) > 1 for shared in calls.values())

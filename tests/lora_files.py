@@ -31,11 +31,14 @@ TEXT = {
 _OLD = {"q_proj": "to_q_lora", "k_proj": "to_k_lora", "v_proj": "to_v_lora"}
 
 
-def changes(seed: int, rank: int = 4, size: float = 1.5, unet=ATTENTION, text=TEXT) -> dict:
+def changes(
+    seed: int, rank: int = 4, size: float = 1.5, unet=ATTENTION, text=TEXT, text_2=()
+) -> dict:
     """(network, layer) -> (down, up), float32; the layers' ranks differ."""
     random = np.random.RandomState(seed)
     made = {}
-    for network, layers in (("unet", unet), ("text_encoder", text)):
+    networks = {"unet": unet, "text_encoder": text, "text_encoder_2": dict(text_2)}
+    for network, layers in networks.items():
         for number, (layer, (out, read, *window)) in enumerate(layers.items()):
             own = rank + number % 2
             down = random.standard_normal((own, read, *window))
@@ -54,10 +57,15 @@ def delta(down: np.ndarray, up: np.ndarray) -> np.ndarray:
 def tensors(made: dict, layout: str, alpha: float | None = None) -> dict[str, np.ndarray]:
     """The tensors of a file in the layout `kohya`, `diffusers`, `peft` or `old`."""
     found = {}
+    xl = any(network == "text_encoder_2" for network, _ in made)
+    prefixes = {
+        "unet": "lora_unet_",
+        "text_encoder": "lora_te1_" if xl else "lora_te_",
+        "text_encoder_2": "lora_te2_",
+    }
     for (network, layer), (down, up) in made.items():
         if layout == "kohya":
-            prefix = {"unet": "lora_unet_", "text_encoder": "lora_te_"}[network]
-            base = prefix + layer.replace(".", "_")
+            base = prefixes[network] + layer.replace(".", "_")
             names = f"{base}.lora_down.weight", f"{base}.lora_up.weight"
             if alpha is not None:
                 found[f"{base}.alpha"] = np.array(alpha, np.float32)

@@ -107,6 +107,7 @@ class Pipeline:
         images = []
         for one in requests:
             adapters = self._loras.find(webui_prompt.loras_of(one.settings))
+            self._loras.changed(adapters, self._networks)
             prompts = self._conditioning(one.settings, adapters)
             start = self._start(one)
             images.append(Denoising(one.settings, *prompts, self.model_files, start, adapters))
@@ -135,8 +136,7 @@ class Pipeline:
                     "prompt_weights": tensors[f"{prefix}prompt_weights_2"],
                     "clip_skip": tensors[f"{prefix}clip_skip"],
                 }
-                outputs = ["last_hidden_state", "text_embeds"]
-                hidden, pooled = self._networks["text_encoder_2"].run(outputs, inputs)
+                hidden, pooled = self._run_all("text_encoder_2", adapters, inputs)
                 embeds[f"{prefix}prompt_embeds_2"] = hidden[0]
                 embeds[f"{prefix}pooled_prompt_embeds"] = pooled[0]
         return of_embeds(embeds, settings, self.model_files)
@@ -180,11 +180,16 @@ class Pipeline:
         return self._run("vae_decoder", latent_sample=latents)
 
     def _run(self, network: str, adapters: Adapters = (), **inputs: np.ndarray) -> np.ndarray:
+        return self._run_all(network, adapters, inputs)[0]
+
+    def _run_all(
+        self, network: str, adapters: Adapters, inputs: dict[str, np.ndarray]
+    ) -> list[np.ndarray]:
         found = None
         if adapters:
             parts = {name: [array] for name, array in inputs.items()}
             found = self._with_loras(network).run(adapters, parts, len(next(iter(inputs.values()))))
-        return (found or self._networks[network].run(None, inputs))[0]
+        return found or self._networks[network].run(None, inputs)
 
     def _with_loras(self, network: str) -> Adapted:
         if network not in self._adapted:

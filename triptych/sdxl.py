@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from triptych import webui_prompt
 from triptych.errors import InvalidRequest
 from triptych.model_files import ModelFiles
 from triptych.settings import SDXL_KEYS, Settings
@@ -12,15 +11,12 @@ from triptych.settings import SDXL_KEYS, Settings
 
 def refuse(settings: Settings, model_files: ModelFiles) -> None:
     """InvalidRequest, by its name, for a setting that the model's kind has no part for."""
-    if not model_files.is_sdxl:
-        for name in SDXL_KEYS:
-            if getattr(settings, name) is not None:
-                allowed = "none: this model has one text encoder and is told no sizes, unlike SDXL"
-                raise InvalidRequest(name, settings.json_value(name), allowed)
+    if model_files.is_sdxl:
         return
-    asked = webui_prompt.loras_of(settings)
-    if asked:
-        raise InvalidRequest("loras", asked[0].name, "none: SDXL is served without LoRAs")
+    for name in SDXL_KEYS:
+        if getattr(settings, name) is not None:
+            allowed = "none: this model has one text encoder and is told no sizes, unlike SDXL"
+            raise InvalidRequest(name, settings.json_value(name), allowed)
 
 
 def time_ids(settings: Settings) -> np.ndarray:

@@ -10,6 +10,7 @@ import io
 import itertools
 import json
 import sys
+import types
 from pathlib import Path
 
 import diffusers
@@ -21,6 +22,7 @@ from diffusers import (
     StableDiffusionXLInpaintPipeline,
     StableDiffusionXLPipeline,
 )
+from diffusers.loaders import lora_conversion_utils
 from diffusers_reference import made
 from PIL import Image
 from test_from_pictures import colours, mask_of, text
@@ -29,6 +31,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "full"))
 
 from random_models import louder, write_sdxl
 
+from tests import lora_files
+from triptych.lora import names
 from triptych.pipeline import Pipeline
 from triptych_export.cli import main
 from triptych_export.picture import psnr
@@ -37,6 +41,8 @@ LEAST = 40.0
 SIZES = ((64, 96), (96, 64))
 GUIDANCE = (1.0, 5.0)
 STEPS = 5
+SCALE = 0.8
+"""Of a LoRA."""
 WORDS = {"prompt": "red blue", "negative_prompt": "bed"}
 SCHEDULERS = (
     *("ddim", "pndm", "euler", "euler_ancestral", "heun"),
@@ -50,12 +56,12 @@ class Both:
     def __init__(self, folder, **more):
         source = louder(write_sdxl(folder / "source", **more))
         assert main([str(source), "--output", str(folder / "served")]) == 0
-        self.ours = Pipeline(folder / "served")
+        self.ours, self.loras = Pipeline(folder / "served"), folder / "served" / "unet" / "loras"
         whole = StableDiffusionXLPipeline.from_pretrained(source, add_watermarker=False)
         self.parts, self.config = whole.components, whole.scheduler.config
         self.parts["force_zeros_for_empty_prompt"] = whole.config.force_zeros_for_empty_prompt
 
-    def theirs(self, scheduler="euler", seed=1, timestep_spacing=None, **values):
+    def theirs(self, scheduler="euler", seed=1, timestep_spacing=None, lora=None, **values):
         kind = StableDiffusionXLPipeline
         if "image" in values:
             masked = "mask_image" in values
@@ -70,11 +76,19 @@ class Both:
             values.setdefault("height", values["image"].height)
             values.setdefault("width", values["image"].width)
         values.setdefault("num_inference_steps", STEPS)
-        with torch.no_grad():
-            done = pipeline(generator=torch.Generator("cpu").manual_seed(seed), **values)
+        if lora is not None:
+            pipeline.load_lora_weights(str(lora), adapter_name=lora.stem)
+            pipeline.set_adapters([lora.stem], [SCALE])
+        try:
+            with torch.no_grad():
+                done = pipeline(generator=torch.Generator("cpu").manual_seed(seed), **values)
+        finally:
+            pipeline.unload_lora_weights()
         return np.asarray(done.images[0])
 
-    def mine(self, scheduler="euler", seed=1, **values):
+    def mine(self, scheduler="euler", seed=1, lora=None, **values):
+        if lora is not None:
+            values["loras"] = [{"name": lora.stem, "scale": SCALE}]
         values = {key: text(v) if isinstance(v, Image.Image) else v for key, v in values.items()}
         request = {"scheduler": scheduler, "seed": seed, "num_inference_steps": STEPS, **values}
         (file,) = self.ours.draw(json.dumps(request))
@@ -178,6 +192,84 @@ def test_from_pictures(model, scheduler, mask):
         if mask:
             values["mask_image"] = mask_of(width, height)
         assert model.decibels(scheduler, **values) >= LEAST, values
+
+
+LAYERS = {
+    "unet": (
+        "down_blocks.1.attentions.0.proj_in",
+        *(
+            f"{block}.transformer_blocks.{number}.{layer}"
+            for block in ("down_blocks.1.attentions.0", "up_blocks.0.attentions.1")
+            for number in (0, 1)
+            for layer in ("attn1.to_q", "attn1.to_out.0", "attn2.to_k", "attn2.to_v", "ff.net.2")
+        ),
+    ),
+    "text_encoder": (
+        "text_model.encoder.layers.0.self_attn.q_proj",
+        "text_model.encoder.layers.1.self_attn.out_proj",
+    ),
+    "text_encoder_2": (
+        "text_model.encoder.layers.1.self_attn.v_proj",
+        "text_model.encoder.layers.1.self_attn.out_proj",
+        "text_model.encoder.layers.2.mlp.fc1",
+    ),
+}
+RESNETS = ("down_blocks.0.resnets.0.conv1", "mid_block.resnets.1.conv2", "conv_in")
+
+
+def shape_of(network, layer: str) -> tuple[int, ...]:
+    weights = dict(network.named_parameters())
+    # transformers has given some text encoders' layers without their text_model.
+    name = next(name for name in (layer, layer.removeprefix("text_model.")) if f"{name}.weight" in weights)
+    return tuple(weights[f"{name}.weight"].shape)
+
+
+@pytest.mark.parametrize(
+    ("layout", "alpha", "more"), [("kohya", 2.0, RESNETS), ("diffusers", None, ()), ("peft", None, RESNETS)]
+)
+def test_loras(model, layout, alpha, more):
+    """Of the UNet and of both text encoders."""
+    shapes = {
+        network: {
+            layer: shape_of(model.parts[network], layer)
+            for layer in (*layers, *(more if network == "unet" else ()))
+        }
+        for network, layers in LAYERS.items()
+    }
+    unet, text, text_2 = shapes.values()
+    made = lora_files.changes(1, unet=unet, text=text, text_2=text_2)
+    file = lora_files.write(model.loras, layout, made, layout, alpha)
+    values = {**WORDS, "height": 64, "width": 96, "guidance_scale": 5.0}
+    expected = model.theirs(**values, lora=file)
+    assert psnr(model.mine(**values, lora=file), expected) >= LEAST
+    assert psnr(model.mine(**values), expected) < LEAST - 5
+    for left_out in LAYERS:
+        others = {key: one for key, one in made.items() if key[0] != left_out}
+        part = lora_files.write(model.loras, f"{layout}-part", others, layout, alpha)
+        assert psnr(model.mine(**values, lora=part), expected) < LEAST - 5, left_out
+
+
+def test_names_of_single_files_are_those_that_diffusers_reads():
+    """In the files of kohya's scripts, for each kind of layer of the full-size UNet."""
+    inner = ("transformer_blocks_1_attn2_to_v", "transformer_blocks_0_ff_net_0_proj", "proj_out")
+    resnet = ("in_layers_2", "out_layers_3", "emb_layers_1", "skip_connection")
+    layers = [f"middle_block_1_{one}" for one in inner]
+    layers += [f"middle_block_{n}_{one}" for n in (0, 2) for one in resnet[:3]]
+    layers += [f"input_blocks_{n}_1_{one}" for n in (4, 5, 7, 8) for one in inner]
+    layers += [f"input_blocks_{n}_0_{one}" for n in (1, 2, 4, 5, 7, 8) for one in resnet]
+    layers += [f"output_blocks_{n}_1_{one}" for n in range(6) for one in inner]
+    layers += [f"output_blocks_{n}_0_{one}" for n in range(9) for one in resnet]
+    layers += ["input_blocks_3_0_op", "input_blocks_6_0_op"]
+    layers += ["output_blocks_2_2_conv", "output_blocks_5_2_conv"]
+    config = types.SimpleNamespace(layers_per_block=2)
+    for layer in layers:
+        pair = {
+            f"lora_unet_{layer}.lora_{part}.weight": torch.zeros(2, 2) for part in ("down", "up")
+        }
+        mapped = lora_conversion_utils._maybe_map_sgm_blocks_to_diffusers(pair, config)
+        found, _ = lora_conversion_utils._convert_non_diffusers_lora_to_diffusers(mapped)
+        theirs = {names.read(name).layer for name in found}
+        assert {names.read(name).layer for name in pair} == theirs, layer
 
 
 def of_words(model, chunks):

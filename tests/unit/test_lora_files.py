@@ -12,6 +12,7 @@ from triptych.errors import InvalidRequest
 from triptych.lora import files, folder, names, request
 from triptych.lora.request import Lora
 
+NETWORKS = ("unet", "text_encoder")
 LAYER = "lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_attn2_to_k"
 PAIR = {
     f"{LAYER}.lora_down.weight": np.ones((2, 768), np.float32),
@@ -113,9 +114,7 @@ def test_pefts_configuration_says_scales(tmp_path):
         ({"emb_params": np.ones((1, 768), "f")}, "textual inversion"),
         ({"model.diffusion_model.out.2.bias": np.ones(4, "f")}, "a whole model"),
         ({"unet.conv_in.lora_B.bias": np.ones(4, "f")}, "LoRA with biases"),
-        ({"lora_te2_text_model_x.alpha": np.ones(1, "f")}, "it is for SDXL"),
         ({"lora_unet_double_blocks_0_img.alpha": np.ones(1, "f")}, "it is for FLUX"),
-        ({"lora_unet_input_blocks_1_1_proj_in.alpha": np.ones(1, "f")}, "it is for SDXL"),
         ({"odd": np.ones(4, "f")}, "'odd', which is no tensor of a LoRA"),
         ({f"{LAYER}2.alpha": np.ones(1, "f")}, "has no down"),
         ({f"{LAYER}.alpha": np.ones(2, "f")}, "alpha is no number"),
@@ -183,17 +182,68 @@ def test_a_file_is_looked_into_once_for_each_state(tmp_path, monkeypatch):
     lora_files.write(tmp_path, "ink", lora_files.changes(0))
     for scale in (0.5, 1.0, 1.0):
         (ink,) = loras.find([Lora("ink", scale)])
-        assert loras.networks(ink) == {"unet", "text_encoder"}
+        assert loras.changed((ink,), NETWORKS) == {"unet", "text_encoder"}
     assert len(reads) == 1
     lora_files.write(tmp_path, "ink", lora_files.changes(0, text={}))
     (ink,) = loras.find([Lora("ink", 1.0)])
-    assert loras.networks(ink) == {"unet"}
+    assert loras.changed((ink,), NETWORKS) == {"unet"}
     assert len(reads) == 2
     (tmp_path / "ink.safetensors").write_bytes(b"no LoRA")
     (ink,) = loras.find([Lora("ink", 1.0)])
     for _ in range(2):
         with pytest.raises(InvalidRequest, match=r"a LoRA in a \.safetensors file"):
-            loras.networks(ink)
+            loras.changed((ink,), NETWORKS)
+
+
+def test_a_file_for_two_text_encoders_is_refused_by_a_model_with_one(tmp_path):
+    made = lora_files.changes(0, text_2=lora_files.TEXT)
+    lora_files.write(tmp_path, "ink", made)
+    loras = folder.LoraFolder(tmp_path)
+    (ink,) = loras.find([Lora("ink", 1.0)])
+    both = (*NETWORKS, "text_encoder_2")
+    assert loras.changed((ink,), both) == set(both)
+    with pytest.raises(InvalidRequest, match=r"^loras: got 'ink'; .* which has no text_encoder_2$"):
+        loras.changed((ink,), NETWORKS)
+
+
+@pytest.mark.parametrize("layout", ["kohya", "diffusers", "peft"])
+def test_the_layers_of_a_second_text_encoder(tmp_path, layout):
+    made = lora_files.changes(0, text={}, text_2=lora_files.TEXT)
+    found = files.read(lora_files.write(tmp_path, "ink", made, layout), "ink")
+    assert found.layers.keys() == {"unet", "text_encoder_2"}
+    only = {key: one for key, one in made.items() if key[0] == "text_encoder_2"}
+    assert files.read(lora_files.write(tmp_path, "ink", only, layout), "ink").model == "SDXL"
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("input_blocks_0_0", "conv_in"),
+        ("input_blocks_1_0_in_layers_2", "down_blocks_0_resnets_0_conv1"),
+        ("input_blocks_3_0_op", "down_blocks_0_downsamplers_0_conv"),
+        ("input_blocks_4_0_skip_connection", "down_blocks_1_resnets_0_conv_shortcut"),
+        (
+            "input_blocks_5_1_transformer_blocks_1_attn2_to_k",
+            "down_blocks_1_attentions_1_transformer_blocks_1_attn2_to_k",
+        ),
+        ("input_blocks_8_0_emb_layers_1", "down_blocks_2_resnets_1_time_emb_proj"),
+        ("middle_block_0_out_layers_3", "mid_block_resnets_0_conv2"),
+        ("middle_block_1_proj_in", "mid_block_attentions_0_proj_in"),
+        ("middle_block_2_in_layers_2", "mid_block_resnets_1_conv1"),
+        ("output_blocks_2_1_proj_out", "up_blocks_0_attentions_2_proj_out"),
+        ("output_blocks_2_2_conv", "up_blocks_0_upsamplers_0_conv"),
+        ("output_blocks_2_1_conv", "up_blocks_0_upsamplers_0_conv"),
+        ("output_blocks_8_0_out_layers_3", "up_blocks_2_resnets_2_conv2"),
+        ("time_embed_2", "time_embedding_linear_2"),
+        ("label_emb_0_0", "add_embedding_linear_1"),
+        ("out_2", "conv_out"),
+        ("conv_in", "conv_in"),
+        ("down_blocks_1_attentions_0_proj_in", "down_blocks_1_attentions_0_proj_in"),
+    ],
+)
+def test_names_of_single_files(name, expected):
+    found = names.read(f"lora_unet_{name}.lora_down.weight")
+    assert found == ("unet", expected, "down")
 
 
 def test_a_thousand_files_are_looked_through_for_a_wrong_name_alone(tmp_path):

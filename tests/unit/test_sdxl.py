@@ -123,10 +123,11 @@ def test_what_sdxl_alone_takes_is_refused_by_others_by_its_name(tokenizer, name)
         encoded(tokenizer, ONE, **{name: VALUES[name]})
 
 
-def test_loras_are_refused_by_their_name(tokenizer):
-    for asked in ({"loras": (one("ink", 1.0),)}, {"prompt": "<lora:ink:1>"}):
-        with pytest.raises(InvalidRequest, match=r"^loras: got 'ink'; allowed: none: SDXL"):
-            encoded(tokenizer, MODEL, prompt_syntax="webui", **asked)
+def test_loras_have_what_both_encoders_take_among_the_settings(tokenizer):
+    asked = dataclasses.replace(USUAL, loras=(one("ink", 1.0),), prompt_2="and and")
+    tensors, (told,) = tokenizer.encode_settings([asked], MODEL)
+    assert told.text_inputs == {name: tensor[0].tolist() for name, tensor in tensors.items()}
+    assert {"input_ids_2", "negative_prompt_weights_2"} <= told.text_inputs.keys()
 
 
 def test_the_sizes_are_the_pictures_own_unless_others_are_given():

@@ -31,7 +31,7 @@ def places(graph: OnnxGraph) -> Found:
     if config.get("_class_name") == "UNet2DConditionModel":
         network, model = "unet", models.by_width(config.get("cross_attention_dim"))
     elif encoders:
-        network, model = encoders[0], models.by_width(config.get("hidden_size"))
+        network, model = encoders[0], models.by_text_encoder(config.get("hidden_size"))
     else:
         raise ValueError("it is no UNet and no text encoder of CLIP")
     told = graph.json(PLACES)

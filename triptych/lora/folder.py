@@ -79,12 +79,20 @@ class LoraFolder:
             raise InvalidRequest("loras", name, self._instead(name)) from None
         return f"{state.st_ino}-{state.st_size}-{state.st_mtime_ns}"
 
-    def networks(self, adapter: Adapter) -> frozenset[str]:
-        """The networks that the adapter's file has layers for; InvalidRequest as `files.networks`.
+    def changed(self, adapters: Adapters, networks: Iterable[str]) -> set[str]:
+        """The networks that the adapters' files have layers for.
 
-        A file is read once for each state that it is in.
+        `networks` are the model's own. InvalidRequest as `files.networks`, and for a file with
+        layers for another. A file is read once for each state that it is in.
         """
-        return _networks(self.path(adapter.name), adapter.name, adapter.version)
+        found, own = set(), set(networks)
+        for one in adapters:
+            changed = _networks(self.path(one.name), one.name, one.version)
+            for network in sorted(changed - own):
+                allowed = f"a LoRA for this model, which has no {network}"
+                raise InvalidRequest("loras", one.name, allowed)
+            found |= changed
+        return found
 
     def _instead(self, name: str) -> str:
         known = self.names()

@@ -8,12 +8,13 @@ from typing import Any
 
 _BY_WIDTH = {768: "Stable Diffusion 1.x", 1024: "Stable Diffusion 2.x", 2048: "SDXL"}
 """By the width of the text that the UNet attends to."""
+_BY_TEXT_ENCODER = {**_BY_WIDTH, 768: "Stable Diffusion 1.x or SDXL", 1280: "SDXL"}
+"""By the width of a text encoder."""
 
 _TOLD = ("modelspec.architecture", "ss_base_model_version")
 """Metadata in which trainers name the model."""
 
 _OTHERS = (
-    (r"^(lora_te2_|text_encoder_2\.)|^(lora_unet_)?(input|output)_blocks|middle_block", "SDXL"),
     (r"double_blocks|single_blocks|single_transformer_blocks", "FLUX"),
     (r"joint_blocks|^transformer\.transformer_blocks", "SD3"),
 )
@@ -23,6 +24,11 @@ _OTHERS = (
 def by_width(width: int) -> str:
     """The name of a model whose UNet attends to text of that width."""
     return _BY_WIDTH.get(width, f"a model whose text has {width} channels")
+
+
+def by_text_encoder(width: int) -> str:
+    """The name of a model that has a text encoder of that width."""
+    return _BY_TEXT_ENCODER.get(width, by_width(width))
 
 
 def of_lora(
@@ -38,10 +44,12 @@ def of_lora(
         if any(re.search(pattern, other) for other in others):
             return name
     for (network, layer), parts in sorted(found.items(), reverse=True):
-        reads_text = layer.endswith(("attn2_to_k", "attn2_to_v"))
+        if network == "text_encoder_2":
+            return "SDXL"
+        name, ends = by_width, ("attn2_to_k", "attn2_to_v")
         if network == "text_encoder":
-            reads_text = layer.endswith(("self_attn_q_proj", "self_attn_k_proj", "mlp_fc1"))
-        if reads_text and "down" in parts and parts["down"].ndim > 1:
-            return by_width(parts["down"].shape[1])
+            name, ends = by_text_encoder, ("self_attn_q_proj", "self_attn_k_proj", "mlp_fc1")
+        if layer.endswith(ends) and "down" in parts and parts["down"].ndim > 1:
+            return name(parts["down"].shape[1])
     told = [metadata[key] for key in _TOLD if metadata.get(key)]
     return told[0][:60] if told else "another model"

@@ -25,9 +25,12 @@ TENSOR = re.compile(
     re.VERBOSE,
 )
 _PREFIXES = re.compile(
-    r"^(?:base_model\.model\.)?(?:lora_unet_|unet\.|(?P<text>lora_te1?_|text_encoder\.))?"
+    r"^(?:base_model\.model\.)?(?:lora_unet_|unet\."
+    r"|(?P<text>lora_te1?_|text_encoder\.)|(?P<text_2>lora_te2_|text_encoder_2\.))?"
 )
-_UNET = re.compile(r"^(?:down_blocks|mid_block|up_blocks|conv_in|conv_out|time_embedding)[._]")
+_UNET = re.compile(
+    r"^(?:down_blocks|mid_block|up_blocks|conv_in|conv_out|time_embedding|add_embedding)(?:[._]|$)"
+)
 _FIRST_PROCESSORS = {
     "to_q_lora": "q_proj",
     "to_k_lora": "k_proj",
@@ -35,6 +38,25 @@ _FIRST_PROCESSORS = {
     "to_out_lora": "out_proj",
 }
 """What diffusers called a text encoder's layers before it had PEFT."""
+
+_BLOCK = re.compile(r"^(input|output)_blocks_(\d{1,3})_(\d)_(\D.*)$")
+_MIDDLE = re.compile(r"^middle_block_([012])_(\D.*)$")
+_OF_MIDDLE = {"0": "resnets_0", "1": "attentions_0", "2": "resnets_1"}
+_SAMPLERS = {"op": "downsamplers", "conv": "upsamplers"}
+_RESNET = {
+    "in_layers_2": "conv1",
+    "out_layers_3": "conv2",
+    "emb_layers_1": "time_emb_proj",
+    "skip_connection": "conv_shortcut",
+}
+_ENDS = {
+    "input_blocks_0_0": "conv_in",
+    "out_2": "conv_out",
+    "time_embed_0": "time_embedding_linear_1",
+    "time_embed_2": "time_embedding_linear_2",
+    "label_emb_0_0": "add_embedding_linear_1",
+    "label_emb_0_2": "add_embedding_linear_2",
+}
 
 OTHER_KINDS = (
     (r"\.(?:dora_scale|lora_magnitude_vector)", "DoRA"),
@@ -77,11 +99,37 @@ def read(name: str) -> Part | None:
     rest = found["layer"][prefix.end() :]
     if "_lora." in name[len(found["layer"]) :]:
         rest += "_lora"  # belongs to the layer's name, in diffusers before PEFT
-    if prefix["text"]:
-        return Part("text_encoder", flat("text_encoder", rest), part)
+    for group, network in (("text", "text_encoder"), ("text_2", "text_encoder_2")):
+        if prefix[group]:
+            return Part(network, flat(network, rest), part)
+    rest = of_single_file(rest)
     if _UNET.match(rest):
         return Part("unet", flat("unet", rest), part)
     return None
+
+
+def of_single_file(layer: str) -> str:
+    """diffusers' name of a UNet's layer that has the one of single files; others as they are.
+
+    kohya's scripts write `input_blocks_4_1_proj_in` for SDXL. Each level of the UNet has two
+    resnets going down and three going up, as all Stable Diffusion has.
+    """
+    if layer in _ENDS:
+        return _ENDS[layer]
+    found = _MIDDLE.match(layer)
+    if found:
+        block, rest = found.groups()
+        return f"mid_block_{_OF_MIDDLE[block]}_{_RESNET.get(rest, rest)}"
+    found = _BLOCK.match(layer)
+    if not found:
+        return layer
+    side, first, second, rest = found.groups()
+    level, position = divmod(int(first) - (side == "input"), 3)
+    blocks = f"{'down' if side == 'input' else 'up'}_blocks_{level}"
+    if rest in _SAMPLERS:
+        return f"{blocks}_{_SAMPLERS[rest]}_0_conv"
+    part = "attentions" if second == "1" else "resnets"
+    return f"{blocks}_{part}_{position}_{_RESNET.get(rest, rest)}"
 
 
 def flat(network: str, layer: str) -> str:

@@ -13,6 +13,11 @@ from triptych.lora.folder import Adapter, Adapters, LoraFolder
 from triptych.settings import Settings
 from triptych.stages import triton
 
+OUTPUTS = {
+    "text_encoder": {"last_hidden_state": "prompt_embeds"},
+    "text_encoder_2": {"last_hidden_state": "prompt_embeds_2", "text_embeds": "pooled_prompt_embeds"},
+}
+"""Of each text encoder, with what unet_loop calls them."""
 PARAMETER = "loras"
 """Of a call of a network."""
 NOWHERE = "none: the networks of this server are run by a backend that cannot add LoRAs"
@@ -25,7 +30,7 @@ def folder(model: triton.Model) -> LoraFolder:
 
 def folder_of_network(model: triton.Model) -> LoraFolder | None:
     """The same for a network; None for one that no LoRA changes."""
-    changed = [model.names.stage(name) for name in ("unet", "text_encoder")]
+    changed = [model.names.stage(name) for name in ("unet", *OUTPUTS)]
     return folder(model) if model.name in changed else None
 
 
@@ -48,29 +53,49 @@ def asked(given: Mapping[str, Any]) -> Adapters:
         raise InvalidRequest(PARAMETER, given[PARAMETER], allowed) from None
 
 
-def embeds(
-    settings: Settings, adapters: Adapters, loras: LoraFolder, text_encoder: str, takes: list[str]
-) -> tuple[np.ndarray, np.ndarray] | None:
-    """The embeddings of both prompts by a text encoder with LoRAs, [tokens, channels] each.
+class TextEncoders:
+    """The text encoders of the model that the stage `model` belongs to."""
 
-    `text_encoder` is the served name, `takes` are the names of the inputs. None where no file
-    changes the text encoder, and for settings that do not come from the tokenizer.
-    """
-    told = settings.text_inputs
-    if told is None or not any("text_encoder" in loras.networks(one) for one in adapters):
-        return None
-    kinds = {"prompt_weights": np.float32}
-    try:
-        inputs = {
-            name: np.array([told[name], told[f"negative_{name}"]], kinds.get(name, np.int32))
-            for name in takes
+    def __init__(self, model: triton.Model) -> None:
+        inputs = {name: model.config_beside(name).get("input", ()) for name in OUTPUTS}
+        self._names = model.names
+        self._takes = {
+            name: [one["name"][-1] for one in found] for name, found in inputs.items() if found
         }
+
+    def embeds(
+        self, settings: Settings, adapters: Adapters, loras: LoraFolder
+    ) -> dict[str, np.ndarray]:
+        """What those that the files change give for both prompts, under unet_loop's own names.
+
+        Nothing for settings that do not come from the tokenizer. InvalidRequest for a file that
+        changes an encoder which the model does not have.
+        """
+        told, found = settings.text_inputs, {}
+        if told is None:
+            return found
+        for network in sorted(loras.changed(adapters, ("unet", *self._takes)) - {"unet"}):
+            inputs = _inputs(told, self._takes[network], network)
+            gives, served = OUTPUTS[network], self._names.stage(network)
+            more = parameters(adapters)
+            try:
+                outputs = triton.call_all(served, inputs, list(gives), parameters=more)
+            except TypeError:  # this Triton's requests have no parameters
+                raise InvalidRequest(PARAMETER, adapters[0].name, NOWHERE) from None
+            for name, (prompt, negative) in zip(gives.values(), outputs):
+                found.update({name: prompt, f"negative_{name}": negative})
+        return found
+
+
+def _inputs(told: Mapping[str, Any], takes: list[str], network: str) -> dict[str, np.ndarray]:
+    """A text encoder's inputs for both prompts, out of what the tokenizer told."""
+    ending = "_2" if network == "text_encoder_2" else ""
+    kinds, found = {"prompt_weights": np.float32}, {}
+    try:
+        for name in takes:
+            own = name if name == "clip_skip" else name + ending
+            rows = [told[own], told[f"negative_{own}"]]
+            found[name] = np.array(rows, kinds.get(name, np.int32))
     except (KeyError, TypeError, ValueError, OverflowError):
         raise InvalidRequest("text_inputs", dict(told), "what the tokenizer gives") from None
-    try:
-        found = triton.call(
-            text_encoder, inputs, "last_hidden_state", parameters=parameters(adapters)
-        )
-    except TypeError:  # this Triton's requests have no parameters
-        raise InvalidRequest(PARAMETER, adapters[0].name, NOWHERE) from None
-    return found[0], found[1]
+    return found

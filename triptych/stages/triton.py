@@ -166,7 +166,18 @@ def call(
     parameters: Mapping[str, Any] | None = None,
     trace: Any = None,
 ) -> np.ndarray:
-    """One output of another served model; StageFailed with that model's error.
+    """One output of another served model, as `call_all` gives it."""
+    return call_all(model, inputs, [output], request_id, parameters)[0]
+
+
+def call_all(
+    model: str,
+    inputs: dict[str, np.ndarray],
+    outputs: list[str],
+    request_id: str = "",
+    parameters: Mapping[str, Any] | None = None,
+) -> list[np.ndarray]:
+    """Outputs of another served model; StageFailed with that model's error.
 
     `trace`: as `trace` gives it, where the call is to be seen.
 
@@ -174,7 +185,7 @@ def call(
     """
     request = pb_utils.InferenceRequest(
         model_name=model,
-        requested_output_names=[output],
+        requested_output_names=outputs,
         inputs=[pb_utils.Tensor(name, array) for name, array in inputs.items()],
         **({"request_id": request_id} if request_id else {}),
         **({"parameters": _parameters(parameters)} if parameters else {}),
@@ -184,8 +195,10 @@ def call(
     response = request.exec()
     if response.has_error():
         raise StageFailed(response.error().message())
-    # A copy, since the tensor's memory is Triton's and ends with the response.
-    return np.array(_on_host(pb_utils.get_output_tensor_by_name(response, output)))
+    # Copies, since the tensors' memory is Triton's and ends with the response.
+    return [
+        np.array(_on_host(pb_utils.get_output_tensor_by_name(response, name))) for name in outputs
+    ]
 
 
 def _outputs_on_host() -> dict[str, Any]:

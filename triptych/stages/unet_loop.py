@@ -56,9 +56,7 @@ class LoopStage:
         if self._takes_pictures:
             triton.check_reach(model, "vae_encoder")
         self._loras = loras.folder(model)
-        self._text_inputs = [
-            one["name"][-1] for one in model.config_beside("text_encoder").get("input", ())
-        ]
+        self._text_encoders = loras.TextEncoders(model)
         self._max_queue = model.count("max_queue", 64)
         model.activity.limit(self._max_queue)
         metrics = LoopMetrics({"model": model.name}, model.activity)
@@ -192,9 +190,7 @@ class LoopStage:
             embeds = {name: tensors[name][row] for name in known if name in tensors}
             adapters = self._loras.find(webui_prompt.loras_of(one))
             if adapters:
-                encoder = self._model.names.stage("text_encoder")
-                own = loras.embeds(one, adapters, self._loras, encoder, self._text_inputs)
-                embeds.update(zip(conditioning.EMBEDS, own or ()))
+                embeds.update(self._text_encoders.embeds(one, adapters, self._loras))
             images.append(
                 Denoising(
                     one,

@@ -12,6 +12,7 @@ from PIL import Image
 from random_models import louder, write_sdxl
 from test_served_models import SERVER, pixels
 
+from tests import lora_files
 from triptych.cli import main as triptych
 from triptych.client import Client, Refused
 from triptych.pipeline import Pipeline
@@ -46,7 +47,14 @@ REQUESTS = [
     {"prompt": "red", "guidance_scale": 0, "timestep_spacing": "trailing", **SMALL},
     {"prompt": "red", "cache_interval": 2, **SMALL},
     {"prompt": "red", "image": picture(), "strength": 0.7, **SMALL},
+    {"prompt": "red", "loras": [{"name": "ink", "scale": 0.7}], **SMALL},
+    {"prompt": "a bed <lora:ink:-0.5>", "prompt_syntax": "webui", "clip_skip": 1, **SMALL},
 ]
+LORA = {
+    "unet": {"down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k": (64, 96)},
+    "text": {"text_model.encoder.layers.0.self_attn.q_proj": (32, 32)},
+    "text_2": {"text_model.encoder.layers.1.mlp.fc1": (128, 64)},
+}
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +63,8 @@ def served(model, tmp_path_factory):
     source, output = louder(write_sdxl(folder / "source")), folder / "served"
     assert main([str(source), "--output", str(output), "--name", "xl"]) == 0
     assert main([str(model), "--output", str(output)]) == 0
+    lora_files.write(output / "xl.unet" / "loras", "ink", lora_files.changes(1, **LORA))
+    lora_files.write(output / "unet" / "loras", "ink", lora_files.changes(1, **LORA))
     return output
 
 
@@ -71,6 +81,8 @@ def test_served_pictures_are_those_of_one_process_to_the_last_bit(served, tmp_pa
             for name, value in (("prompt_2", "x"), ("target_size", [64, 64])):
                 with pytest.raises(Refused, match=f"^{name}: got .*one text encoder"):
                     client.generate("red", 60, **{**SMALL, name: value})
+            with pytest.raises(Refused, match="^loras: got 'ink'; .* which has no text_encoder_2"):
+                client.generate("red", 60, **SMALL, loras=[{"name": "ink", "scale": 1}])
             with pytest.raises(Refused, match=r"^original_size: got a list; allowed: a list"):
                 client.generate("red", 60, "xl", **SMALL, original_size=[1])
         arguments = ["--url", server.grpc, "--model", "xl", "-o", str(tmp_path / "x.png")]

@@ -15,7 +15,10 @@ from triptych.stages import triton
 
 OUTPUTS = {
     "text_encoder": {"last_hidden_state": "prompt_embeds"},
-    "text_encoder_2": {"last_hidden_state": "prompt_embeds_2", "text_embeds": "pooled_prompt_embeds"},
+    "text_encoder_2": {
+        "last_hidden_state": "prompt_embeds_2",
+        "text_embeds": "pooled_prompt_embeds",
+    },
 }
 """Of each text encoder, with what unet_loop calls them."""
 PARAMETER = "loras"

@@ -167,7 +167,7 @@ def call(
     trace: Any = None,
 ) -> np.ndarray:
     """One output of another served model, as `call_all` gives it."""
-    return call_all(model, inputs, [output], request_id, parameters)[0]
+    return call_all(model, inputs, [output], request_id, parameters, trace)[0]
 
 
 def call_all(
@@ -176,6 +176,7 @@ def call_all(
     outputs: list[str],
     request_id: str = "",
     parameters: Mapping[str, Any] | None = None,
+    trace: Any = None,
 ) -> list[np.ndarray]:
     """Outputs of another served model; StageFailed with that model's error.
 

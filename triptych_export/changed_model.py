@@ -41,8 +41,6 @@ def changed(folder: Path, options: argparse.Namespace, scratch: Path) -> Path:
         scheduler["rescale_betas_zero_snr"] = True
     if not (options.vae or options.tiny_decoder or options.embedding or options.lora or scheduler):
         return folder
-    if (folder / SECOND[0]).is_dir() and options.lora:
-        raise ExportError("--lora: not served for models of SDXL's kind, with two text encoders")
     result = _linked(folder, scratch / "changed")
     if options.vae:
         _replace_vae(result, options.vae, scratch)
@@ -118,13 +116,12 @@ def _add_tiny_decoder(result: Path, folder: Path) -> None:
 
 
 def _add_loras(result: Path, chosen: list[tuple[Path, float]]) -> None:
-    kinds = {"unet": UNet2DConditionModel, "text_encoder": CLIPTextModel}
-    networks = {part: torch_road.load_part(kind, result, part) for part, kind in kinds.items()}
+    networks = {
+        "unet": torch_road.load_part(UNet2DConditionModel, result, "unet"),
+        **_text_encoders(result),
+    }
     loras.add(networks, chosen)
-    for part, network in networks.items():
-        if (result / part).is_symlink():
-            (result / part).unlink()
-        network.save_pretrained(result / part)
+    _save(result, networks)
 
 
 def _add_embeddings(result: Path, files: list[Path]) -> None:
@@ -133,15 +130,10 @@ def _add_embeddings(result: Path, files: list[Path]) -> None:
     diffusers' load_textual_inversion calls the tokens of several vectors NAME NAME_1 NAME_2, which
     in a prompt are NAME.
     """
-    kinds = {"": CLIPTextModel}
-    if (result / SECOND[0]).is_dir():
-        kinds["_2"] = CLIPTextModelWithProjection
-    encoders = {
-        ending: (
-            torch_road.load_part(kind, result, f"text_encoder{ending}"),
-            CLIPTokenizer.from_pretrained(result / f"tokenizer{ending}"),
-        )
-        for ending, kind in kinds.items()
+    encoders = _text_encoders(result)
+    tokenizers = {
+        part: CLIPTokenizer.from_pretrained(result / part)
+        for part in (name.replace("text_encoder", "tokenizer") for name in encoders)
     }
     pipeline = StableDiffusionPipeline(*[None] * 7, requires_safety_checker=False)
     for path in files:
@@ -152,16 +144,29 @@ def _add_embeddings(result: Path, files: list[Path]) -> None:
                 raise ExportError(f"--embedding {path} is {meaning}")
         try:
             (read,) = load_textual_inversion_state_dicts([str(path)], local_files_only=True)
-            for vectors, (network, words) in zip(_vectors(read, len(encoders)), encoders.values()):
+            vectors = _vectors(read, len(encoders))
+            for own, network, words in zip(vectors, encoders.values(), tokenizers.values()):
                 pipeline.load_textual_inversion(
-                    vectors, token=path.stem, text_encoder=network, tokenizer=words
+                    own, token=path.stem, text_encoder=network, tokenizer=words
                 )
         except Exception as error:
             raise ExportError(f"--embedding {path} does not load: {error}") from error
-    for ending, both in encoders.items():
-        for part, saved in zip((f"text_encoder{ending}", f"tokenizer{ending}"), both):
+    _save(result, {**encoders, **tokenizers})
+
+
+def _text_encoders(result: Path) -> dict[str, torch.nn.Module]:
+    kinds = {"text_encoder": CLIPTextModel}
+    if (result / SECOND[0]).is_dir():
+        kinds[SECOND[0]] = CLIPTextModelWithProjection
+    return {part: torch_road.load_part(kind, result, part) for part, kind in kinds.items()}
+
+
+def _save(result: Path, parts: dict[str, Any]) -> None:
+    """Write each part to its folder, in the place of the link to it."""
+    for part, new in parts.items():
+        if (result / part).is_symlink():
             (result / part).unlink()
-            saved.save_pretrained(result / part)
+        new.save_pretrained(result / part)
 
 
 def _vectors(read: Any, encoders: int) -> list[Any]:

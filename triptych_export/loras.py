@@ -15,7 +15,7 @@ from triptych_export.errors import ExportError
 
 
 def add(networks: dict[str, torch.nn.Module], loras: Sequence[tuple[Path, float]]) -> None:
-    """Add LoRAs, each times its scale, to the weights of `unet` and `text_encoder`.
+    """Add LoRAs, each times its scale, to the weights of `unet` and the text encoders.
 
     They are read and added as the server does it. ExportError for a file that is no LoRA, or one
     for another model.
@@ -26,6 +26,10 @@ def add(networks: dict[str, torch.nn.Module], loras: Sequence[tuple[Path, float]
             raise ExportError(f"--lora {path}: no such file")
     try:
         read = [(files.read(path, path.name), path.name, scale) for path, scale in loras]
+        for file, name, _ in read:
+            for other in sorted(file.layers.keys() - networks.keys()):
+                allowed = f"a LoRA for {served}, but it is for {file.model} ({other} is not here)"
+                raise InvalidRequest("loras", name, allowed)
         for network, module in networks.items():
             weights = module.state_dict()
             places = _places(network, weights)

@@ -95,7 +95,6 @@ export const SERVER_ZH = {
   "the names of files in its folder, as {names}": "文件夹中的文件名，例如 {names}",
   "the names of files in its folder: {names}": "文件夹中的文件名：{names}",
   "none: this server has no LoRA files": "无：这个服务器没有 LoRA 文件",
-  "none: SDXL is served without LoRAs": "无：SDXL 不支持 LoRA",
   "none: the networks of this server are run by a backend that cannot add LoRAs":
     "无：这个服务器运行网络的后端不能加入 LoRA",
   "none: this network takes no LoRAs: {reason}": "无：这个网络不接受 LoRA：{reason}",

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import json
 import random
+from collections import Counter
 from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 
 from demo.scenes import caption, random_picture
+from triptych import trained_words
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 # CLIP splits words, single digits and runs of other signs (Radford et al. 2021, the released code).
 SPLIT = Regex(r"'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+")
+OFTEN = 40
+"""How often captions must have a piece, or a word, to keep it: made-up words are rarer."""
 
 
 def train(folder: Path, vocab_size: int = 1000) -> None:
-    """Write vocab.json, merges.txt and the two config files that CLIPTokenizer reads."""
+    """Write what CLIPTokenizer reads, four files, and words.txt, the words of the captions."""
     rng = random.Random(0)
     captions = [caption(random_picture(rng), rng) for _ in range(50_000)]
     tokenizer = Tokenizer(models.BPE(end_of_word_suffix="</w>", unk_token=END))
@@ -29,7 +33,7 @@ def train(folder: Path, vocab_size: int = 1000) -> None:
     )
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size - 256,
-        min_frequency=40,
+        min_frequency=OFTEN,
         end_of_word_suffix="</w>",
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
     )
@@ -50,6 +54,9 @@ def train(folder: Path, vocab_size: int = 1000) -> None:
         json.dumps({word: i for i, word in enumerate(words)}, ensure_ascii=False)
     )
     (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n")
+    counts = Counter(word for text in captions for word in trained_words.words_in(text))
+    known = sorted(word for word, count in counts.items() if count >= OFTEN)
+    (folder / trained_words.FILE).write_text("\n".join(known) + "\n")
     special = {"bos_token": START, "eos_token": END, "unk_token": END, "pad_token": END}
     (folder / "special_tokens_map.json").write_text(json.dumps(special, indent=2) + "\n")
     config = {

@@ -11,7 +11,7 @@ from typing import List, Tuple
 
 import numpy as np
 
-from triptych import sdxl, webui_prompt
+from triptych import sdxl, trained_words, webui_prompt
 from triptych.chunks import Chunk, chunks_of
 from triptych.errors import InvalidRequest, ModelFileError, shorten
 from triptych.limits import WIDEST, Limits
@@ -37,7 +37,7 @@ class Tokenizer:
 
     tokenizer_config.json and special_tokens_map.json beside them say which tokens were added, which
     one pads and how many there are to a prompt (`length`). Without them the end token pads and
-    there are 77.
+    there are 77. `words.txt`, of a model that was trained on few words, says which they are.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -57,6 +57,7 @@ class Tokenizer:
             if token not in vocabulary:
                 raise ModelFileError(Path(folder) / "vocab.json", f"has no token {token}", FIX)
         self._vectors = self._added()
+        self._trained = trained_words.read(folder)
         length = self._tokenizer.model_max_length
         self.length = length if length <= 10**6 else CLIP_LENGTH  # transformers' "none" is 10**30
 
@@ -165,7 +166,7 @@ class Tokenizer:
             sdxl.refuse(image, model_files)
             read, warnings = self._read(image, model_files)
             takes_negative = model_files.time_cond_proj_dim is None
-            warnings += warnings_of(image, takes_negative, self._knows)
+            warnings += warnings_of(image, takes_negative, self._knows, self._trained)
             _check(image, read, model_files.text_encoder_layers, limits.max_prompt_chunks)
             rows.append(read)
             warned.append(dataclasses.replace(image, warnings=(*image.warnings, *warnings)))

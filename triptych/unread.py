@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
-from triptych import schedulers
+from triptych import schedulers, webui_prompt
 from triptych.errors import shorten
 from triptych.settings import Settings
+from triptych.trained_words import words_in
 
 _OF_WEBUI = re.compile(r"<(?:lora|lyco|hypernet):[^<>]*>|\([^()]*[^()\d\s]\s*:\s*\d*\.?\d+\s*\)")
 """The WebUI's syntax where prompts are plain: networks, and words with a number as weight."""
@@ -23,21 +24,33 @@ _SHOWN = 3
 
 
 def warnings_of(
-    settings: Settings, takes_negative: bool, knows: Callable[[str], bool]
+    settings: Settings,
+    takes_negative: bool,
+    knows: Callable[[str], bool],
+    trained: Collection[str] | None = None,
 ) -> list[str]:
     """Warnings about an image's prompts, and about settings that it does not use.
 
     takes_negative: whether the model takes a negative prompt at all. `knows` tells whether a text
-    such as `<toy>` is a token that was added to the model.
+    such as `<toy>` is a token that was added to the model. `trained` are the words that the model
+    was trained on, None where its files do not say.
     """
     found = []
     for field, prompt in settings.prompts().items():
+        tokens = _TOKEN.findall(prompt)
         if settings.prompt_syntax == "webui":
-            tokens = [token for token in _TOKEN.findall(prompt) if not knows(token)]
-            found += _as_words(field, [*_OF_OTHERS.findall(prompt), *tokens], "")
+            odd = [*_OF_OTHERS.findall(prompt), *(one for one in tokens if not knows(one))]
+            found += _as_words(field, odd, "")
             found += _brackets(field, prompt)
         else:
-            found += _as_words(field, _OF_WEBUI.findall(prompt), ": no LoRA, no weights")
+            odd = _OF_WEBUI.findall(prompt)
+            found += _as_words(field, odd, ": no LoRA, no weights")
+        if trained is not None:
+            text = _text_of(field, prompt, settings.prompt_syntax)
+            for part in (*odd, *filter(knows, tokens)):
+                text = text.replace(part, " ")
+            words = [one for one in words_in(text) if one not in trained and not knows(one)]
+            found += _untrained(field, words)
     return found + _of_guidance(settings, takes_negative)
 
 
@@ -63,6 +76,19 @@ def _of_guidance(settings: Settings, takes_negative: bool) -> list[str]:
 def _as_words(field: str, parts: list[str], more: str) -> list[str]:
     shown = ", ".join(shorten(one) for one in parts[:_SHOWN])
     return [f"{field}: {shown} is read as words{more}"] if parts else []
+
+
+def _text_of(field: str, prompt: str, syntax: str | None) -> str:
+    """What of a prompt is text: without weights, BREAK and LoRAs where they are none."""
+    if syntax != "webui":
+        return prompt
+    parts = webui_prompt.parse(field, webui_prompt.without_loras(prompt))
+    return "\n".join(text for part in parts for text, _ in part)
+
+
+def _untrained(field: str, words: list[str]) -> list[str]:
+    shown = [shorten(word) for word in words[:_SHOWN]] + ["..."] * (len(words) > _SHOWN)
+    return [f"{field}: this model does not know {', '.join(shown)}"] if words else []
 
 
 def _brackets(field: str, prompt: str) -> list[str]:

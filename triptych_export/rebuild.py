@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import diffusers
@@ -11,6 +12,7 @@ import transformers
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from triptych import trained_words
 from triptych.names import MODEL, STAGES, Names
 from triptych_export.errors import ExportError
 from triptych_export.source import read_json
@@ -33,6 +35,9 @@ def rebuild(repository: Path, output: Path, model: str = MODEL) -> None:
     for SDXL, whose last layer of the first text encoder nothing needs and nothing keeps.
     """
     pipeline(repository, model).save_pretrained(output)
+    words = repository / Names(model).stage("tokenizer") / "1" / trained_words.FILE
+    if words.is_file():
+        shutil.copyfile(words, output / "tokenizer" / words.name)
 
 
 def pipeline(repository: Path, model: str = MODEL) -> StableDiffusionPipeline:

@@ -7,10 +7,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from triptych import trained_words
 from triptych_export.errors import ExportError
 from triptych_export.source import read_json
 
-OPTIONAL = ("tokenizer_config.json", "special_tokens_map.json")
+OPTIONAL = ("tokenizer_config.json", "special_tokens_map.json", trained_words.FILE)
 FLAGS = ("lstrip", "normalized", "rstrip", "single_word", "special")
 """What transformers keeps of an added token beside its text: how the text around it is read."""
 

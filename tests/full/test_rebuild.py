@@ -49,6 +49,7 @@ def model(tmp_path_factory) -> Path:
         weights = load_file(folder / part / file)
         random = {name: value + 0.1 * torch.randn_like(value) for name, value in weights.items()}
         save_file(random, folder / part / file, {"format": "pt"})
+    (folder / "tokenizer" / "words.txt").write_text("blue\nred\n")
     return folder
 
 
@@ -71,6 +72,9 @@ def same_files(model: Path, rebuilt: Path) -> None:
     ]
     assert tokenizers[0].get_vocab() == tokenizers[1].get_vocab()
     assert tokenizers[0]("red blue").input_ids == tokenizers[1]("red blue").input_ids
+    words = [(folder / "tokenizer" / "words.txt") for folder in (model, rebuilt)]
+    assert words[0].is_file() == words[1].is_file()
+    assert not words[0].is_file() or words[0].read_text() == words[1].read_text()
 
 
 def test_every_weight_comes_back_under_its_name(model, served, tmp_path):

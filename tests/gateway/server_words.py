@@ -56,6 +56,7 @@ def warnings():
     _, warned = TOKENIZER.encode_settings([plain, between, webui], MODEL_FILES)
     for settings in warned:
         yield from settings.warnings
+    yield from warnings_of(webui, True, lambda text: False, ["red"])
     yield from warnings_of(plain, False, lambda text: False)
 
     long = "\u00e9" * 8192

@@ -52,6 +52,7 @@ def test_warnings_in_chinese(speaking, gateway, triton):
         "prompt is longer than 77 tokens; cut off: 'x'",
         "prompt: '(a:1.2)' is read as words: no LoRA, no weights",
         "negative_prompt is not used at guidance_scale 1",
+        "prompt: this model does not know 'photo', 'dog'",
         "what no table has",
     )
     page = Page(speaking("zh-CN"), gateway.url)
@@ -61,6 +62,7 @@ def test_warnings_in_chinese(speaking, gateway, triton):
         "提示词超过 77 个词元，截去了：'x'",
         "提示词：'(a:1.2)' 按普通文字读取：不是 LoRA，也不是权重",
         "引导强度为 1 时不使用反向提示词",
+        "提示词：这个模型不认识 'photo', 'dog'",
         "what no table has",
     ]
 

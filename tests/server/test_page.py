@@ -35,6 +35,17 @@ def test_a_picture_with_its_previews(page, repository):
     assert page.browser.complaints() == []
 
 
+def test_words_that_the_model_does_not_know_are_said_beside_the_picture(page, repository):
+    if not (repository / "tokenizer" / "1" / "words.txt").is_file():
+        pytest.skip("this model's files do not say its words")
+    there = len(page.all(".card:not(.coming)"))
+    page.draw(prompt="a photo of a red dog", num_inference_steps="1", seed="7")
+    wait_for(lambda: len(page.all(".card:not(.coming)")) == there + 1, 60)
+    warning = page.one(".card .warnings li")
+    assert warning.is_displayed()
+    assert warning.text == "Prompt: this model does not know 'photo', 'dog'"
+
+
 def test_cancel_ends_the_work_in_the_server(page, server):
     page.draw(prompt="a red circle", num_inference_steps="200", count="2")
     wait_for(lambda: metrics(server.metrics)[IN_FLIGHT] == 2, 30)

@@ -56,6 +56,17 @@ def test_a_long_prompt_is_not_cut_and_is_the_same_in_any_company(calls):
     assert "longer than 77 tokens" in read_settings(cut).warnings[0]
 
 
+def test_words_that_the_model_does_not_know_are_said_in_the_picture(calls, repository):
+    asked = {**WEBUI, "negative_prompt": "[blurry] (blue:1.2)"}
+    (file,) = calls.pictures(request("a (photo:1.2) of a red dog", **asked))
+    told = [
+        "prompt: this model does not know 'photo', 'dog'",
+        "negative_prompt: this model does not know 'blurry'",
+    ]
+    has_words = (repository / "tokenizer" / "1" / "words.txt").is_file()
+    assert list(read_settings(file).warnings) == (told if has_words else [])
+
+
 def test_tokens_weights_and_embeddings_of_a_long_prompt(calls):
     made = calls.tokens(request(LONG, **WEBUI))
     length = made["input_ids"].shape[1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,7 +23,10 @@ from demo.scenes import (
     random_shapes,
 )
 from demo.vision import hollowness, look, relation
+from triptych import trained_words
 from triptych.tokenizer import Tokenizer
+
+REPOSITORY = Path(__file__).parents[2] / "model_repository"
 
 
 def drawn(picture, line=None) -> Image.Image:
@@ -119,3 +123,15 @@ def test_the_tokenizer_has_a_token_for_each_word_of_a_caption(tmp_path):
     assert (ids[:, 0] == start).all()
     assert list(ids[0]).index(end) == 8
     assert len(set(ids[0, 1:8])) == 6  # "a" stands twice
+    served = REPOSITORY / "tokenizer" / "1"
+    for name in ("vocab.json", "merges.txt", "words.txt"):
+        assert (tmp_path / name).read_text("utf-8") == (served / name).read_text("utf-8")
+
+
+def test_words_txt_has_every_word_of_a_caption_but_those_made_up():
+    rng = random.Random(6)
+    known = trained_words.read(REPOSITORY / "tokenizer" / "1")
+    captions = [caption(random_picture(rng), rng) for _ in range(5000)]
+    said = [set(trained_words.words_in(text)) for text in captions]
+    assert set().union(*said) >= known >= {*NAMES, *SHAPES, "sun", "moon", "beautiful"}
+    assert np.mean([words <= known for words in said]) > 0.98

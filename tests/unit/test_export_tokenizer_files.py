@@ -38,6 +38,7 @@ def test_files_that_are_there_are_copied_as_they_are(folders):
         "merges.txt": "#version: 0.2\n",
         "tokenizer_config.json": "{}",
         "special_tokens_map.json": '{"pad_token": "!"}',
+        "words.txt": "a\n",
     }
     for name, text in texts.items():
         (source / name).write_text(text)

@@ -76,6 +76,20 @@ def added(folder, first):
     return clip_tokenizer.write(folder, model_max_length=77, added_tokens_decoder=tokens)
 
 
+def test_a_model_whose_files_say_its_words_tells_those_that_it_does_not_know(tmp_path):
+    folder = added(tmp_path, len(VOCABULARY))
+    asked = [settings("a red <cat> <dog>", "a Circle")]
+    assert Tokenizer(folder).encode_settings(asked, model_files())[1] == asked
+    (folder / "words.txt").write_text("a\nred\n", encoding="utf-8")
+    _, (warned,) = Tokenizer(folder).encode_settings(asked, model_files())
+    assert warned.warnings == ("kept", "negative_prompt: this model does not know 'circle'")
+    (folder / "words.txt").write_bytes(b"\xff")
+    with pytest.raises(
+        ModelFileError, match=r"words\.txt: cannot be read .*; write one word a line"
+    ):
+        Tokenizer(folder)
+
+
 def test_added_tokens_are_tokens_and_one_of_several_vectors_stands_for_all(tmp_path):
     tokenizer = Tokenizer(added(tmp_path, len(VOCABULARY)))
     cat, cat_1, cat_2, dog, big = range(len(VOCABULARY), len(VOCABULARY) + 5)

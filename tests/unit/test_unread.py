@@ -10,8 +10,9 @@ from triptych.unread import warnings_of
 PLAIN = Settings("a fox", "", 20, 5.0, 7, 64, 64, "ddim", "png")
 
 
-def warned(takes_negative=True, known=(), **changed):
-    return warnings_of(dataclasses.replace(PLAIN, **changed), takes_negative, known.__contains__)
+def warned(takes_negative=True, known=(), trained=None, **changed):
+    settings = dataclasses.replace(PLAIN, **changed)
+    return warnings_of(settings, takes_negative, known.__contains__, trained)
 
 
 @pytest.mark.parametrize("syntax", [None, "webui"])
@@ -49,6 +50,35 @@ def test_plain_words_that_are_the_webuis_syntax():
 def test_a_few_of_many_are_shown():
     (told,) = warned(prompt="{a|b} " * 9, prompt_syntax="webui")
     assert told.count("{a|b}") == 3
+
+
+@pytest.mark.parametrize(
+    ("prompt", "syntax", "told"),
+    [
+        ("a red fox", None, []),
+        ('A Red, red-red FOX! <cat-toy> <3... "fox\'s"', None, ["'3'", '"fox\'s"']),
+        ("a photo of a dog, a dog", None, ["'photo'", "'of'", "'dog'"]),
+        ("four red dogs and 2 fox cubs", None, ["'four'", "'dogs'", "'and'", "..."]),
+        (
+            "\u72d0\u72f8, re\u0301d \U0001f98a",
+            None,
+            ["'\u72d0\u72f8'", "'r\xe9d'", "'\U0001f98a'"],
+        ),
+        ("a (red:1.2) <lora:ink:1> fox", None, []),
+        ("a (re)d (cub:1.2) BREAK [fox] <lora:ink:0.8>", "webui", ["'re'", "'d'", "'cub'"]),
+        ("a {x|y} __ink__ <cat-toy> <toy> (a:3000:1,3) fox", "webui", ["'3000'"]),
+    ],
+)
+def test_words_that_the_model_was_not_trained_on(prompt, syntax, told):
+    said = {"prompt": "a fox", "prompt_syntax": syntax, "prompt_2": "a fox"}
+    for field in ("prompt", "negative_prompt", "prompt_2", "negative_prompt_2"):
+        asked = {**said, field: prompt, "known": ("<cat-toy>",)}
+        if field != "prompt" and syntax:
+            asked[field] = prompt.replace("<lora:ink:0.8>", "")
+        found = warned(**asked, trained={"a", "red", "fox"})
+        found = [one for one in found if "is read as words" not in one]
+        assert found == ([f"{field}: this model does not know {', '.join(told)}"] if told else [])
+        assert not any("does not know" in one for one in warned(**asked))
 
 
 def test_what_guidance_alone_uses():

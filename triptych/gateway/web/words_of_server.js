@@ -14,6 +14,7 @@ export const SERVER_ZH = {
   "{field}: {parts} is never closed and weighs all that follows": "{field}：{parts} 没有闭合，其后的全部内容都被加权",
   "{field}: {parts} is read as words: no LoRA, no weights": "{field}：{parts} 按普通文字读取：不是 LoRA，也不是权重",
   "{field}: {parts} is read as words": "{field}：{parts} 按普通文字读取",
+  "{field}: this model does not know {parts}": "{field}：这个模型不认识 {parts}",
   "{field} is not used at guidance_scale {scale}": "引导强度为 {scale} 时不使用{field}",
   "{field} is not used by this model": "这个模型不使用{field}",
   "{field} is not used where no step is between guidance_start and guidance_stop":

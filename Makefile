@@ -1,6 +1,8 @@
 PROMPT ?= a yellow sun over green hills at sunset
 OUTPUT ?= out.png
 MINUTES ?= 20
+# A processor may draw a large model's picture for an hour, and whoever waits for it can end it.
+PATIENCE := --timeout 86400
 export PROMPT OUTPUT
 VENV := $(if $(GPU),.venv-gpu,.venv)
 LOCK := requirements/$(if $(GPU),lock-gpu,lock).txt
@@ -22,13 +24,13 @@ $(SET_UP): $(LOCK) pyproject.toml scripts/setup.sh
 	@touch $@
 
 run: setup ## start the server, draw PROMPT="..." into OUTPUT=out.png, stop the server
-	@$(VENV)/bin/python scripts/run.py -o "$$OUTPUT" -- "$$PROMPT"
+	@$(VENV)/bin/python scripts/run.py $(PATIENCE) -o "$$OUTPUT" -- "$$PROMPT"
 
 serve: setup ## the server in the foreground, until Ctrl-C; Triton's flags in FLAGS="..."
 	@exec scripts/serve.sh $(VENV) $(FLAGS)
 
 web: setup ## the server, and in front of it the gateway with the page to draw on
-	@exec $(VENV)/bin/python scripts/web.py $(FLAGS)
+	@exec $(VENV)/bin/python scripts/web.py $(PATIENCE) $(FLAGS)
 
 test: setup ## the tests that need neither PyTorch nor minutes
 	@$(VENV)/bin/python -m pytest -n 2

@@ -40,6 +40,8 @@ else
     make --no-print-directory -C "$root" setup
     python=$root/.venv-export/bin/python
     "$root/scripts/environment.sh" "$root/.venv/bin/python" "$root/.venv-export" || python=python3
+    compgen -G "$root/.venv-export/lib/*/site-packages/torch" > /dev/null ||
+        echo "env_bash.sh: installing PyTorch, 6 GB, which takes minutes, once" >&2
     install "$python" -e "$root[export]"
     "$python" "$root/scripts/export_stages.py" \
         "${model:-stable-diffusion-v1-5/stable-diffusion-v1-5}" "$@"

@@ -74,6 +74,8 @@ def _run(options: argparse.Namespace, single: bool, arguments: list[str]) -> int
             os.execv(interpreter, [str(interpreter), str(script), *arguments])
         if single:
             refuse_at_sight(Path(options.model), vae=not options.vae)
+        for library in ("DIFFUSERS", "TRANSFORMERS"):  # they warn of what is no matter here
+            os.environ.setdefault(f"{library}_VERBOSITY", "error")
         from triptych_export.export import export
 
         with tempfile.TemporaryDirectory() as scratch:

@@ -29,7 +29,8 @@ def test_make_run_takes_any_prompt_as_it_is(tmp_path, prompt):
     (venv / ".set-up").touch()
     command = ["make", "--silent", "run", f"VENV={venv}", f"PROMPT={prompt}", "OUTPUT=my out.png"]
     done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, timeout=60)
-    assert done.stdout.splitlines() == ["scripts/run.py", "-o", "my out.png", "--", prompt]
+    given = ["scripts/run.py", "--timeout", "86400", "-o", "my out.png", "--", prompt]
+    assert done.stdout.splitlines() == given
     assert done.stderr == ""
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +22,7 @@ from benchmarks import sd15
 from tests import lora_files
 from triptych.pipeline import Pipeline
 from triptych.tokenizer import Tokenizer
-from triptych_export.cli import main
+from triptych_export.cli import CHECKOUT, main
 from triptych_export.picture import psnr
 from triptych_export.single_file_configs import write_configs
 
@@ -56,6 +58,17 @@ def test_a_single_file_draws_the_picture_of_its_folder(pair, tmp_path, suffix):
         save_file(state, path)
     assert export(path, "--config", model, "--output", tmp_path / "served") == 0
     assert picture(tmp_path / "served") == picture(served)
+
+
+def test_a_file_in_half_precision_is_exported_without_warnings_of_libraries(pair, tmp_path):
+    state = {name: value.half() for name, value in state_dict(pair[0]).items()}
+    save_file(state, tmp_path / "model.safetensors")
+    command = [sys.executable, CHECKOUT / "scripts" / "export_stages.py", "model.safetensors"]
+    command += ["--config", pair[0], "--output", "served"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "text_encoder: error" in done.stderr
+    assert "torchvision" not in done.stderr and "float32" not in done.stderr
 
 
 class Stranger:

@@ -76,6 +76,12 @@ def test_on_a_bare_machine_it_exports_through_pytorch(checkout):
         "python scripts/export_stages.py stable-diffusion-v1-5/stable-diffusion-v1-5",
     ]
     assert done.stdout.startswith("Ready: ")
+    assert done.stderr == "env_bash.sh: installing PyTorch, 6 GB, which takes minutes, once\n"
+    (checkout / ".venv-export" / "lib" / "python3.12" / "site-packages" / "torch").mkdir(
+        parents=True
+    )
+    done, _ = run(checkout)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_where_no_environment_can_be_made_the_systems_python_exports(checkout):

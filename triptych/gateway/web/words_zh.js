@@ -136,7 +136,7 @@ export const ZH = {
   "The picture is deleted.": "图片已删除。",
   "The picture took too long and was given up.": "这张图片用时过长，已放弃。",
   "The same seed and settings draw the same picture. Empty or -1 is a new one each time.": "种子和设置相同，图片就相同。留空或 -1 则每次随机。",
-  "The same of the negative prompt.": "反向提示词也是如此。",
+  "The same for the negative prompt.": "反向提示词也是如此。",
   "The server draws no larger pictures.": "服务器不能绘制更大的图片。",
   "The server failed: {message}": "服务器出错：{message}",
   "The server has too much to do. Try again later.": "服务器太忙，请稍后再试。",

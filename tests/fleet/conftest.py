@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -37,11 +38,12 @@ def fleet(replicas, tmp_path):
 
 
 @contextmanager
-def gateway(server, *flags):
-    """The gateway as a process of its own; its address."""
+def gateway(server, *flags, env=None):
+    """The gateway as a process of its own, with more variables in `env`; its address."""
     command = [sys.executable, "-m", "triptych.cli", "gateway", "--port", "0", "--url", server]
     process = subprocess.Popen(
         [*command, "--max-pictures", "100", *flags],
+        env={**os.environ, **(env or {})},
         stdout=subprocess.PIPE,
         text=True,
         preexec_fn=supervise.end_with_parent,

@@ -11,6 +11,7 @@ import pytest
 
 from tests.fleet.envoy import Envoy
 from tests.fleet.replicas import Replicas, repository
+from tests.fleet.stand_ins import StandIns
 from tests.gateway.running import wait_for
 from triptych.server import supervise
 
@@ -22,6 +23,13 @@ def replicas(tmp_path_factory):
     folder = tmp_path_factory.mktemp("fleet")
     with Replicas(folder, repository(folder / "models", QUEUE), 3) as running:
         yield running
+
+
+@pytest.fixture
+def stand_ins():
+    made = StandIns()
+    yield made
+    made.close()
 
 
 @pytest.fixture

@@ -14,7 +14,9 @@ import numpy as np
 from PIL import Image
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
+from triptych import sdxl
 from triptych.errors import InvalidRequest
+from triptych.model_files import ModelFiles
 from triptych.names import MODEL, Names
 from triptych.picture.encode import encode
 from triptych.picture.request import read_request
@@ -32,6 +34,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
     `abort`, `abort_after`: (code, text) to say before the first step, or after the last one.
     `left`: how many streams were given up by whoever asked. `scheduler`: the model's own.
     `parameters`: those of config.pbtxt, by model. `takes_pictures`: whether it has a vae_encoder.
+    `is_sdxl`: whether it has a second text encoder.
     `loras`: those of each model. `models`: what it draws with; `asked_of` has the model of each of
     `requests`, `ids` its id and its traceparent. `max_latents`: unet's largest shape, as its
     config.pbtxt says it.
@@ -53,6 +56,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         self.warnings: tuple[str, ...] = ()
         self.scheduler = "pndm"
         self.takes_pictures = True
+        self.is_sdxl = False
         self.parameters: dict[str, dict[str, str]] = {}
         self.models = [MODEL]
         self.loras: list[str] = []
@@ -132,9 +136,13 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         try:
             raw = request.raw_input_contents[0][4:]
             defaults = Defaults(64, 64, 20, 5.0, self.scheduler)
-            return read_request(
+            settings = read_request(
                 raw, defaults, Limits(), takes_pictures=self.takes_pictures
             ).settings
+            sdxl.refuse(
+                settings, ModelFiles(64, 64, {}, pad_token_id_2=0 if self.is_sdxl else None)
+            )
+            return settings
         except InvalidRequest as error:
             text = f"sd_ensemble_stream: in ensemble 'sd_ensemble', tokenizer: {error}"
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, text)

@@ -76,14 +76,42 @@ def test_every_setting_of_ours_reaches_the_server(client, triton):
         "guidance_start": 0.25,
         "guidance_stop": 0.75,
         "cache_interval": 3,
+        "prompt_2": "1",
+        "negative_prompt_2": "2",
+        "original_size": [256, 512],
+        "crops_coords_top_left": [8, 0],
+        "target_size": [1024, 768],
         "output_format": "webp",
         "loras": [{"name": "ink", "scale": 0.5}, {"name": "chalk", "scale": 1.0}],
     }
     settings = {field.name for field in dataclasses.fields(Settings)}
     assert {*own, "model"} == settings & set(Asked.model_fields)
+    triton.is_sdxl = True
     client.images.generate(prompt="x", extra_body=own)
     (request,) = triton.requests
     assert {name: request.get(name) for name in own} == own
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ({"target_size": [64]}, "target_size: got a list; allowed: at least 2 of them"),
+        ({"target_size": [64] * 3}, "target_size: got a list; allowed: at most 2 of them"),
+        ({"original_size": [64, -1]}, "original_size.1: got -1; allowed: 0 or more"),
+        ({"prompt_2": 1}, "prompt_2: got 1; allowed: a text"),
+    ],
+)
+def test_sdxls_settings_are_checked(client, asked, told):
+    with pytest.raises(openai.BadRequestError) as refused:
+        client.images.generate(prompt="x", extra_body=asked)
+    assert refused.value.body["message"] == told
+
+
+def test_sdxls_settings_are_refused_by_other_models(client):
+    with pytest.raises(openai.BadRequestError) as refused:
+        client.images.generate(prompt="x", extra_body={"prompt_2": "y"})
+    assert refused.value.body["param"] == "prompt_2"
+    assert "has one text encoder" in refused.value.body["message"]
 
 
 def test_a_picture_by_url_is_the_same_file_and_can_be_fetched_again(client, gateway):

@@ -53,6 +53,22 @@ def test_an_edit_sends_the_picture_as_it_came(client, triton):
     }
 
 
+def test_lists_in_a_form(client, triton, gateway):
+    triton.is_sdxl = True
+    lists = {"original_size": [256, 512], "target_size": [64, 72]}
+    client.images.edit(image=IMAGE, prompt="x", extra_body={**lists, "prompt_2": "[3]"})
+    assert {name: triton.requests[0].get(name) for name in lists} == lists
+    assert triton.requests[0]["prompt_2"] == "[3]"
+    form = {"prompt": "x", "loras": '[{"name": "ink", "scale": 0.5}]', "target_size": "[8, 9]"}
+    answer = httpx.post(f"{gateway.url}/v1/images/edits", data=form, files={"image": IMAGE})
+    assert answer.status_code == 200
+    assert triton.requests[1]["loras"] == [{"name": "ink", "scale": 0.5}]
+    assert triton.requests[1]["target_size"] == [8, 9]
+    form = {"prompt": "x", "target_size": "[8, 9"}
+    answer = httpx.post(f"{gateway.url}/v1/images/edits", data=form, files={"image": IMAGE})
+    assert answer.json()["error"]["message"] == "target_size: got '[8, 9'; allowed: a list"
+
+
 def test_the_transparent_part_of_the_mask_is_painted_anew(client, triton):
     own = {"mask_blur": 2, "padding_mask_crop": 8}
     mask = transparent((64, 72), (0, 0, 32, 72))

@@ -68,6 +68,15 @@ def test_a_picture_to_start_from(client, triton):
     assert client.post("/api/picture", json=small).json()["field"] == "image"
 
 
+def test_a_prompt_for_a_second_text_encoder(client, triton):
+    assert client.get("/api/usual").json()["takes_prompt_2"] is False
+    triton.is_sdxl = True
+    assert client.get("/api/usual").json()["takes_prompt_2"] is True
+    own = {"prompt_2": "1", "negative_prompt_2": "2", "target_size": [64, 96]}
+    told = events(client.post("/api/picture", json={"prompt": "x", **own}))[-1][1]["settings"]
+    assert {name: told.get(name) for name in own} == own
+
+
 def test_the_loras_of_a_model_and_of_a_picture(client, triton):
     assert client.get("/api/loras").json() == []
     triton.loras = ["ink"]

@@ -49,6 +49,41 @@ def test_a_pictures_settings_without_a_field_are_kept_and_shown(page, triton):
     assert not {"timestep_spacing", "eta"} & triton.requests[-1].keys()
 
 
+def test_the_prompts_of_a_second_text_encoder(page, triton):
+    assert not page["second-prompts"].is_displayed()
+    triton.is_sdxl = True
+    page.reload()
+    page["advanced"].click()
+    wait_for(page["second-prompts"].is_displayed)
+    page.draw(prompt="x", prompt_2="second", negative_prompt_2="7")
+    page.settled(1)
+    own = {"prompt_2": "second", "negative_prompt_2": "7"}
+    assert {key: triton.requests[-1].get(key) for key in own} == own
+    page.fill(prompt_2="", negative_prompt_2="")
+    page.draw()
+    page.settled(2)
+    assert not own.keys() & triton.requests[-1].keys()
+
+
+def test_sdxls_settings_of_a_picture_are_kept_and_refused_by_another_model(page, triton):
+    triton.is_sdxl = True
+    own = {"prompt_2": "second", "target_size": [96, 64]}
+    with Client(triton.url) as client:
+        *_, picture = client.stream("as before", width=64, height=64, **own)
+    triton.is_sdxl = False
+    drop(page, picture.file)
+    wait_for(lambda: page.values("prompt") == ["as before"])
+    assert page.values("prompt_2", "negative_prompt_2") == ["second", ""]
+    assert "target height, width 96,64." in page["others"].text
+    page.draw()
+    wait_for(lambda: "has one text encoder" in page["prompt_2-error"].text)
+    assert page["prompt_2-error"].is_displayed()
+    triton.is_sdxl = True
+    page.draw()
+    page.settled(1)
+    assert {key: triton.requests[-1].get(key) for key in own} == own
+
+
 def test_what_is_not_taken_from_a_picture_is_said(page):
     chunks, file = PngImagePlugin.PngInfo(), io.BytesIO()
     chunks.add_text("parameters", "a fox\nSteps: 5, Sampler: DPM++ SDE, Seed: 1, Size: 64x64")

@@ -81,6 +81,16 @@ def test_the_part_of_the_steps_that_has_guidance_goes_by_our_names(webui, triton
     assert refused.status_code == 422 and "guidance_stop" in refused.text
 
 
+def test_sdxls_settings_go_by_our_names(webui, triton):
+    own = {"prompt_2": "1", "negative_prompt_2": "2", "original_size": [256, 512]}
+    asked = {"prompt": "x", **own, "crops_coords_top_left": [8, 0], "target_size": [64, 64]}
+    refused = webui.post("/txt2img", json=asked)
+    assert refused.status_code == 400 and "prompt_2: got '1'" in refused.json()["detail"]
+    triton.is_sdxl = True
+    assert webui.post("/txt2img", json=asked).status_code == 200
+    assert {name: triton.requests[0].get(name) for name in asked} == asked
+
+
 def test_a_client_of_the_webui_draws(gateway, triton):
     address = httpx.URL(gateway.url)
     client = webuiapi.WebUIApi(host=address.host, port=address.port, sampler="Euler a", steps=3)

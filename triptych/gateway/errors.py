@@ -98,6 +98,7 @@ _ALLOWED = {
     "string_pattern_mismatch": "a text that matches {pattern}",
     "string_too_short": "at least {min_length} characters",
     "string_too_long": "at most {max_length} characters",
+    "too_short": "at least {min_length} of them",
     "too_long": "at most {max_length} of them",
     "string_type": "a text",
     "int_type": "a whole number",

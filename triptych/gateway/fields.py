@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from triptych import schedulers
+from triptych.checks import MAX_SIZE
 from triptych.errors import InvalidRequest, shorten
 from triptych.limits import MAX_CACHE_INTERVAL, MAX_CLIP_SKIP, MAX_MASK_BLUR, MAX_PADDING
 from triptych.lora import request as lora_request
@@ -96,9 +97,30 @@ def _part_of_steps(description: str) -> Any:
     return Annotated[float, field]
 
 
-GuidanceStart = _part_of_steps("The part of the steps before guidance begins")
-GuidanceStop = _part_of_steps("The part of the steps after which guidance ends")
-CacheInterval = whole(1, MAX_CACHE_INTERVAL, "The UNet's deep part runs every so many steps")
+def _two(description: str) -> Any:
+    field = Field(min_length=2, max_length=2, description=description)
+    return Annotated[list[whole(0, MAX_SIZE)], field]
+
+
+class Ours(BaseModel):
+    """What every API takes under the server's own names, since none has names for it."""
+
+    guidance_start: _part_of_steps("The part of the steps before guidance begins") | None = None
+    guidance_stop: _part_of_steps("The part of the steps after which guidance ends") | None = None
+    cache_interval: (
+        whole(1, MAX_CACHE_INTERVAL, "The UNet's deep part runs every so many steps") | None
+    ) = None
+    prompt_2: (
+        Annotated[Prompt, Field(description="SDXL: what its second text encoder reads")] | None
+    ) = None
+    negative_prompt_2: (
+        Annotated[Negative, Field(description="SDXL: the same of the negative prompt")] | None
+    ) = None
+    original_size: _two("SDXL: height and width that the model is told the picture had") | None = (
+        None
+    )
+    crops_coords_top_left: _two("SDXL: top and left that it is told of a cut") | None = None
+    target_size: _two("SDXL: height and width that it is told the picture has") | None = None
 
 
 class LoraAsked(BaseModel):

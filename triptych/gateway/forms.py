@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
-import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -18,7 +18,6 @@ from triptych.gateway.access import check_origin
 from triptych.gateway.errors import Problem
 
 MEDIA_TYPE = "multipart/form-data"
-_NO_TEXT = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?|true|false|null")
 
 
 class Form(NamedTuple):
@@ -31,9 +30,9 @@ class Form(NamedTuple):
 async def read_form(request: Request, model: type[BaseModel], files: Sequence[str]) -> Form:
     """The request's form, its fields checked as `model`; `files` are the names that files may have.
 
-    A name may end with `[]`, as clients write lists. Numbers and true, false and null are read as
-    JSON has them where the field is no text. Raises Problem 400 for what is not allowed,
-    RequestValidationError for fields that the model refuses.
+    Where a field is no text, what is JSON is read as such. A list is JSON, or as many times its
+    name with `[]` at the end, as clients write lists; a file's name may end so too. Raises Problem
+    400 for what is not allowed, RequestValidationError for fields that the model refuses.
     """
     check_origin(request)
     got = request.headers.get("content-type", "")
@@ -45,6 +44,9 @@ async def read_form(request: Request, model: type[BaseModel], files: Sequence[st
     async with request.form() as form:
         for key, value in form.multi_items():
             name = key.removesuffix("[]")
+            if key.endswith("[]") and isinstance(value, str) and name in _of_type(model, "array"):
+                texts.setdefault(name, []).append(_value(model, name, value))
+                continue
             if name in texts or name in found:
                 count = sum(one.removesuffix("[]") == name for one, _ in form.multi_items())
                 raise _refused(name, f"{count} of them", "one")
@@ -77,17 +79,19 @@ def _refused(name: str, got: str, allowed: str) -> Problem:
 
 
 def _value(model: type[BaseModel], name: str, text: str) -> Any:
-    if name in _texts(model) or not _NO_TEXT.fullmatch(text):
-        return text
-    return json.loads(text)
+    """What `text` says as JSON where the field is no text and JSON has it so."""
+    if name not in _of_type(model, "string"):
+        with contextlib.suppress(ValueError, RecursionError):
+            return json.loads(text)
+    return text
 
 
 @functools.cache
-def _texts(model: type[BaseModel]) -> frozenset[str]:
-    """The names of the fields that may be texts."""
+def _of_type(model: type[BaseModel], kind: str) -> frozenset[str]:
+    """The names of the fields that may be of a type of JSON Schema's."""
     fields = model.model_json_schema()["properties"].items()
     return frozenset(
         name
         for name, field in fields
-        if any(one.get("type") == "string" for one in (field, *field.get("anyOf", ())))
+        if any(one.get("type") == kind for one in (field, *field.get("anyOf", ())))
     )

@@ -24,14 +24,12 @@ from triptych.errors import shorten
 from triptych.gateway.access import require_key
 from triptych.gateway.errors import Problem, problem, renamed, responses
 from triptych.gateway.fields import (
-    CacheInterval,
     ClipSkip,
     Eta,
     Guidance,
-    GuidanceStart,
-    GuidanceStop,
     Loras,
     Negative,
+    Ours,
     Prompt,
     Rescale,
     Scheduler,
@@ -72,7 +70,7 @@ class Error(BaseModel):
 Words = Annotated[Prompt, *matching(r"\S", "a text that is not blank")]
 
 
-class Asked(BaseModel):
+class Asked(Ours):
     """What every request for pictures may say."""
 
     model_config = ConfigDict(extra="forbid")
@@ -101,9 +99,6 @@ class Asked(BaseModel):
     prompt_syntax: Syntax | None = None
     clip_skip: ClipSkip | None = None
     guidance_rescale: Rescale | None = None
-    guidance_start: GuidanceStart | None = None
-    guidance_stop: GuidanceStop | None = None
-    cache_interval: CacheInterval | None = None
     loras: Loras | None = None
     seed: Seed | None = Field(None, description="The first picture's; the next ones have the next")
 

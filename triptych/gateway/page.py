@@ -19,14 +19,12 @@ from triptych.client import ClientError, Picture
 from triptych.gateway.access import require_key
 from triptych.gateway.errors import Problem, problem, responses
 from triptych.gateway.fields import (
-    CacheInterval,
     ClipSkip,
     Eta,
     Guidance,
-    GuidanceStart,
-    GuidanceStop,
     Loras,
     Negative,
+    Ours,
     Prompt,
     Rescale,
     Scheduler,
@@ -70,7 +68,7 @@ class Error(BaseModel):
 SeedSaid = Seed | Annotated[str, Field(pattern="^[0-9]{1,20}$")]
 
 
-class Asked(BaseModel):
+class Asked(Ours):
     """A request for one picture. The seed may be a text: JavaScript's numbers end at 2**53."""
 
     model_config = ConfigDict(extra="forbid")
@@ -88,9 +86,6 @@ class Asked(BaseModel):
     prompt_syntax: Syntax | None = None
     clip_skip: ClipSkip | None = None
     guidance_rescale: Rescale | None = None
-    guidance_start: GuidanceStart | None = None
-    guidance_stop: GuidanceStop | None = None
-    cache_interval: CacheInterval | None = None
     loras: Loras | None = None
     seed: Annotated[Seed, BeforeValidator(number, json_schema_input_type=SeedSaid)] | None = None
     output_format: Literal["png", "jpeg", "webp"] = "png"
@@ -130,6 +125,7 @@ class Usual(BaseModel):
     height: int
     scheduler: str
     takes_pictures: bool = Field(description="Whether drawing can start from a picture")
+    takes_prompt_2: bool = Field(description="Whether a second text encoder reads its own prompt")
     schedulers: dict[str, str] = Field(description="Each with its name for people")
     limits: Bounds
     title: str = Field(description="The model's name for people, empty if it has none")
@@ -168,6 +164,7 @@ async def usual(request: Request, model: str | None = None) -> Usual:
     return Usual(
         **values,
         takes_pictures=await studio.takes_pictures(model),
+        takes_prompt_2=await studio.takes_prompt_2(model),
         schedulers=LABELS,
         limits=Bounds.model_validate(await studio.limits(model)),
         **await studio.about(model),

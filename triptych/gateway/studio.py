@@ -105,12 +105,11 @@ class Studio:
 
     async def takes_pictures(self, model: str) -> bool:
         """Whether a model can start from a picture; raises a ClientError."""
-        try:
-            asked = {"prompt": "x", "image": ANY_PICTURE, "width": 64, "height": 64}
-            await self.ask(lambda: self.client.settings_of(model=model, **asked))
-        except Refused as error:
-            return problem(error).field != "image"
-        return True
+        return await self._takes(model, "image", image=ANY_PICTURE, width=64, height=64)
+
+    async def takes_prompt_2(self, model: str) -> bool:
+        """Whether a model has a second text encoder, as SDXL has; raises a ClientError."""
+        return await self._takes(model, "prompt_2", prompt_2="x")
 
     async def loras(self, model: str) -> list[str]:
         """The names of the LoRAs of one of the server's models; raises a ClientError."""
@@ -147,6 +146,14 @@ class Studio:
         """End the connection and the threads."""
         self.client.close()
         self._threads.shutdown()
+
+    async def _takes(self, model: str, field: str, **asked: Any) -> bool:
+        """Whether a model does not refuse what is asked because of `field`."""
+        try:
+            await self.ask(lambda: self.client.settings_of("x", model=model, **asked))
+        except Refused as error:
+            return problem(error).field != field
+        return True
 
     def _check_number(self, pictures: int, job: bool) -> None:
         most = self._most_in_jobs if job else self._most

@@ -9,16 +9,14 @@ from __future__ import annotations
 import secrets
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field
 
 from triptych.errors import shorten
 from triptych.gateway.errors import Problem
 from triptych.gateway.fields import (
-    CacheInterval,
     Guidance,
-    GuidanceStart,
-    GuidanceStop,
     Negative,
+    Ours,
     Prompt,
     Side,
     Steps,
@@ -53,7 +51,7 @@ def or_else(default: Any) -> Any:
     return BeforeValidator(lambda value: default if value is None else value)
 
 
-class Asked(BaseModel):
+class Asked(Ours):
     """What every request for pictures may say; fields that are not here are ignored."""
 
     model_config = ConfigDict(extra="ignore")
@@ -62,9 +60,6 @@ class Asked(BaseModel):
     negative_prompt: Annotated[Negative, or_else("")] = ""
     steps: Steps | None = None
     cfg_scale: Guidance | None = None
-    guidance_start: GuidanceStart | None = None
-    guidance_stop: GuidanceStop | None = None
-    cache_interval: CacheInterval | None = None
     width: Side | None = None
     height: Side | None = None
     seed: whole(-1, MAX_SEED) | None = -1
@@ -136,9 +131,7 @@ def requests_of(asked: Asked) -> tuple[list[dict[str, Any]], list[str]]:
         "negative_prompt": asked.negative_prompt,
         "num_inference_steps": asked.steps,
         "guidance_scale": asked.cfg_scale,
-        "guidance_start": asked.guidance_start,
-        "guidance_stop": asked.guidance_stop,
-        "cache_interval": asked.cache_interval,
+        **{name: getattr(asked, name) for name in Ours.model_fields},
         "width": asked.width,
         "height": asked.height,
         "scheduler": scheduler,

@@ -9,10 +9,13 @@ import { fillStrength, startSettings } from "./start.js";
 import { labelOf, serverSaid, t } from "./words.js";
 
 const NUMBERS = ["num_inference_steps", "guidance_scale", "width", "height"];
-const TEXTS = ["model", "prompt", "negative_prompt", "scheduler", "prompt_syntax", "seed"];
+const PROMPTS = ["prompt", "negative_prompt", "prompt_2", "negative_prompt_2"];
+const TEXTS = [...PROMPTS, "model", "scheduler", "prompt_syntax", "seed"];
 // Without a field in the form.
 const OTHERS = ["timestep_spacing", "eta", "clip_skip", "guidance_rescale", "guidance_start", "guidance_stop",
-  "cache_interval"];
+  "cache_interval", "original_size", "crops_coords_top_left", "target_size"];
+/** The prompts that a picture may have been drawn without. */
+export const NO_PROMPTS = { negative_prompt: "", prompt_2: "", negative_prompt_2: "" };
 const HIGHEST_SEED = 2n ** 64n - 1n;
 let others = {}; // those of them that a picture brought
 let isBorrowedSeed = false; // of a picture whose settings are used again
@@ -41,9 +44,16 @@ export function fill(values) {
   fillStrength(values);
   keepOthers(Object.fromEntries(OTHERS.filter((name) => name in values).map((name) => [name, values[name]])));
   chooseLoras(values.loras ?? []);
+  showSecondPrompts();
   showSize();
   clearErrors();
   remember();
+}
+
+/** Show the fields for a second text encoder's prompts where the model has one, or where they have words. */
+export function showSecondPrompts() {
+  const words = $("prompt_2").value + $("negative_prompt_2").value;
+  $("second-prompts").hidden = !usual.takes_prompt_2 && !words;
 }
 
 /** Fill the form and tell so; a seed that came with the settings is good for one use. */
@@ -124,7 +134,7 @@ export function isFilledIn() {
 function* checks() {
   const { limits } = usual;
   yield ["prompt", (value) => !value && t("Say what to draw")];
-  for (const id of ["prompt", "negative_prompt"]) yield [id, (value) => tooLong(value, limits)];
+  for (const id of PROMPTS) yield [id, (value) => tooLong(value, limits)];
   for (const id of ["num_inference_steps", "count"]) yield [id, (value) => value % 1 !== 0 && t("A whole number")];
   yield ["num_inference_steps", (value) => outside(value, 1, limits?.max_num_inference_steps)];
   yield ["guidance_scale", (value) => outside(value, 0, limits?.max_guidance_scale)];

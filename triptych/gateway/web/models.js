@@ -2,7 +2,7 @@
 
 import { Lost, ask, untilBack } from "./asking.js";
 import { $ } from "./dom.js";
-import { clearErrors, recallChoice, showError } from "./form.js";
+import { clearErrors, recallChoice, showError, showSecondPrompts } from "./form.js";
 import { showLoras } from "./loras.js";
 import { showSamples } from "./samples.js";
 import { showSize } from "./sizes.js";
@@ -29,6 +29,7 @@ async function showUsual(anew) {
   if (!anew) recallChoice($("scheduler"));
   document.body.classList.toggle("takes-pictures", usual.takes_pictures);
   $("start-field").hidden = !usual.takes_pictures;
+  showSecondPrompts();
   showSize();
   await showSamples(usual, $("model").value);
   await showLoras();

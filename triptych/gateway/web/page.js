@@ -3,7 +3,7 @@
 import { ask } from "./asking.js";
 import { $, say } from "./dom.js";
 import { cancelAll, draw, pickUp } from "./drawing.js";
-import { recall, showError, syntaxOf, use } from "./form.js";
+import { NO_PROMPTS, recall, showError, syntaxOf, use } from "./form.js";
 import { restore } from "./gallery.js";
 import { readLink } from "./links.js";
 import { showServer } from "./models.js";
@@ -21,7 +21,7 @@ async function readFile(file) {
     const type = { "Content-Type": file.type || "application/octet-stream" };
     const answer = await ask("api/settings", { method: "POST", body: file, headers: type });
     const told = await answer.json();
-    use({ negative_prompt: "", ...told, ...syntaxOf(told) });
+    use({ ...NO_PROMPTS, ...told, ...syntaxOf(told) });
     $("alert").textContent = (told.warnings ?? []).map(serverSaid).join("; ");
   } catch (error) {
     showError(`${file.name}: ${serverSaid(error.message.replace(/^image: /, ""))}`);

@@ -1,7 +1,7 @@
 // What a picture was made with, in a sheet at the side.
 
 import { $, closable, doing } from "./dom.js";
-import { syntaxOf, use } from "./form.js";
+import { NO_PROMPTS, syntaxOf, use } from "./form.js";
 import { LABELS } from "./labels.js";
 import { copyLink } from "./links.js";
 import { lorasSaid } from "./loras.js";
@@ -50,7 +50,7 @@ export function showWarnings(list, warnings) {
 function useAgain(seed) {
   $("sheet").close();
   if ($("viewer").open) $("viewer").close();
-  use({ negative_prompt: "", ...shown, ...syntaxOf(shown), seed });
+  use({ ...NO_PROMPTS, ...shown, ...syntaxOf(shown), seed });
 }
 
 closable($("sheet"));

@@ -86,6 +86,7 @@ export const SERVER_ZH = {
   "a list": "列表",
   "an object": "对象",
   "at most {most} LoRAs": "最多 {most} 个 LoRA",
+  "at least {least} of them": "至少 {least} 个",
   "at most {most} of them": "最多 {most} 个",
   "at least {least} characters": "至少 {least} 个字符",
   "each name once": "每个名称只用一次",
@@ -94,6 +95,8 @@ export const SERVER_ZH = {
   "the name of a file in the folder of LoRAs, at most {most} bytes": "LoRA 文件夹中的文件名，最多 {most} 字节",
   "the names of files in its folder, as {names}": "文件夹中的文件名，例如 {names}",
   "the names of files in its folder: {names}": "文件夹中的文件名：{names}",
+  "none: this model has one text encoder and is told no sizes, unlike SDXL":
+    "无：此模型只有一个文本编码器，也不读尺寸，与 SDXL 不同",
   "none: this server has no LoRA files": "无：这个服务器没有 LoRA 文件",
   "none: the networks of this server are run by a backend that cannot add LoRAs":
     "无：这个服务器运行网络的后端不能加入 LoRA",

@@ -11,6 +11,7 @@ import hmac
 import logging
 import re
 import secrets
+import threading
 import time
 
 import fsspec
@@ -53,6 +54,7 @@ class Kept:
             self._secret = self._shared_secret()
         except Exception as error:  # each kind of storage has its own
             raise ValueError(f"--pictures-folder: {place} cannot be used: {error}") from error
+        self._deleting = threading.Lock()  # fsspec's memory must not lose what is being listed
         self._deletes = isinstance(self._storage, (LocalFileSystem, MemoryFileSystem))
 
     def put(self, file: bytes, ending: str) -> str:
@@ -65,7 +67,8 @@ class Kept:
             # Whole before anybody has its address: nothing has to be replaced at once.
             self._storage.pipe_file(self._path(name), file)
             if self._deletes:
-                self._delete_old()
+                with self._deleting:
+                    self._delete_old()
         except Exception as error:
             log.error("a picture cannot be kept: %s", error)
             told = "the picture cannot be kept now: ask for response_format b64_json"

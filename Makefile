@@ -39,7 +39,7 @@ test-rare: setup ## what takes minutes: a server that is killed, overloaded, at 
 	@$(VENV)/bin/python -m pytest tests/rare
 	@$(VENV)/bin/python -m pytest --browser=firefox -k test_page tests/gateway
 
-test-fleet: setup .venv-fleet/.set-up ## several servers behind Envoy, and the files that deploy them: minutes; 135 MB of tools in .venv-fleet
+test-fleet: setup .venv-fleet/.set-up ## several servers behind Envoy, object storage, and the files that deploy them: minutes; 195 MB of tools in .venv-fleet
 	@$(VENV)/bin/python -m pytest -s tests/fleet
 
 test-soak: setup ## a server at work for MINUTES=20 minutes, and its processes killed

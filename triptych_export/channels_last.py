@@ -1,8 +1,9 @@
 """A fused graph whose pictures keep their channels last, as its convolutions and norms take them.
 
-ONNX Runtime's fusion puts a Transpose before and after each of these operators and takes away those
-that meet. What lies between others, additions, ReLU, the joining of skip connections and the
-doubling of sizes, works in either layout; where it takes channels last, all of them meet.
+ONNX Runtime's fusion puts a Transpose before and after each of these norms, and here each
+convolution gets them too. Those that meet go. What lies between others, additions, ReLU, the
+joining of skip connections and the doubling of sizes, works in either layout; where it takes
+channels last, all of them meet.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Iterable
 from onnx import NodeProto, helper
 from onnxruntime.transformers.onnx_model import OnnxModel
 
-from triptych_export.rewriting import Rewriting, attributes
+from triptych_export.rewriting import DOMAIN, Rewriting, attributes
 
 TO_FIRST, TO_LAST = [0, 3, 1, 2], [0, 2, 3, 1]
 """The axes that a Transpose from NHWC to NCHW takes in order, and one back."""
@@ -26,6 +27,8 @@ class ChannelsLast(Rewriting):
 
     def replaced(self, node: NodeProto) -> Iterable[NodeProto]:
         node.input[:] = [self._instead.get(name, name) for name in node.input]
+        if node.op_type == "Conv" and node.input[1] in self.weights:
+            return self._convolution(node)
         if not node.input or node.input[0] not in self._last:
             if _is_transpose(node, TO_FIRST):
                 self._last[node.output[0]] = node.input[0]
@@ -57,12 +60,26 @@ class ChannelsLast(Rewriting):
                 return self._moved(node, inputs, axis=3)
         return [node]
 
+    def _convolution(self, node: NodeProto) -> list[NodeProto]:
+        """Becomes NhwcConv; ONNX Runtime's own fusion of it copies all weights of the graph."""
+        source, kernel, *bias = node.input
+        last = self._last.get(source)
+        turned = []
+        if last is None:
+            last = self._last[source] = f"{source}.last"
+            turned.append(helper.make_node("Transpose", [source], [last], perm=TO_LAST))
+        kernel = self.constant(f"{kernel}.last", self.values(kernel).transpose(TO_LAST))
+        node.op_type, node.domain = "NhwcConv", DOMAIN
+        return [*turned, *self._moved(node, [last, kernel, *bias], **attributes(node))]
+
     def _moved(self, node: NodeProto, inputs: list[str], **given) -> list[NodeProto]:
         """The node with its channels last, and a Transpose for whoever wants them first."""
         (output,) = node.output
         self._last[output] = f"{output}.last"
         return [
-            helper.make_node(node.op_type, inputs, [self._last[output]], node.name, **given),
+            helper.make_node(
+                node.op_type, inputs, [self._last[output]], node.name, domain=node.domain, **given
+            ),
             helper.make_node("Transpose", [self._last[output]], [output], perm=TO_FIRST),
         ]
 

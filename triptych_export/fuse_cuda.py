@@ -9,37 +9,42 @@ import json
 import logging
 from pathlib import Path
 
-import numpy as np
 import onnx
-from onnx import numpy_helper
 from onnxruntime.transformers.fusion_options import FusionOptions
 from onnxruntime.transformers.onnx_model import OnnxModel
-from onnxruntime.transformers.optimizer import optimize_model
+from onnxruntime.transformers.onnx_model_clip import ClipOnnxModel
+from onnxruntime.transformers.onnx_model_vae import VaeOnnxModel
 
 from triptych.fastdeploy.onnx_graph import OnnxGraph
 from triptych_export import onnx_files
+from triptych_export.bare_graph import BareGraph
 from triptych_export.channels_last import ChannelsLast
 from triptych_export.errors import ExportError
 from triptych_export.folded_biases import ADD_WIDTHS, FoldedBiases
+from triptych_export.fused_attention import UNet
 from triptych_export.fused_places import write_places
 from triptych_export.joined_products import JoinedProducts
 from triptych_export.rewriting import DOMAIN
-from triptych_export.separate_heads import SeparateHeads
 
 NAME = "model.cuda.onnx"
-KINDS = {"text_encoder": "clip", "text_encoder_2": "clip", "unet": "unet", "vae_decoder": "vae"}
-"""What ONNX Runtime's optimizer calls the stages."""
+KINDS = {
+    "text_encoder": ("clip", ClipOnnxModel),
+    "text_encoder_2": ("clip", ClipOnnxModel),
+    "unet": ("unet", UNet),
+    "vae_decoder": ("vae", VaeOnnxModel),
+}
+"""What ONNX Runtime's optimizer calls the stages, and its optimizers of them."""
 EXPECTED = {
     "text_encoder": ("SkipLayerNormalization",),
     "text_encoder_2": ("SkipLayerNormalization",),
-    "unet": ("MultiHeadAttention", "GroupNorm", "NhwcConv", "SkipLayerNormalization"),
-    "vae_decoder": ("GroupNorm", "NhwcConv"),
+    "unet": ("MultiHeadAttention", "SkipGroupNorm", "NhwcConv", "SkipLayerNormalization"),
+    "vae_decoder": ("SkipGroupNorm", "NhwcConv"),
     "AutoencoderTiny": ("NhwcConv",),
 }
 """Operators that a graph with nothing fused would lack; of a stage, or of a class in its place."""
 WIDTHS = {"BiasAdd": ADD_WIDTHS, "BiasSplitGelu": (2560, 5120, 10240)}
 """The lengths of a bias that CUDA's kernels of these operators are made for, and no others."""
-REWRITINGS = (ChannelsLast, FoldedBiases, SeparateHeads, JoinedProducts)
+REWRITINGS = (ChannelsLast, FoldedBiases, JoinedProducts)
 """What is done to the graph after ONNX Runtime's fusion, in this order."""
 
 
@@ -49,19 +54,22 @@ def fuse(stage: str, folder: Path) -> dict[str, int]:
     Inputs and output stay in single precision. ExportError where the graph has not the patterns.
     """
     logging.disable(logging.WARNING)
-    model = _optimized(stage, folder, with_biases=True)
+    bare = BareGraph(folder / "model.onnx")
+    model = _optimized(stage, bare.graph(), with_biases=True)
     if not _widths_have_kernels(model.model):
-        model = _optimized(stage, folder, with_biases=False)
+        model = _optimized(stage, bare.graph(), with_biases=False)
+    bare.in_half(model.model)
+    model.convert_float_to_float16(keep_io_types=True, node_block_list=_waves(model))
+    bare.fill(model.model)
+    model.topological_sort()
+    for rewriting in REWRITINGS:
+        rewriting(model).run()
     counts = {name: n for name, n in model.get_fused_operator_statistics().items() if n}
     config = json.loads(OnnxGraph(folder / "model.onnx").metadata.get("config", "{}"))
     expected = EXPECTED.get(config.get("_class_name"), EXPECTED[stage])
     missing = [name for name in expected if name not in counts]
     if missing:
         raise ExportError(f"{stage}: ONNX Runtime found no {', '.join(missing)} to fuse")
-    model.convert_float_to_float16(keep_io_types=True, node_block_list=_waves(model))
-    model.topological_sort()
-    for rewriting in REWRITINGS:
-        rewriting(model).run()
     if DOMAIN not in {known.domain for known in model.model.opset_import}:
         model.model.opset_import.append(onnx.helper.make_opsetid(DOMAIN, 1))
     if stage != "vae_decoder":  # no LoRA changes it
@@ -70,21 +78,17 @@ def fuse(stage: str, folder: Path) -> dict[str, int]:
     return counts
 
 
-def _optimized(stage: str, folder: Path, with_biases: bool) -> OnnxModel:
+def _optimized(stage: str, graph: onnx.ModelProto, with_biases: bool) -> OnnxModel:
     """The graph with its patterns fused; `with_biases`: also those of WIDTHS."""
-    patterns = FusionOptions(KINDS[stage])
+    kind, optimizer = KINDS[stage]
+    patterns = FusionOptions(kind)
     # Of the VAE's attention ONNX Runtime's fusion keeps the weights and forgets the biases.
     patterns.enable_attention = stage != "vae_decoder"
+    patterns.enable_nhwc_conv = False  # it reads weights: see ChannelsLast
     patterns.enable_bias_add = patterns.enable_bias_splitgelu = with_biases
-    return optimize_model(
-        _load_with_half_kernels(folder),
-        model_type=KINDS[stage],
-        num_heads=0,
-        hidden_size=0,
-        opt_level=0,
-        optimization_options=patterns,
-        use_gpu=True,
-    )
+    model = optimizer(graph)
+    model.optimize(patterns)
+    return model
 
 
 def _waves(model: OnnxModel) -> list[str]:
@@ -110,17 +114,3 @@ def _widths_have_kernels(graph: onnx.ModelProto) -> bool:
         for node in graph.graph.node
         if node.op_type in WIDTHS
     )
-
-
-def _load_with_half_kernels(folder: Path) -> onnx.ModelProto:
-    """folder/model.onnx with the weights of convolutions in half precision ahead of the rest.
-
-    The optimizer copies all weights several times; a full-size UNet took it over 20 GiB.
-    """
-    model = onnx.load(str(folder / "model.onnx"), load_external_data=False)
-    for weight in model.graph.initializer:
-        values = numpy_helper.to_array(weight, str(folder))
-        if values.dtype == np.float32 and values.ndim == 4:
-            values = values.astype(np.float16)
-        weight.CopyFrom(numpy_helper.from_array(values, weight.name))
-    return model

@@ -45,8 +45,8 @@ def write_places(fused: onnx.ModelProto, plain: Path) -> int:
         layer = place.tensor[: -len(TRANSPOSED)] if turned_name else place.tensor
         for axes in ORDERS[values.ndim]:
             turned = values.transpose(axes)
-            halves = (turned.astype(np.float16), convert_np_to_float16(turned), turned)
-            part = next((parts[key] for key in map(_digest, halves) if key in parts), None)
+            kinds = (convert_np_to_float16(turned), turned)
+            part = next((parts[key] for key in map(_digest, kinds) if key in parts), None)
             if part is not None:
                 break
         if part is None:

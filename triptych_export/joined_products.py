@@ -15,7 +15,7 @@ from onnxruntime.transformers.onnx_model import OnnxModel
 from triptych_export.rewriting import Rewriting, attributes
 
 OF_ONE_LAYER = 3
-"""Queries, keys and values of one layer read the same, and stay apart: see SeparateHeads."""
+"""Queries, keys and values of one layer read the same, and stay apart: see fused_attention."""
 
 
 class JoinedProducts(Rewriting):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ import pytest
 
 from tests.fleet.envoy import Envoy
 from tests.fleet.replicas import Replicas, repository
+from tests.fleet.stand_ins import StandIns
 from tests.gateway.running import wait_for
 from triptych.server import supervise
 
@@ -21,6 +23,13 @@ def replicas(tmp_path_factory):
     folder = tmp_path_factory.mktemp("fleet")
     with Replicas(folder, repository(folder / "models", QUEUE), 3) as running:
         yield running
+
+
+@pytest.fixture
+def stand_ins():
+    made = StandIns()
+    yield made
+    made.close()
 
 
 @pytest.fixture
@@ -37,11 +46,12 @@ def fleet(replicas, tmp_path):
 
 
 @contextmanager
-def gateway(server, *flags):
-    """The gateway as a process of its own; its address."""
+def gateway(server, *flags, env=None):
+    """The gateway as a process of its own, with more variables in `env`; its address."""
     command = [sys.executable, "-m", "triptych.cli", "gateway", "--port", "0", "--url", server]
     process = subprocess.Popen(
         [*command, "--max-pictures", "100", *flags],
+        env={**os.environ, **(env or {})},
         stdout=subprocess.PIPE,
         text=True,
         preexec_fn=supervise.end_with_parent,

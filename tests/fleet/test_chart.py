@@ -142,11 +142,24 @@ def test_gateways_keep_pictures_in_a_volume_where_there_is_one(tmp_path):
     assert spec["volumes"] == [{"name": mount["name"], **claim}]
 
 
+def test_gateways_keep_pictures_in_object_storage_where_there_is_one(tmp_path):
+    own = "{ picturesUrl: 's3://bucket/pictures', picturesSecret: store }"
+    (tmp_path / "values.yaml").write_text(f"{{ models: {{ volume: a }}, gateway: {own} }}")
+    (container,) = pod(objects(tmp_path / "values.yaml"), "gateway")["containers"]
+    assert "--pictures-folder=s3://bucket/pictures" in container["command"]
+    assert container["envFrom"] == [{"secretRef": {"name": "store"}}]
+    assert "volumeMounts" not in container
+
+
 @pytest.mark.parametrize(
     ("values", "says"),
     [
         ("models: { volume: '' }", "models: give one of"),
         ("models: { volume: a, image: b }", "models: give one of"),
+        (
+            "{ models: { volume: a }, gateway: { picturesVolume: b, picturesUrl: c } }",
+            "gateway: give picturesVolume or picturesUrl",
+        ),
         ("{ models: { volume: a }, autoscaling: { enabled: true, min: 0 } }", "at least 1"),
     ],
 )

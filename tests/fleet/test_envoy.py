@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -14,45 +12,9 @@ import pytest
 from tests.fleet.conftest import gateway
 from tests.fleet.envoy import Envoy
 from tests.fleet.load import Load
+from tests.fleet.stand_ins import QUEUE, StandIns
 from tests.gateway.running import wait_for
 from triptych.client import Client, NotThere, Overloaded, Picture
-from triptych.server import supervise
-from triptych.server.running import free_ports
-
-QUEUE = 8
-
-
-class StandIns:
-    """Stand-ins for servers, which can be ended and started again."""
-
-    def __init__(self, count=2):
-        self.ports = free_ports(count)
-        self.processes = [self._start(port) for port in self.ports]
-
-    def _start(self, port):
-        command = [sys.executable, "-m", "tests.fleet.stand_in", str(port), str(QUEUE)]
-        return subprocess.Popen(command, preexec_fn=supervise.end_with_parent)
-
-    def addresses(self):
-        return [f"127.0.0.1:{port}" for port in self.ports]
-
-    def start(self, number):
-        self.processes[number] = self._start(self.ports[number])
-
-    def end(self, number, signum):
-        self.processes[number].send_signal(signum)
-
-    def close(self):
-        for process in self.processes:
-            process.kill()
-            process.wait()
-
-
-@pytest.fixture
-def stand_ins():
-    made = StandIns()
-    yield made
-    made.close()
 
 
 @pytest.fixture

@@ -137,6 +137,17 @@ def test_the_fused_graph_says_where_each_layers_weight_is(served, model, name):
         np.testing.assert_allclose(turned, values, rtol=1e-3, atol=1e-6)
 
 
+def test_queries_keys_and_values_come_each_by_a_product_of_its_own(served):
+    graph = onnx.load(str(served / "unet" / "1" / "model.cuda.onnx")).graph
+    products = {
+        name for node in graph.node if node.op_type in ("MatMul", "Split") for name in node.output
+    }
+    attention = [node for node in graph.node if node.op_type == "MultiHeadAttention"]
+    assert attention
+    for node in attention:
+        assert len(node.input) == 3 and set(node.input) <= products
+
+
 def test_the_fused_graph_is_that_of_cuda(served):
     kinds = {
         name: {node.op_type for node in onnx.load(str(path)).graph.node}

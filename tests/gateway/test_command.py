@@ -15,7 +15,9 @@ def test_the_command_says_why_it_cannot_start(tmp_path):
             (["--port", str(port)], 1, f"cannot listen on 127.0.0.1:{port}: "),
             (["--api-key-file", str(tmp_path / "none")], 2, "No such file"),
             (["--api-key-file", "/dev/null"], 2, "/dev/null is empty"),
-            (["--pictures-folder", "/dev/null"], 2, "--pictures-folder: /dev/null is no folder"),
+            (["--pictures-folder", "/dev/null"], 2, "/dev/null cannot be used: [Errno 20] Not a"),
+            (["--pictures-folder", "s3://a/b"], 2, "s3://a/b cannot be used: Install s3fs to"),
+            (["--pictures-folder", "s4://a/b"], 2, "s4://a/b cannot be used: Protocol not known"),
             (
                 ["--url", "http://localhost:8001"],
                 2,

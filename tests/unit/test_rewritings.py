@@ -13,7 +13,6 @@ from triptych_export.channels_last import TO_FIRST, TO_LAST, ChannelsLast
 from triptych_export.folded_biases import FoldedBiases
 from triptych_export.joined_products import JoinedProducts
 from triptych_export.rewriting import DOMAIN
-from triptych_export.separate_heads import SeparateHeads
 
 
 class Graph:
@@ -101,6 +100,18 @@ def _count(model):
 def biases(nodes):
     """Convolutions that add a bias of their own."""
     return sum(node.op_type == "NhwcConv" and len(node.input) == 3 for node in nodes)
+
+
+def test_convolutions_take_their_channels_last():
+    graph = Graph(x=(2, 4, 6, 8))
+    same, half = ({"pads": [1] * 4, "strides": [stride] * 2} for stride in (1, 2))
+    first = graph.node("Conv", "x", graph.weight(8, 4, 3, 3), graph.weight(8), **same)
+    second = graph.node("Conv", first, graph.weight(8, 8, 3, 3), **half)
+    other = graph.node("Conv", first, graph.weight(2, 8, 3, 3), **same)
+    _, after, nodes = graph.rewritten(ChannelsLast, second, other)
+    assert (after["Conv"], after["NhwcConv"]) == (0, 3)
+    assert after["Transpose"] == 3  # of the input and of both outputs
+    assert {node.domain for node in nodes if node.op_type == "NhwcConv"} == {DOMAIN}
 
 
 def test_channels_stay_last_through_a_sum_and_a_skip_connection():
@@ -199,20 +210,6 @@ def test_a_convolution_with_two_readers_keeps_its_bias():
     other = graph.conv(read, 8, 8)
     _, _, nodes = graph.rewritten(FoldedBiases, norm, other)
     assert biases(nodes) == 2
-
-
-@pytest.mark.parametrize("cross", [False, True])
-def test_queries_keys_and_values_come_apart(cross):
-    graph = Graph(x=(2, 10, 12), text=(2, 7, 9))
-    source, channels, parts = ("text", 9, 2) if cross else ("x", 12, 3)
-    together = graph.node("MatMul", source, graph.weight(channels, parts * 12))
-    packed = graph.node("Reshape", together, graph.constant(np.array([0, 0, 4, parts, 3])))
-    query = [graph.node("MatMul", "x", graph.weight(12, 12))] if cross else []
-    out = graph.fused("MultiHeadAttention", *query, packed, num_heads=4)
-    before, after, nodes = graph.rewritten(SeparateHeads, out)
-    assert after["MatMul"] == before["MatMul"] + parts - 1 and not after["Reshape"]
-    (attention,) = [node for node in nodes if node.op_type == "MultiHeadAttention"]
-    assert len(attention.input) == 3
 
 
 @pytest.mark.parametrize(("count", "left"), [(4, 1), (3, 3)])

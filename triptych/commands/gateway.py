@@ -89,10 +89,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--pictures-folder",
-        type=Path,
         metavar="FOLDER",
-        help="where pictures are kept that are asked for by url (default: in memory); gateways "
-        "with the same folder answer for each other",
+        help="where pictures are kept that are asked for by url (default: in memory): a folder, or "
+        "a URL that fsspec opens, as s3://bucket/pictures; gateways with the same one answer for "
+        "each other",
     )
     add(
         "--webhook-host",
@@ -149,6 +149,7 @@ def run(options: argparse.Namespace) -> int:
         from triptych.client_errors import ClientError
         from triptych.gateway import access_log
         from triptych.gateway.app import LOOPBACK, create_app
+        from triptych.gateway.kept import Kept
         from triptych.gateway.keys import Keys
         from triptych.gateway.webhooks import Webhooks
     except ModuleNotFoundError as error:
@@ -165,7 +166,7 @@ def run(options: argparse.Namespace) -> int:
         secret = _secret("--webhook-secret-file", options.webhook_secret_file, WEBHOOK_SECRET)
         webhooks = Webhooks(options.webhook_host, secret or "") if options.webhook_host else None
         _check_tls(options.tls_cert, options.tls_key)
-        _check_folder("--pictures-folder", options.pictures_folder)
+        kept = Kept(options.pictures_folder)
         listening = socket.create_server((options.host, options.port))
     except (ClientError, ValueError) as error:
         print(f"triptych gateway: {error}", file=sys.stderr)
@@ -188,7 +189,7 @@ def run(options: argparse.Namespace) -> int:
         keys=keys,
         log_prompts=options.log_prompts,
         webhooks=webhooks,
-        pictures_folder=options.pictures_folder,
+        kept=kept,
     )
     _log_to_stderr(access_log.log)
     config = uvicorn.Config(
@@ -238,12 +239,6 @@ def _secret(option: str, file: str | None, variable: str) -> str | None:
     if not secret:
         raise ValueError(f"{option}: {file} is empty")
     return secret
-
-
-def _check_folder(option: str, folder: Path | None) -> None:
-    """ValueError for a folder in which no file can be written."""
-    if folder is not None and not (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)):
-        raise ValueError(f"{option}: {folder} is no folder that can be written to")
 
 
 def _check_tls(cert: str | None, key: str | None) -> None:

@@ -6,7 +6,6 @@ import functools
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -33,7 +32,7 @@ from triptych.gateway.background import Background
 from triptych.gateway.docs import describe
 from triptych.gateway.errors import Problem, body_problem, invalid, problem
 from triptych.gateway.jobs import Jobs
-from triptych.gateway.kept import Kept, KeptInFolder
+from triptych.gateway.kept import Kept
 from triptych.gateway.keys import Keys
 from triptych.gateway.studio import Studio
 from triptych.gateway.webhooks import Webhooks
@@ -58,7 +57,7 @@ def create_app(
     keys: Keys | None = None,
     log_prompts: bool = False,
     webhooks: Webhooks | None = None,
-    pictures_folder: Path | None = None,
+    kept: Kept | None = None,
 ) -> FastAPI:
     """The application in front of the Triton whose gRPC is at `url`.
 
@@ -68,8 +67,8 @@ def create_app(
     request may call this server, any with None; a page elsewhere cannot forge them. `origins`: of
     the pages elsewhere that may ask. `model_aliases`: more names in OpenAI's API, each of a model,
     or of the one that is meant by none. `log_prompts`: whether the access log has prompts.
-    `webhooks`: where jobs may be told of, nowhere with None. `pictures_folder`: where pictures that
-    are asked for by url are kept, in memory with None.
+    `webhooks`: where jobs may be told of, nowhere with None. `kept`: the pictures that
+    are asked for by url, in memory with None.
     """
 
     @asynccontextmanager
@@ -77,7 +76,6 @@ def create_app(
         app.state.studio = Studio(Client(url), max_pictures, timeout)
         app.state.jobs = Jobs()
         app.state.background = Background(app.state.studio)
-        app.state.kept = Kept() if pictures_folder is None else KeptInFolder(pictures_folder)
         app.state.checkpoint = None  # chosen by the WebUI's options
         app.state.started = int(time.time())
         yield
@@ -96,6 +94,7 @@ def create_app(
     app.state.keys = keys
     app.state.origins = tuple(origins)
     app.state.webhooks = webhooks or Webhooks()
+    app.state.kept = kept or Kept()
     app.state.aliases = dict(model_aliases or {})
     for router in (
         openai.router,

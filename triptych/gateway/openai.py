@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import dataclasses
-import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -141,7 +140,7 @@ RESPONSES = responses(Error)
 router = APIRouter(
     prefix=PREFIX, tags=["OpenAI"], dependencies=[Depends(require_key)], responses=RESPONSES
 )
-files = APIRouter(tags=["OpenAI"], responses={404: RESPONSES[404]})
+files = APIRouter(tags=["OpenAI"], responses={status: RESPONSES[status] for status in (404, 503)})
 
 
 @router.get("/models")
@@ -166,11 +165,11 @@ async def _entry(name: str, request: Request) -> Model:
 
 
 @files.get("/images/{name}", response_class=Response)
-def get_image(name: str, request: Request) -> Response:
-    """A picture that was asked for by url, while it is kept; its name is its key."""
-    kept = request.app.state.kept.get(name)
+def get_image(name: str, request: Request, signature: str = "") -> Response:
+    """A picture that was asked for by url, at the address that was given for it: for an hour."""
+    kept = request.app.state.kept.get(name, signature)
     if kept is None:
-        raise Problem(404, "no such picture, or not kept any more")
+        raise Problem(404, "no picture at this address: it is wrong, or older than an hour")
     headers = {"Cache-Control": "private, max-age=3600"}
     return Response(kept, media_type=MEDIA[name.rpartition(".")[2]], headers=headers)
 
@@ -277,6 +276,5 @@ def _image(picture: Picture, by_url: Request | None) -> Image:
     settings = told(picture.settings)
     if by_url is None:
         return Image(b64_json=base64.b64encode(picture.file).decode(), settings=settings)
-    name = f"{secrets.token_urlsafe(18)}.{picture.settings.output_format}"
-    by_url.app.state.kept.put(name, picture.file)
-    return Image(url=f"{by_url.base_url}images/{name}", settings=settings)
+    address = by_url.app.state.kept.put(picture.file, picture.settings.output_format)
+    return Image(url=f"{by_url.base_url}images/{address}", settings=settings)

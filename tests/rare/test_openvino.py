@@ -8,12 +8,14 @@ import shutil
 import numpy as np
 import pytest
 
+from tests.openvino import on_intel
 from tests.server.repositories import MODELS, linked
 from triptych.client import Client
 from triptych.pipeline import Pipeline
 from triptych.server.running import RunningServer
 from triptych_export.cli import main
 
+pytestmark = on_intel
 NETWORKS = ("text_encoder", "unet", "vae_decoder", "vae_encoder")
 REQUESTS = (
     {"prompt": "a red circle on a blue background"},

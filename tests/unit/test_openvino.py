@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from test_adapted import network
 
+from tests.openvino import IS_INTEL, on_intel
 from tests.server.repositories import MODELS
 from triptych.denoise.deep_cache import Deep, DeepCache
 from triptych.errors import InvalidRequest
@@ -67,6 +68,7 @@ def both(request, loras):
     return one, NEAR[request.param]
 
 
+@on_intel
 def test_any_rows_sizes_and_tokens(both, plain):
     unet, near = both
     for size in SIZES:
@@ -75,6 +77,7 @@ def test_any_rows_sizes_and_tokens(both, plain):
         assert 0 < apart(found, expected) < near
 
 
+@on_intel
 def test_loras(both, plain, loras):
     unet, near = both
     tensors, adapters = feeds(2), loras.find([Lora("outlines", 1.0)])
@@ -84,6 +87,7 @@ def test_loras(both, plain, loras):
     assert apart(ran(unet, tensors), ran(plain, tensors)) < near
 
 
+@on_intel
 def test_deep_cache(both, plain):
     unet, near = both
     drawn = []
@@ -96,6 +100,7 @@ def test_deep_cache(both, plain):
     assert 0 < apart(*drawn) < near
 
 
+@on_intel
 def test_what_it_cannot_compute_with_is_refused_and_the_next_run_is_right(both, plain):
     unet, near = both
     with pytest.raises(InvalidRequest, match=r"sample: got \[1, 4, 8, 8\]; allowed: values"):
@@ -119,9 +124,9 @@ def test_a_network_of_tokens_stays_with_onnx_runtime_which_checks_them():
 
 @pytest.fixture
 def unloaded():
-    openvino._device.cache_clear()
+    openvino._devices.cache_clear()
     yield
-    openvino._device.cache_clear()
+    openvino._devices.cache_clear()
 
 
 def test_what_is_missing_is_said_when_the_network_is_loaded(unloaded, monkeypatch):
@@ -132,6 +137,24 @@ def test_what_is_missing_is_said_when_the_network_is_loaded(unloaded, monkeypatc
     monkeypatch.delattr(openvino.onnxruntime, "register_execution_provider_library")
     with pytest.raises(ConfigError, match=r"openvino: ONNX Runtime \S+ takes no plugins, 1.23"):
         on_openvino("unet", "ov_bf16")
+
+
+def test_another_makers_processor_is_refused_each_time(monkeypatch):
+    device = SimpleNamespace(vendor="AMD")
+    own = SimpleNamespace(ep_name="CPUExecutionProvider", ep_metadata={}, device=device)
+    monkeypatch.setattr(openvino, "_devices", lambda: [own])
+    for _ in range(2):
+        with pytest.raises(
+            ConfigError, match=r"takes Intel's processors alone, this one is of AMD"
+        ):
+            on_openvino("unet", "ov_bf16")
+
+
+@pytest.mark.skipif(IS_INTEL, reason="an Intel processor")
+def test_this_processor_is_refused_each_time():
+    for _ in range(2):
+        with pytest.raises(ConfigError, match="takes Intel's processors alone"):
+            on_openvino("unet", "ov_bf16")
 
 
 @pytest.mark.parametrize(

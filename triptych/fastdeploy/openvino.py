@@ -18,6 +18,7 @@ from triptych.fastdeploy.accelerators import Accelerators, ConfigError
 
 PROVIDER = "OpenVINOExecutionProvider"
 _PACKAGE = "onnxruntime_ep_openvino"
+_WHERE = "cpu_execution_accelerator openvino"
 
 
 def unfit(inputs: Sequence[Mapping[str, Any]]) -> str:
@@ -31,7 +32,8 @@ def unfit(inputs: Sequence[Mapping[str, Any]]) -> str:
 def options(accelerators: Accelerators) -> tuple[dict[str, str], str]:
     """The provider's options, and the precision that they are for, in words.
 
-    ConfigError where the package is not installed, or ONNX Runtime is too old for it.
+    ConfigError where the package is not installed, ONNX Runtime is too old for it, or the
+    processor is not Intel's.
     """
     capable = "BF16" in _device().ep_metadata.get("OPTIMIZATION_CAPABILITIES", "").split()
     bf16 = accelerators.cpu_bf16 and capable
@@ -53,20 +55,30 @@ def add_to(session_options: onnxruntime.SessionOptions, options: Mapping[str, st
     session_options.add_provider_for_devices([_device()], dict(options))
 
 
-@functools.lru_cache(maxsize=None)
 def _device() -> Any:
-    """ONNX Runtime's OrtEpDevice of the processor; the plugin is loaded once in a process."""
-    where = "cpu_execution_accelerator openvino"
+    """ONNX Runtime's OrtEpDevice of the processor."""
+    for device in _devices():
+        if device.ep_name == PROVIDER and device.ep_metadata.get("ov_device") == "CPU":
+            return device
+    vendor = next((one.device.vendor for one in _devices()), "another maker")
+    raise ConfigError(
+        f"{_WHERE}: its plugin for ONNX Runtime takes Intel's processors alone, this one is of "
+        f"{vendor}: `scripts/export_stages.py --cpu-accelerator onnxruntime` goes back"
+    )
+
+
+@functools.lru_cache(maxsize=None)
+def _devices() -> Sequence[Any]:
+    """All that ONNX Runtime can run on, its own CPU provider first.
+
+    The plugin can be loaded once in a process.
+    """
     if not hasattr(onnxruntime, "register_execution_provider_library"):
         version = onnxruntime.__version__
-        raise ConfigError(f"{where}: ONNX Runtime {version} takes no plugins, 1.23 or later does")
+        raise ConfigError(f"{_WHERE}: ONNX Runtime {version} takes no plugins, 1.23 or later does")
     try:
         plugin = importlib.import_module(_PACKAGE)
     except ImportError as error:
-        raise ConfigError(f"{where}: {error}: `pip install .[openvino]` brings it") from None
+        raise ConfigError(f"{_WHERE}: {error}: `pip install .[openvino]` brings it") from None
     onnxruntime.register_execution_provider_library(PROVIDER, plugin.get_library_path())
-    return next(
-        device
-        for device in onnxruntime.get_ep_devices()
-        if device.ep_name == PROVIDER and device.ep_metadata.get("ov_device") == "CPU"
-    )
+    return onnxruntime.get_ep_devices()

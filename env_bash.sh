@@ -31,6 +31,10 @@ if [ $# -gt 0 ] && [[ $1 != -* ]]; then
     shift
 fi
 
+if [[ $model == [./]* || $model == *.safetensors || $model == *.ckpt ]] && [ ! -e "$model" ]; then
+    fail "there is no file or folder $model"
+fi
+
 if in_fastdeploy; then
     install python3 -r "$root/requirements/fastdeploy.txt"
     # ppdiffusers' own store has the model by its first name.

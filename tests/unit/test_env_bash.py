@@ -84,6 +84,20 @@ def test_on_a_bare_machine_it_exports_through_pytorch(checkout):
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.parametrize("model", ["modle.safetensors", "modle.ckpt", "./modle", "/no/modle"])
+def test_a_mistyped_file_is_told_before_anything_is_installed(checkout, model):
+    done, calls = run(checkout, model)
+    assert (done.returncode, calls) == (1, "")
+    assert done.stderr == f"env_bash.sh: there is no file or folder {model}\n"
+
+
+def test_a_file_is_exported(checkout):
+    (checkout.parent / "model.safetensors").touch()
+    done, calls = run(checkout, "model.safetensors")
+    assert done.returncode == 0
+    assert calls.splitlines()[-1] == "python scripts/export_stages.py model.safetensors"
+
+
 def test_where_no_environment_can_be_made_the_systems_python_exports(checkout):
     shutil.rmtree(checkout / ".venv-export")
     done, calls = run(checkout, "my model", failing="venv")

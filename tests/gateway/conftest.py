@@ -97,7 +97,7 @@ def lines():
 
 
 @pytest.fixture(scope="session")
-def browser(request, tmp_path_factory):
+def one_browser(request, tmp_path_factory):
     missing, kind = BROWSERS[request.config.getoption("browser")]
     if missing():
         pytest.skip(missing())
@@ -106,8 +106,14 @@ def browser(request, tmp_path_factory):
 
 
 @pytest.fixture
+def browser(one_browser):
+    """The one browser, as large and as light as at first, whatever the last test made of it."""
+    one_browser.look_like()
+    return one_browser
+
+
+@pytest.fixture
 def page(browser, gateway, triton):
-    browser.look_like()
     page = Page(browser, gateway.url)
     wait_for(lambda: page["scheduler"].get_property("value") == "pndm")
     wait_for(lambda: page["start-field"].is_displayed())

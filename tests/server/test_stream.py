@@ -201,7 +201,7 @@ def on_a_terminal(command, tmp_path):
 
 
 def test_the_command_shows_a_bar_on_a_terminal_and_none_in_a_pipe(server, tmp_path):
-    command = [sys.executable, str(COMMAND), "x", "--url", server.grpc, "--steps", "30"]
+    command = [sys.executable, str(COMMAND), "a red circle", "--url", server.grpc, "--steps", "30"]
     command += ["--height", "128", "--width", "128", "--count", "2", "--scheduler", "ddim"]
     shown = on_a_terminal(command, tmp_path)
     counts = [int(count) for count in re.findall(r"(\d+)/60 \[", shown)]

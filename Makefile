@@ -12,7 +12,7 @@ DRIVER := $(wildcard /dev/nvidiactl /dev/dxg)
 $(if $(GPU),$(if $(DRIVER),,$(error $(NO_DRIVER))))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run serve web test test-rare test-fleet test-soak test-parity test-full test-export test-old bench bench-openvino bench-tensorrt docs lint lock
+.PHONY: help setup run serve web test test-rare test-fleet test-fleet-short test-soak test-parity test-full test-export test-old bench bench-openvino bench-tensorrt docs lint lock
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -41,6 +41,9 @@ test-rare: setup ## what takes minutes: a server that is killed, overloaded, at 
 
 test-fleet: setup .venv-fleet/.set-up ## several servers behind Envoy, object storage, and the files that deploy them: minutes; 195 MB of tools in .venv-fleet
 	@$(VENV)/bin/python -m pytest -s tests/fleet
+
+test-fleet-short: setup .venv-fleet/.set-up ## the part of it that wants no cores of its own: the chart, object storage, Envoy before stand-ins
+	@$(VENV)/bin/python -m pytest tests/fleet --ignore=tests/fleet/test_fleet.py -k "not add_up"
 
 test-soak: setup ## a server at work for MINUTES=20 minutes, and its processes killed
 	@MINUTES="$(MINUTES)" $(VENV)/bin/python -m pytest -s tests/soak

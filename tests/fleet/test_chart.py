@@ -130,6 +130,17 @@ def test_the_gateway_gets_its_secrets_and_where_webhooks_may_go(tmp_path):
     }
 
 
+def test_each_caller_may_have_a_key_of_its_own(tmp_path):
+    (tmp_path / "values.yaml").write_text(
+        "{ models: { volume: a }, gateway: { keysSecret: callers } }"
+    )
+    spec = pod(objects(tmp_path / "values.yaml"), "gateway")
+    (container,) = spec["containers"]
+    assert "--keys-file=/keys/keys.json" in container["command"]
+    assert container["volumeMounts"] == [{"name": "keys", "mountPath": "/keys", "readOnly": True}]
+    assert spec["volumes"] == [{"name": "keys", "secret": {"secretName": "callers"}}]
+
+
 def test_gateways_keep_pictures_in_a_volume_where_there_is_one(tmp_path):
     (tmp_path / "values.yaml").write_text(
         "{ models: { volume: a }, gateway: { picturesVolume: shared } }"
@@ -159,6 +170,10 @@ def test_gateways_keep_pictures_in_object_storage_where_there_is_one(tmp_path):
         (
             "{ models: { volume: a }, gateway: { picturesVolume: b, picturesUrl: c } }",
             "gateway: give picturesVolume or picturesUrl",
+        ),
+        (
+            "{ models: { volume: a }, gateway: { apiKeySecret: b, keysSecret: c } }",
+            "gateway: give apiKeySecret or keysSecret",
         ),
         ("{ models: { volume: a }, autoscaling: { enabled: true, min: 0 } }", "at least 1"),
     ],

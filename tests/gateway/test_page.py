@@ -122,6 +122,26 @@ def test_several_pictures_have_seeds_one_after_the_other_and_the_newest_stand_fi
     assert names == [f"triptych-{seed}.png" for seed in (10, 11, 12, 1)]
 
 
+def test_a_pictures_settings_bring_the_model_that_it_is_of(browser, gateway, triton):
+    triton.models = ["sd_ensemble", "ink"]
+    triton.parameters["ink"] = {"title": "Ink"}
+    page = Page(browser, gateway.url)
+    wait_for(lambda: page["model-field"].is_displayed())
+    Select(page["model"]).select_by_value("ink")
+    wait_for(lambda: page["about"].get_property("textContent").startswith("Ink"))
+    page.draw(prompt="first", num_inference_steps="7")
+    page.settled(1)
+    Select(page["model"]).select_by_value("sd_ensemble")
+    wait_for(lambda: page["about"].get_property("textContent").startswith("sd_ensemble"))
+    page.use()
+    wait_for(lambda: page["about"].get_property("textContent").startswith("Ink"))
+    wait_for(lambda: page.values("model", "num_inference_steps") == ["ink", "7"])
+    page.draw(prompt="second")
+    page.settled(2)
+    assert triton.asked_of == ["ink", "ink"]
+    assert triton.requests[1]["num_inference_steps"] == 7
+
+
 def test_the_dice_and_using_a_pictures_settings_again(page):
     page["dice"].click()
     (seed,) = page.values("seed")

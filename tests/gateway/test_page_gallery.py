@@ -188,6 +188,31 @@ def test_pictures_are_seen_in_their_own_size_and_walked_through_by_keys(page):
     assert focused.get_attribute("aria-label") == "View: a red circle"
 
 
+@pytest.mark.parametrize(
+    ("window", "size"),
+    [((1280, 650), (512, 512)), ((844, 391), (512, 768)), ((390, 844), (768, 512))],
+)
+def test_a_picture_larger_than_the_window_keeps_its_shape_and_is_seen_whole_or_as_it_is(
+    page, window, size
+):
+    page.draw(prompt="a red circle", width=str(size[0]), height=str(size[1]))
+    page.settled(1)
+    page.browser.look_like(window)
+    page.one(".card .picture").click()
+    image = page.one("#viewer img")
+    wait_for(lambda: image.get_property("naturalWidth") == size[0])
+    seen = image.rect
+    assert seen["width"] < min(size[0], window[0]) and seen["height"] < min(size[1], window[1])
+    assert seen["width"] / seen["height"] == pytest.approx(size[0] / size[1], rel=0.01)
+    page.one("#viewer [data-does=zoom]").click()
+    assert (image.rect["width"], image.rect["height"]) == size
+    assert violations(page.browser) == []
+    page.browser.execute_script("document.getElementById('stage').focus()")
+    page.press(Keys.ARROW_DOWN, Keys.ARROW_RIGHT)
+    ways = ("scrollTop", "scrollLeft")
+    wait_for(lambda: any(page["stage"].get_property(way) > 0 for way in ways))
+
+
 def test_two_are_compared(page):
     page.draw(prompt="a red circle", seed="1", guidance_scale="3")
     page.settled(1)

@@ -86,6 +86,10 @@ def test_samples_are_pictures_of_the_model_that_drew_them(browser, gateway, trit
     sample = page.one("#samples button").get_property("textContent")
     assert triton.requests[0]["prompt"] == sample == "a yellow sun over green hills at sunset"
     assert triton.requests[0]["seed"] == 5
+    page.reload()
+    page.draw(prompt="another")
+    page.settled(2)
+    assert triton.requests[1]["seed"] != 5  # a sample's is good for one use
 
 
 def test_another_model_has_its_name_and_prompts_alone(page, triton):

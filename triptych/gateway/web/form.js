@@ -34,13 +34,15 @@ export function settings() {
 
 export const count = () => Number($("count").value || 1);
 
-/** Put a picture's settings into the form; fields that they do not name stay as they are. */
-export function fill(values) {
+/** Put a picture's settings into the form; fields that they do not name stay as they are. A seed is good for one use. */
+export function fill(values, isBorrowed = Boolean(values.seed)) {
+  const model = $("model").value;
   for (const name of [...TEXTS, ...NUMBERS]) {
     const value = values[name];
     const isThere = [...($(name).options ?? [])].some((option) => option.value === value);
     if (value !== undefined && value !== null && (isThere || !$(name).options)) $(name).value = value;
   }
+  isBorrowedSeed = isBorrowed;
   fillStrength(values);
   keepOthers(Object.fromEntries(OTHERS.filter((name) => name in values).map((name) => [name, values[name]])));
   chooseLoras(values.loras ?? []);
@@ -48,6 +50,7 @@ export function fill(values) {
   showSize();
   clearErrors();
   remember();
+  if ($("model").value !== model) document.dispatchEvent(new CustomEvent("othermodel", { detail: values }));
 }
 
 /** Show the fields for a second text encoder's prompts where the model has one, or where they have words. */
@@ -56,10 +59,9 @@ export function showSecondPrompts() {
   $("second-prompts").hidden = !usual.takes_prompt_2 && !words;
 }
 
-/** Fill the form and tell so; a seed that came with the settings is good for one use. */
+/** Fill the form and tell so. */
 export function use(values) {
   fill(values);
-  isBorrowedSeed = Boolean(values.seed);
   $("prompt").focus();
   say(t("The settings are in the form"));
 }
@@ -185,17 +187,17 @@ const before = noted("form", {}); // as the last visit left it
 
 export function remember() {
   const values = Object.fromEntries([...TEXTS, ...NUMBERS, "count"].map((name) => [name, $(name).value]));
-  const more = { others, loras: chosenLoras(), advanced: $("advanced").open };
+  const more = { others, loras: chosenLoras(), advanced: $("advanced").open, isBorrowedSeed };
   note("form", { ...values, ...more });
 }
 
 /** Put the form of the last visit back, but for what is chosen from the server's lists. */
 export function recall() {
-  const { others: own, advanced, count, ...values } = before;
+  const { others: own, advanced, count, isBorrowedSeed: isBorrowed = false, ...values } = before;
   $("advanced").open = advanced ?? false;
   if (values.prompt === undefined) return;
   $("count").value = count;
-  fill({ ...values, ...own });
+  fill({ ...values, ...own }, isBorrowed);
 }
 
 /** Choose in a list what was chosen in it in the last visit, if it is still there. */

@@ -2,7 +2,7 @@
 
 import { Lost, ask, untilBack } from "./asking.js";
 import { $ } from "./dom.js";
-import { clearErrors, recallChoice, showError, showSecondPrompts } from "./form.js";
+import { clearErrors, fill, recallChoice, showError, showSecondPrompts } from "./form.js";
 import { showLoras } from "./loras.js";
 import { showSamples } from "./samples.js";
 import { showSize } from "./sizes.js";
@@ -56,6 +56,12 @@ export function showServer() {
 }
 
 document.addEventListener("keyfits", () => usual.width || showServer());
+document.addEventListener("othermodel", ({ detail: values }) =>
+  orSay(async () => {
+    await showUsual(true);
+    fill(values);
+  }),
+);
 $("model").addEventListener("change", () => {
   clearErrors();
   orSay(() => showUsual(true));

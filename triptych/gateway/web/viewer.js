@@ -33,6 +33,7 @@ function present(isPair) {
   $("viewer").classList.toggle("comparison", isPair);
   $("viewer-said").textContent = "";
   if (!$("viewer").open) $("viewer").showModal();
+  [FIRST, SECOND].forEach(setTimes);
 }
 
 function put(figure, card, lines) {
@@ -40,18 +41,20 @@ function put(figure, card, lines) {
   image.src = card.querySelector(".picture img").src;
   image.alt = recordOf(card).settings.prompt;
   const { width, height } = recordOf(card).settings;
-  Object.assign(figure.dataset, { width, height });
-  setSize(figure);
+  image.style.setProperty("--width", width);
+  image.style.setProperty("--height", height);
   figure.hidden = false;
   figure.querySelector("figcaption").replaceChildren(
     ...lines.map((text) => Object.assign(document.createElement("p"), { textContent: text })),
   );
 }
 
-/** Its own size in pixels, or twice that. */
-function setSize({ dataset, firstElementChild: image }) {
-  const times = $("viewer").classList.contains("zoomed") ? 2 : 1;
-  Object.assign(image, { width: times * dataset.width, height: times * dataset.height });
+/** How large a picture is in the zoomed viewer: as its own size where the window shows it smaller, else twice that. */
+function setTimes({ firstElementChild: image }) {
+  const isZoomed = $("viewer").classList.contains("zoomed");
+  $("viewer").classList.remove("zoomed");
+  image.style.setProperty("--times", image.offsetWidth < Number(image.style.getPropertyValue("--width")) ? 1 : 2);
+  $("viewer").classList.toggle("zoomed", isZoomed);
 }
 
 function move(by) {
@@ -111,8 +114,9 @@ const ACTIONS = {
   after: () => move(1),
   zoom: () => {
     const isLarge = $("viewer").classList.toggle("zoomed");
-    [FIRST, SECOND].forEach(setSize);
     doing($("viewer"), "zoom").setAttribute("aria-pressed", String(isLarge));
+    if (isLarge) $("stage").tabIndex = 0; // what scrolls must be reached by keys
+    else $("stage").removeAttribute("tabindex");
   },
   copy: () => copyPicture(recordOf(shown), $("viewer-said")),
   link: () => copyLink(recordOf(shown).settings, $("viewer-said")),
@@ -142,7 +146,8 @@ closable($("viewer"));
 $("stage").addEventListener("click", ({ target }) => target === $("stage") && $("viewer").close());
 document.addEventListener("keydown", (event) => {
   const isAlone = $("viewer").open && !$("sheet").open && !$("viewer").classList.contains("comparison");
-  if (!isAlone || !MOVES[event.key]) return;
+  const scrolls = document.activeElement === $("stage");
+  if (!isAlone || scrolls || !MOVES[event.key]) return;
   event.preventDefault();
   move(MOVES[event.key]);
 });

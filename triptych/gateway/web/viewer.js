@@ -113,6 +113,7 @@ const ACTIONS = {
   before: () => move(-1),
   after: () => move(1),
   zoom: () => {
+    [FIRST, SECOND].forEach(setTimes); // the window may be another since
     const isLarge = $("viewer").classList.toggle("zoomed");
     doing($("viewer"), "zoom").setAttribute("aria-pressed", String(isLarge));
     if (isLarge) $("stage").tabIndex = 0; // what scrolls must be reached by keys

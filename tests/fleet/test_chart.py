@@ -67,6 +67,15 @@ def test_a_server_has_shared_memory_and_time_to_finish(found):
     assert server["terminationGracePeriodSeconds"] > sleeps + int(timeout.partition("=")[2])
 
 
+def test_a_gateway_that_ends_waits_for_the_longest_picture(found):
+    spec = pod(found, "gateway")
+    flags = dict(flag.split("=", 1) for flag in spec["containers"][0]["command"] if "=" in flag)
+    waits = int(flags["--exit-timeout-secs"])
+    assert waits >= int(flags["--timeout"])
+    sleeps = spec["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
+    assert spec["terminationGracePeriodSeconds"] > sleeps + waits
+
+
 def test_every_container_has_probes_resources_and_no_privileges(found):
     for name in ("server", "envoy", "gateway"):
         spec = pod(found, name)

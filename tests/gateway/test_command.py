@@ -4,6 +4,13 @@ import signal
 import socket
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import pytest
+
+from tests.gateway.running import wait_for
 
 COMMAND = [sys.executable, "-m", "triptych.cli", "gateway"]
 
@@ -28,6 +35,23 @@ def test_the_command_says_why_it_cannot_start(tmp_path):
             assert run.returncode == code
             assert said in run.stderr
             assert run.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(("waits", "status"), [("20", 200), ("1", 500)])
+def test_its_end_waits_for_a_picture_as_long_as_is_told(triton, waits, status):
+    triton.hold.clear()
+    command = [*COMMAND, "--port", "0", "--url", triton.url, "--exit-timeout-secs", waits]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        url = process.stdout.readline().split()[-1].rstrip("/")
+        with ThreadPoolExecutor(1) as pool:
+            asked = {"json": {"prompt": "x"}, "timeout": 30}
+            answer = pool.submit(httpx.post, f"{url}/v1/images/generations", **asked)
+            wait_for(lambda: triton.requests)
+            process.send_signal(signal.SIGTERM)
+            time.sleep(3)
+            triton.hold.set()
+            assert answer.result().status_code == status
+        assert process.wait(30) == 0
 
 
 IN_A_PROCESS = """

@@ -51,6 +51,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--timeout", type=_seconds, default=300, metavar="SECONDS", help="a picture's (%(default)s)"
     )
     add(
+        "--exit-timeout-secs",
+        type=_seconds,
+        default=30,
+        metavar="SECONDS",
+        help="how long its end waits for the pictures in it (%(default)s)",
+    )
+    add(
         "--max-pictures",
         type=_count,
         default=32,
@@ -196,7 +203,7 @@ def run(options: argparse.Namespace) -> int:
         app,
         log_level="warning",
         access_log=False,
-        timeout_graceful_shutdown=30,
+        timeout_graceful_shutdown=options.exit_timeout_secs,
         ssl_certfile=options.tls_cert,
         ssl_keyfile=options.tls_key,
     )

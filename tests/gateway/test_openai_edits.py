@@ -69,6 +69,18 @@ def test_lists_in_a_form(client, triton, gateway):
     assert answer.json()["error"]["message"] == "target_size: got '[8, 9'; allowed: a list"
 
 
+@pytest.mark.parametrize("first", ["5", "null", "[8, 9]", "x"])
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_list_in_a_form_is_said_in_one_way(gateway, triton, first, order):
+    parts = [("target_size", (None, first)), ("target_size[]", (None, "6"))][::order]
+    files = [("prompt", (None, "x")), ("image", IMAGE), *parts]
+    answer = httpx.post(f"{gateway.url}/v1/images/edits", files=files)
+    assert answer.status_code == 400
+    told = "target_size: got '2 of them'; allowed: one"
+    assert answer.json()["error"]["message"] == told
+    assert triton.requests == []
+
+
 def test_the_transparent_part_of_the_mask_is_painted_anew(client, triton):
     own = {"mask_blur": 2, "padding_mask_crop": 8}
     mask = transparent((64, 72), (0, 0, 32, 72))

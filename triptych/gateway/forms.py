@@ -40,25 +40,26 @@ async def read_form(request: Request, model: type[BaseModel], files: Sequence[st
         told = f"Content-Type: got {shorten(got) if got else 'none'}; allowed: {MEDIA_TYPE}"
         raise Problem(400, told, "Content-Type")
     texts: dict[str, Any] = {}
+    lists: dict[str, list[Any]] = {}
     found: dict[str, bytes] = {}
     async with request.form() as form:
         for key, value in form.multi_items():
             name = key.removesuffix("[]")
-            if key.endswith("[]") and isinstance(value, str) and name in _of_type(model, "array"):
-                texts.setdefault(name, []).append(_value(model, name, value))
-                continue
-            if name in texts or name in found:
+            is_file = isinstance(value, UploadFile)
+            is_item = key.endswith("[]") and not is_file and name in _of_type(model, "array")
+            if name in texts or name in found or (name in lists and not is_item):
                 count = sum(one.removesuffix("[]") == name for one, _ in form.multi_items())
                 raise _refused(name, f"{count} of them", "one")
-            is_file = isinstance(value, UploadFile)
             if is_file != (name in files):
                 raise _refused(name, *(("a file", "a text") if is_file else (value, "a file")))
             if is_file:
                 found[name] = await value.read()
+            elif is_item:
+                lists.setdefault(name, []).append(_value(model, name, value))
             else:
                 texts[name] = _value(model, name, value)
     try:
-        return Form(model.model_validate(texts), found)
+        return Form(model.model_validate({**texts, **lists}), found)
     except ValidationError as error:
         errors = [{**one, "loc": ("body", *one["loc"])} for one in error.errors()]
         raise RequestValidationError(errors) from error

@@ -61,7 +61,7 @@ class ChannelsLast(Rewriting):
         return [node]
 
     def _convolution(self, node: NodeProto) -> list[NodeProto]:
-        """Becomes NhwcConv; ONNX Runtime's own fusion of it copies all weights of the graph."""
+        """Becomes NhwcConv; ONNX Runtime's own fusion would read what BareGraph left out."""
         source, kernel, *bias = node.input
         last = self._last.get(source)
         turned = []

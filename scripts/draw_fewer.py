@@ -24,6 +24,7 @@ from PIL import Image
 
 from benchmarks import machine
 from scripts.own_server import with_server
+from scripts.sheet import sheet
 from triptych.client import Client
 from triptych.server.running import RunningServer
 from triptych_export.picture import psnr
@@ -40,7 +41,6 @@ SETTINGS: tuple[dict[str, Any], ...] = (
     {"cache_interval": 3},
     {"cache_interval": 5},
 )
-SIDE, GAP = 200, 8
 
 
 def main() -> int:
@@ -63,7 +63,10 @@ def _draw(server: RunningServer, rounds: int) -> int:
                     if turn:  # the first loads what a setting needs
                         seconds[column].append(time.perf_counter() - begun)
                     pictures[row, column] = drawn.image
-    _write_sheet(pictures)
+    rows = [
+        [pictures[row, column] for column in range(len(SETTINGS))] for row in range(len(PROMPTS))
+    ]
+    sheet(rows).save(CHECKOUT / "docs" / "fewer.png", optimize=True)
     print("| request | s a picture | times | PSNR |", "| --- | --- | --- | --- |", sep="\n")
     for column, settings in enumerate(SETTINGS):
         print(_line(column, settings, seconds, pictures))
@@ -80,15 +83,6 @@ def _line(column: int, settings: dict[str, Any], seconds: list[list[float]], pic
     told = f"{mean(apart):.1f} dB" if settings else ""
     spread = f"{median(own):.2f} ({min(own):.2f} to {max(own):.2f})"
     return f"| {said} | {spread} | {times:.2f} | {told} |"
-
-
-def _write_sheet(pictures: dict[tuple[int, int], Image.Image]) -> None:
-    size = [count * (SIDE + GAP) - GAP for count in (len(SETTINGS), len(PROMPTS))]
-    sheet = Image.new("RGB", tuple(size), "white")
-    for (row, column), picture in pictures.items():
-        small = picture.resize((SIDE, SIDE), Image.Resampling.LANCZOS)
-        sheet.paste(small, (column * (SIDE + GAP), row * (SIDE + GAP)))
-    sheet.save(CHECKOUT / "docs" / "fewer.png", optimize=True)
 
 
 if __name__ == "__main__":

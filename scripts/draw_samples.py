@@ -18,9 +18,8 @@ from typing import Any
 CHECKOUT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(CHECKOUT))
 
-from PIL import Image
-
 from scripts.own_server import with_server
+from scripts.sheet import sheet
 from triptych.client import Client
 from triptych.server.running import RunningServer
 
@@ -36,7 +35,6 @@ OUTLINED = (
     ("a large purple hexagon on a yellow background", 1),
 )
 SCALES = (0, 0.5, 1)
-SIDE, GAP = 200, 8
 FOLDER = CHECKOUT / "triptych" / "gateway" / "web"
 
 
@@ -66,11 +64,8 @@ def _draw(server: RunningServer, samples: list[dict[str, str]]) -> int:
 
 def _row(client: Client, name: str, requests: list[dict[str, Any]]) -> None:
     """Write docs/NAME: a picture for each request, side by side."""
-    row = Image.new("RGB", (len(requests) * (SIDE + GAP) - GAP, SIDE), "white")
-    for number, request in enumerate(requests):
-        small = client.generate(**request).image.resize((SIDE, SIDE), Image.Resampling.LANCZOS)
-        row.paste(small, (number * (SIDE + GAP), 0))
-    row.save(CHECKOUT / "docs" / name, optimize=True)
+    row = [client.generate(**request).image for request in requests]
+    sheet([row]).save(CHECKOUT / "docs" / name, optimize=True)
 
 
 if __name__ == "__main__":

@@ -93,16 +93,19 @@ def test_an_image_and_its_calls_are_in_the_trace_of_its_request(stage, collected
 
 
 def test_a_shared_call_is_in_the_trace_of_each_and_leads_to_the_others(stage, collected):
-    """Of three images in the same calls one is not traced; the first may be alone in one call."""
-    go = threading.Event()
+    """Of three images one is not traced, and the first is alone in its first call."""
+    called, go = threading.Event(), threading.Event()
 
     def unet(**inputs):
+        called.set()
         assert go.wait(10)
         return fake.no_noise(**inputs)
 
     sent = request({}, trace=TRACE), request({"seed": 2}, trace=OTHER), request({"seed": 3})
     loop = stage(unet)
-    for one in sent:
+    loop.execute(sent[:1])
+    assert called.wait(10)
+    for one in sent[1:]:
         loop.execute([one])
     go.set()
     for one in sent:

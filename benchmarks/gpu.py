@@ -181,7 +181,8 @@ class Served:
     def measure(self, end: float) -> None:
         begun = time.monotonic()
         running = RunningServer(self._repository, self._scratch / "log")
-        one_gpu = {} if self._variant == EVERY_GPU else {"CUDA_VISIBLE_DEVICES": "0"}
+        first, *_ = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")
+        one_gpu = {} if self._variant == EVERY_GPU else {"CUDA_VISIBLE_DEVICES": first}
         with mock.patch.dict(os.environ, one_gpu):
             running.start()
         try:

@@ -51,9 +51,10 @@ def test_readmes_list_each_page_once_for_the_same_reader(name):
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_the_first_sentence_says_for_whom_the_page_is(page):
+def test_the_first_sentence_says_for_which_one_reader_the_page_is(page):
     first = (CHECKOUT / "docs" / page).read_text().split("\n\n")[1]
     assert first.startswith(("For those ", "For everyone", "写给")), first
+    assert first.lower().count("for those ") <= 1, first
 
 
 @pytest.mark.parametrize("page", PAGES)

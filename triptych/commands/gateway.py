@@ -83,10 +83,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--access-log",
-        action=argparse.BooleanOptionalAction,
+        action="store_true",
         default=True,
-        help="a line of JSON on standard error for each request (written unless --no-access-log)",
+        help="write a line of JSON on standard error for each request (the default)",
     )
+    add("--no-access-log", action="store_false", dest="access_log", help="write none")
     add(
         "--log-prompts",
         action="store_true",

@@ -218,7 +218,7 @@ def main() -> int:
             about += "; no vae_encoder, so nothing is drawn from pictures"
         bench = Bench(Requests(usual), served, process, diffusers, takes_pictures)
         print(machine.hardware())
-        print(running.engine())
+        print(running.engines())
         print(f"Triton {served.version}, {machine.versions('onnxruntime', 'numpy')}; {about}")
         print(
             f"{usual.height}x{usual.width}, {usual.num_inference_steps} steps, guidance "

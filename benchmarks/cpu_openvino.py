@@ -91,7 +91,7 @@ def main() -> int:
                 return 1
             running = RunningServer(repository, folder / f"{asked}.log")
             draw[name] = Served(stack.enter_context(running)).draw
-            print(f"{name}: {running.engine()}")
+            print(f"{name}: {running.engines()}")
         if PEERS.exists():
             arguments = "optimum_pipeline.py", options.repository.resolve(), hint
             peer = stack.enter_context(Worker(PEERS, *arguments))

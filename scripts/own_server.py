@@ -23,11 +23,12 @@ def with_server(work: Callable[[RunningServer], int], grpc_port: int = 0) -> int
         log = Path(folder) / "server.log"
         server = RunningServer(CHECKOUT / "model_repository", log, grpc_port=grpc_port)
         begun = time.monotonic()
+        print("server: starting", flush=True)
         try:
             with server:
                 seconds = time.monotonic() - begun
                 print(f"server: ready after {seconds:.1f} s, gRPC at {server.grpc}", flush=True)
-                print(f"server: {server.engine()}", flush=True)
+                print(f"server: {server.engines()}", flush=True)
                 return work(server)
         except Unfit as reason:
             print(reason, file=sys.stderr)

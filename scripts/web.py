@@ -1,7 +1,8 @@
 """The page to draw on: start the server and the gateway, open the page, stop both on Ctrl-C.
 
-Takes the arguments of `triptych gateway`, and adds the server's address. The server's gRPC is at
---grpc-port, 8001 by default, for clients beside the page.
+Takes the arguments of `triptych gateway`, and adds the server's address; the access log is written
+with --access-log alone. The server's gRPC is at --grpc-port, 8001 by default, for clients beside
+the page.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def main(arguments: list[str]) -> int:
 
     def draw(server: RunningServer) -> int:
         threading.Thread(target=_open, args=(f"http://127.0.0.1:{port}/",), daemon=True).start()
-        return cli.main(["gateway", *arguments, "--url", server.grpc])
+        return cli.main(["gateway", "--no-access-log", *arguments, "--url", server.grpc])
 
     return with_server(draw, grpc_port)
 

@@ -167,8 +167,9 @@ class Client:
         try:
             self._server.is_server_live(client_timeout=5)
         except InferenceServerException as error:
-            told = f"no server at {self._url}: start one with"
-            told += " `fastdeployserver --model-repository=model_repository`, or give its --url"
+            told = f"no server at {self._url}: start one with `make web` or `make serve`, outside"
+            told += " of the checkout with `fastdeployserver --model-repository=FOLDER`, or give"
+            told += " the address of one that runs as --url"
             if speaks_http(self._url):
                 told = f"{self._url} is no gRPC port, it speaks HTTP: give the server's gRPC port"
                 told += " as --url, which is localhost:8001 unless --grpc-port says otherwise"

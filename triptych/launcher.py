@@ -29,7 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
     if arguments is not None:
         return _run(arguments)
     # Until there is a server to end. Importing the rest takes most of that time.
-    interrupts.end_at_once(*_STOPS, code=0, line=b"")
+    interrupts.end_at_once(*_STOPS, code=0, line=b"fastdeployserver: ending\n")
     code = _run(sys.argv[1:])
     for signum in _STOPS:
         signal.signal(signum, signal.SIG_IGN)  # there is none any more, and this is its code

@@ -16,6 +16,7 @@ from single_file_layout import state_dict
 
 from triptych.client import Client
 from triptych.errors import InvalidRequest
+from triptych.lora.folder import LoraFolder
 from triptych.names import Names
 from triptych.picture.metadata import read_settings
 from triptych.pipeline import Pipeline
@@ -98,9 +99,10 @@ def test_a_named_model_is_exported_anew_and_goes_back_to_a_folder(tmp_path):
     assert config["block_out_channels"] == [32, 32, 64]
 
 
-def test_a_model_exported_over_the_demo_refuses_the_demos_lora(tmp_path):
+def test_a_model_exported_over_the_demo_does_not_offer_its_lora_and_refuses_it(tmp_path):
     served = Path(shutil.copytree(CHECKOUT / "model_repository", tmp_path / "served"))
     assert main([str(write_model(tmp_path / "model")), "--output", str(served)]) == 0
+    assert LoraFolder.of(served / "unet").offered() == []
     pipeline = Pipeline(served)
     asked = {"prompt": "red", **ASKED}
     pipeline.draw(json.dumps(asked))

@@ -111,8 +111,10 @@ def test_keys_by_name_and_prompts_only_where_asked_for(start, tmp_path, lines):
     assert "key" not in page and "prompts" not in page
 
 
-def test_the_command_writes_it_to_standard_error(triton):
+@pytest.mark.parametrize("options", [[], ["--no-access-log"], ["--no-access-log", "--access-log"]])
+def test_the_command_writes_it_to_standard_error_unless_told_not_to(triton, options):
     command = [sys.executable, "-m", "triptych.cli", "gateway", "--port", "0", "--url", triton.url]
+    command += options
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as gateway:
         try:
             url = gateway.stdout.readline().decode().split()[-1]
@@ -120,5 +122,6 @@ def test_the_command_writes_it_to_standard_error(triton):
         finally:
             gateway.send_signal(signal.SIGTERM)
         assert gateway.stdout.read() == b""
-        (line,) = gateway.stderr.read().splitlines()
-    assert json.loads(line)["path"] == "/healthz"
+        lines = gateway.stderr.read().splitlines()
+    written = options != ["--no-access-log"]
+    assert [json.loads(line)["path"] for line in lines] == ["/healthz"] * written

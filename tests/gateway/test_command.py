@@ -21,6 +21,7 @@ def test_the_command_says_why_it_cannot_start(tmp_path):
         for options, code, said in (
             (["--port", str(port)], 1, f"cannot listen on 127.0.0.1:{port}: "),
             (["--api-key-file", str(tmp_path / "none")], 2, "No such file"),
+            (["--log-prompts", "--no-access-log"], 2, "--log-prompts: needs --access-log"),
             (["--api-key-file", "/dev/null"], 2, "/dev/null is empty"),
             (["--pictures-folder", "/dev/null"], 2, "/dev/null cannot be used: [Errno 20] Not a"),
             (["--pictures-folder", "s3://a/b"], 2, "s3://a/b cannot be used: Install s3fs to"),

@@ -61,7 +61,7 @@ def command(name, tmp_path):
         arguments = ("a red circle", "--steps", "200", "-o", tmp_path / "out.png")
         return (sys.executable, SCRIPTS / "run.py", *arguments), "/200 ["
     if name == "web":
-        return (sys.executable, *WEB), "triptych gateway: http"
+        return (sys.executable, *WEB), "triptych gateway: the page"
     flags = [f"--{one}-port={port}" for one, port in zip(PORTS, free_ports(3))]
     repository = f"--model-repository={CHECKOUT / 'model_repository'}"
     server = (sys.executable, "-m", "triptych.launcher", repository, *flags)

@@ -37,6 +37,7 @@ from triptych.picture.metadata import read_settings
 from triptych.picture.request import read_request
 from triptych.settings import Defaults, Limits
 
+START = "start one with `make web` or `make serve`, outside of the checkout with `fastdeployserver "
 COMMAND = Path(__file__).parents[2] / "client" / "client.py"
 
 
@@ -171,7 +172,7 @@ def test_a_port_that_speaks_http_is_told_from_nobody():
 
 def test_a_server_that_is_not_there_is_said_at_once(nobody):
     started = time.monotonic()
-    with pytest.raises(NotThere, match=f"no server at {nobody}: start one with"):
+    with pytest.raises(NotThere, match=f"no server at {nobody}: {START}"):
         Client(nobody).generate("x", timeout=60)
     assert time.monotonic() - started < 20
 
@@ -385,7 +386,7 @@ def test_the_exit_code_says_what_was_wrong(fake, command, tmp_path, capsys, code
 
 def test_no_server_has_an_exit_code_of_its_own(nobody, command, tmp_path, capsys):
     assert command.main(["--url", nobody, "-o", str(tmp_path / "a.png")]) == 3
-    assert "start one with" in capsys.readouterr().err
+    assert f"error: no server at {nobody}: {START}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -409,6 +410,27 @@ def test_a_wrong_argument_is_told_before_anything_is_sent(nobody, command, argum
         command.main(["--url", nobody, *arguments])
     assert caught.value.code == 2
     assert "error: argument" in capsys.readouterr().err or arguments == ["--no-such-flag"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (
+            ["--seed", "x"],
+            "--seed: got 'x'; allowed: a whole number from 0 to 18446744073709551615",
+        ),
+        (["--seed", "-1"], "--seed: got '-1'; allowed: a whole number from 0 to"),
+        (["--seed", str(2**64)], f"--seed: got '{2**64}'; allowed: a whole number from 0 to"),
+        (["--steps", "1.5"], "--num-inference-steps/--steps: '1.5' is no whole number"),
+        (["--strength", "half"], "--strength: 'half' is no number"),
+    ],
+)
+def test_a_wrong_number_is_told_in_two_lines(nobody, command, arguments, says, capsys):
+    with pytest.raises(SystemExit):
+        command.main(["--url", nobody, *arguments])
+    usage, error = capsys.readouterr().err.splitlines()
+    assert usage.endswith("--help lists them")
+    assert f"error: argument {says}" in error
 
 
 def test_a_file_that_cannot_be_written_is_an_error(fake, command, tmp_path, capsys):

@@ -51,9 +51,10 @@ def test_readmes_list_each_page_once_for_the_same_reader(name):
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_the_first_sentence_says_for_whom_the_page_is(page):
+def test_the_first_sentence_says_for_which_one_reader_the_page_is(page):
     first = (CHECKOUT / "docs" / page).read_text().split("\n\n")[1]
     assert first.startswith(("For those ", "For everyone", "写给")), first
+    assert first.lower().count("for those ") <= 1, first
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -63,6 +64,26 @@ def test_what_goes_on_with_a_list_is_indented_by_four(page):
     text = (CHECKOUT / "docs" / page).read_text()
     assert not re.findall(r"^ {1,3}```.*|(?<=\n\n) {1,3}\S.*", text, re.M)
     assert not re.findall(r"^    \S.*\n(?:- |\d+\. ).*", text, re.M)
+
+
+def test_the_glossary_explains_the_words_that_newcomers_meet():
+    glossary = (CHECKOUT / "docs" / "glossary.md").read_text()
+    rows = re.findall(r"^\| ([^|]+) \|", glossary, re.M)
+    explained = {word for row in rows for word in row.split(", ")}
+    met = "tokenizer, text encoder, token, prompt, negative prompt, weights, strength, mask, SDXL"
+    met += ", CUDA, gRPC, Triton, ensemble, model repository, UNet, VAE, scheduler, seed, LoRA"
+    assert set(met.split(", ")) - explained == set()
+
+
+def test_what_the_page_is_said_to_show_it_shows():
+    troubleshooting = (CHECKOUT / "docs" / "troubleshooting.md").read_text()
+    rows = troubleshooting.split("## The page\n")[1].split("\n## ")[0].splitlines()
+    symptoms = [row.split("|")[1] for row in rows if row]
+    shown = [words for symptom in symptoms for words in re.findall(r'"(.+?)"', symptom)]
+    web = CHECKOUT / "triptych" / "gateway" / "web"
+    texts = "".join(path.read_text() for path in web.iterdir() if path.suffix in (".js", ".html"))
+    assert len(shown) > 8
+    assert [words for words in shown if words not in texts] == []
 
 
 def test_links_lead_to_files():

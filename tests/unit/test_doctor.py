@@ -9,6 +9,7 @@ import pytest
 
 from triptych import cli
 from triptych.commands import doctor
+from triptych.fastdeploy import providers
 from triptych.ipc import shared_memory
 from triptych.names import Names
 from triptych.server import embedded, preflight
@@ -66,6 +67,17 @@ def test_servers_on_path_come_first(tmp_path, monkeypatch):
 def test_a_gpu(tmp_path, monkeypatch):
     command(tmp_path, monkeypatch, "nvidia-smi", "NVIDIA A10, 23028 MiB, 535.104.05")
     assert examined()["GPU"] == ("ok", "GPU", "NVIDIA A10, 23028 MiB, 535.104.05", "")
+
+
+def test_the_command_that_brings_cuda_is_told(monkeypatch):
+    reasons = {
+        providers.CUDA: "this ONNX Runtime is built without it",
+        providers.TENSORRT: "no GPU",
+    }
+    monkeypatch.setattr(providers, "unusable", lambda built_in: reasons)
+    found = examined()
+    assert found["CUDA"].fix == "with a GPU: make web GPU=1"
+    assert found["TensorRT"].fix == ""
 
 
 def test_a_numpy_that_does_not_work(monkeypatch):

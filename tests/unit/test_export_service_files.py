@@ -2,11 +2,13 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import clip_tokenizer
 import pytest
 from test_export_source import write_source
 
+from triptych.lora.folder import LoraFolder
 from triptych.model_files import ModelFiles
 from triptych.tokenizer import Tokenizer
 from triptych_export.cli import CHECKOUT
@@ -43,6 +45,14 @@ def test_the_server_can_load_what_was_written(write):
     model_files = ModelFiles.load(served / "unet_loop" / "1")
     assert (model_files.height, model_files.vocab_size) == (512, TOKENS)
     Tokenizer(served / "tokenizer" / "1").check_fits(model_files)
+
+
+def test_the_lora_of_the_model_before_is_not_offered_and_stays_where_it_is(write, tmp_path):
+    demo = Path(shutil.copytree(CHECKOUT / "model_repository/unet", tmp_path / "served/unet"))
+    assert LoraFolder.of(demo).offered() == ["outlines"]
+    served = write()
+    assert LoraFolder.of(served / "unet").offered() == []
+    assert (served / "unet/loras/outlines.safetensors").is_file()
 
 
 def test_the_class_of_the_scheduler_is_the_one_that_diffusers_takes(write):

@@ -1,6 +1,7 @@
 """What is read from a LoRA's file, and what is refused, by name."""
 
 import json
+from pathlib import Path
 
 import ml_dtypes
 import numpy as np
@@ -12,6 +13,7 @@ from triptych.errors import InvalidRequest
 from triptych.lora import files, folder, names, request
 from triptych.lora.request import Lora
 
+CHECKOUT = Path(__file__).parents[2]
 NETWORKS = ("unet", "text_encoder")
 LAYER = "lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_attn2_to_k"
 PAIR = {
@@ -204,6 +206,31 @@ def test_a_file_for_two_text_encoders_is_refused_by_a_model_with_one(tmp_path):
     assert loras.changed((ink,), both) == set(both)
     with pytest.raises(InvalidRequest, match=r"^loras: got 'ink'; .* which has no text_encoder_2$"):
         loras.changed((ink,), NETWORKS)
+
+
+def test_a_file_for_text_of_another_width_is_not_offered(tmp_path):
+    """What has no layer that reads the text may fit, and a bad file is told of when it is asked."""
+    unet = tmp_path / "unet"
+    config = CHECKOUT / "model_repository/unet/config.pbtxt"
+    unet.mkdir()
+    (unet / "config.pbtxt").write_text(config.read_text().replace("77 192", "77 768"))
+    wide = {"down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k": (320, 768)}
+    for layout in ("kohya", "diffusers", "peft"):
+        lora_files.write(unet / "loras", f"fits-{layout}", lora_files.changes(0, unet=wide), layout)
+        lora_files.write(unet / "loras", f"small-{layout}", lora_files.changes(0), layout)
+    others = lora_files.changes(0, unet=lora_files.CONVOLUTIONS, text={})
+    lora_files.write(unet / "loras", "no-text", others)
+    (unet / "loras" / "bad.safetensors").touch()
+    loras = folder.LoraFolder.of(unet)
+    fit = ["bad", "fits-diffusers", "fits-kohya", "fits-peft", "no-text"]
+    assert loras.offered() == fit
+    with pytest.raises(InvalidRequest, match=f"in its folder: {', '.join(fit)}$"):
+        loras.find([Lora("xyz", 1.0)])
+    assert loras.find([Lora("small-peft", 1.0)])
+    (unet / "config.pbtxt").write_text(config.read_text())
+    assert [name for name in loras.of(unet).offered() if "fits" in name] == []
+    (unet / "config.pbtxt").unlink()
+    assert loras.of(unet).offered() == loras.names()
 
 
 @pytest.mark.parametrize("layout", ["kohya", "diffusers", "peft"])

@@ -27,11 +27,22 @@ def rows(page):
     return [table.count("\n") for table in tables]
 
 
-@pytest.mark.parametrize("part", [headings, blocks, rows])
+def links(page):
+    """Where its links lead and its images are, in no order; a translation is what it translates."""
+    found = re.findall(r"(!?)\[[^\]]*\]\(([^)]+)\)", (CHECKOUT / page).read_text())
+    within = r"^#.*|(?<=README)_CN(?=\.md)|_cn(?=\.md)"
+    return sorted((kind, re.sub(within, "", target)) for kind, target in found)
+
+
+@pytest.mark.parametrize("part", [headings, blocks, rows, links])
 def test_both_have_the_same_parts(part):
     english, chinese = map(part, PAGES)
     assert english
     assert english == chinese
+
+
+def test_the_demo_model_has_one_name_in_chinese():
+    assert "示例模型" not in (CHECKOUT / "README_CN.md").read_text()
 
 
 def test_links_lead_to_files():

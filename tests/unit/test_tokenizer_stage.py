@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +16,11 @@ MODEL = Path(__file__).parents[2] / "model_repository/tokenizer"
 
 @pytest.fixture
 def stage(monkeypatch):
-    def make(release="24.10"):
+    def make(release="24.10", model=MODEL):
         fake.install(monkeypatch, fake.module(release, None))
         triton = importlib.import_module("triptych.stages.triton")
         tokenizer = importlib.import_module("triptych.stages.tokenizer")
-        arguments = fake.initialize_args(MODEL, "tokenizer", ("INPUT_0",))
+        arguments = fake.initialize_args(model, "tokenizer", ("INPUT_0",))
         return tokenizer.TokenizerStage(triton.Model(arguments))
 
     return make
@@ -120,3 +121,15 @@ def test_what_a_request_means_takes_no_place(stage, monkeypatch):
     assert settings(told) == settings(drawn)
     assert counted == [{"went": 1}]
     assert wrong.error().message() == "tokenizer: list: got 'all'; allowed: loras, settings"
+
+
+def test_the_loras_that_are_told_are_those_of_the_model_that_is_served(stage, tmp_path):
+    for name in ("tokenizer", "unet"):
+        shutil.copytree(MODEL.parent / name, tmp_path / name)
+    asked = request("", list="loras")
+    (told,) = stage(model=tmp_path / "tokenizer").execute([asked])
+    assert settings(told) == [["outlines"]]
+    config = tmp_path / "unet" / "config.pbtxt"
+    config.write_text(config.read_text().replace("77 192", "77 768"))
+    (told,) = stage(model=tmp_path / "tokenizer").execute([asked])
+    assert settings(told) == [[]]

@@ -147,8 +147,8 @@ def _providers() -> list[Finding]:
     found = []
     for provider, subject in ((providers.TENSORRT, "TensorRT"), (providers.CUDA, "CUDA")):
         if provider in reasons:
-            fix = "pip install 'triptych[gpu]'" if "built without" in reasons[provider] else ""
-            found.append(Finding(NOTE, subject, reasons[provider], fix and f"with a GPU: {fix}"))
+            fix = "with a GPU: make web GPU=1" if "built without" in reasons[provider] else ""
+            found.append(Finding(NOTE, subject, reasons[provider], fix))
         else:
             found.append(Finding(OK, subject, "usable"))
     used = next((one.subject for one in found if one.state == OK), "the CPU")

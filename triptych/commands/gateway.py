@@ -20,6 +20,7 @@ from triptych import interrupts
 
 KEY = "TRIPTYCH_API_KEY"
 WEBHOOK_SECRET = "TRIPTYCH_WEBHOOK_SECRET"
+ENDING = b"triptych gateway: ending, when its pictures are; a second Ctrl-C ends it at once\n"
 EXAMPLES = """\
 example:
   triptych gateway --port 7860 &
@@ -81,9 +82,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a page elsewhere that may ask, as https://example.com; may be repeated",
     )
     add(
+        "--access-log",
+        action="store_true",
+        default=True,
+        help="write a line of JSON on standard error for each request (the default)",
+    )
+    add("--no-access-log", action="store_false", dest="access_log", help="write none")
+    add(
         "--log-prompts",
         action="store_true",
-        help="have prompts in the access log, which is on standard error",
+        help="have prompts in the access log",
     )
     add(
         "--model-alias",
@@ -164,6 +172,8 @@ def run(options: argparse.Namespace) -> int:
         return 2
     try:
         check_url(options.url)
+        if options.log_prompts and not options.access_log:
+            raise ValueError("--log-prompts: needs --access-log")
         key = _secret("--api-key-file", options.api_key_file, KEY)
         keys = None
         if options.keys_file is not None:
@@ -198,7 +208,8 @@ def run(options: argparse.Namespace) -> int:
         webhooks=webhooks,
         kept=kept,
     )
-    _log_to_stderr(access_log.log)
+    if options.access_log:
+        _log_to_stderr(access_log.log)
     config = uvicorn.Config(
         app,
         log_level="warning",
@@ -209,21 +220,30 @@ def run(options: argparse.Namespace) -> int:
     )
 
     class Server(uvicorn.Server):
-        def handle_exit(self, *signal: Any) -> None:
+        def handle_exit(self, signum: int, frame: Any) -> None:
             if self.should_exit:  # the second ends it at once; what that breaks off is no error
                 logging.disable()
-            super().handle_exit(*signal)
+            else:
+                tell(signum)
+            super().handle_exit(signum, frame)
 
     server = Server(config)
 
-    def end(*_: object) -> None:
+    def tell(signum: int) -> None:
+        if signum == signal.SIGINT:
+            os.write(2, ENDING)
+
+    def end(signum: int, frame: Any) -> None:
+        if not server.should_exit:
+            tell(signum)
         server.should_exit = True
 
     # The server has handlers of its own while it runs; at its end it sends itself what came.
     with interrupts.handled_by(end, signal.SIGTERM, signal.SIGINT):
         port = listening.getsockname()[1]
         scheme = "https" if options.tls_cert else "http"
-        print(f"triptych gateway: {scheme}://{options.host}:{port}/", flush=True)
+        where = f"{scheme}://{options.host}:{port}/"
+        print(f"triptych gateway: the page and the APIs are at {where}", flush=True)
         server.run(sockets=[listening])
     return 0
 

@@ -93,13 +93,33 @@ def read(path: Path, name: str) -> LoraFile:
 
 def networks(path: Path, name: str) -> set[str]:
     """The networks that a file has layers for, from its header alone; InvalidRequest as `read`."""
+    return {part.network for part in _header(path, name)}
+
+
+def text_width(path: Path, name: str) -> int | None:
+    """The width of the text that a file's layers of the UNet read, from its header alone.
+
+    None where it has no such layer. InvalidRequest as `read`.
+    """
+    for part, shape in _header(path, name).items():
+        if part.network == "unet" and part.part == "down" and part.layer.endswith(models.TEXT):
+            return shape[1] if len(shape) > 1 else None
+    return None
+
+
+def _header(path: Path, name: str) -> dict[names.Part, list[int]]:
+    """The shapes of the tensors that belong to a network; InvalidRequest as `read`."""
     try:
         _check_size(path)
         with safetensors.safe_open(str(path), framework="numpy") as file:
-            parts = [names.read(key) for key in sorted(file.keys())]
+            found = {key: names.read(key) for key in sorted(file.keys())}
+            return {
+                part: file.get_slice(key).get_shape()
+                for key, part in found.items()
+                if part is not None
+            }
     except Exception as error:
         raise _unfit(name, error) from None
-    return {part.network for part in parts if part is not None}
 
 
 def _unfit(name: str, error: Exception) -> InvalidRequest:

@@ -34,8 +34,10 @@ Adapters = Tuple[Adapter, ...]
 class LoraFolder:
     """Looked at anew each time: files come, go and change while the server runs."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, text_width: int | None = None) -> None:
+        """`text_width` is that of the text which the model's UNet reads, if it is known."""
         self._path = path
+        self._text_width = text_width
 
     @classmethod
     def of(cls, unet: Path) -> LoraFolder:
@@ -43,17 +45,28 @@ class LoraFolder:
 
         It is `loras` there, or what the parameter `loras` of the config.pbtxt names.
         """
-        config = unet / "config.pbtxt"
-        named = config_pbtxt.parameters(config_pbtxt.read(config)) if config.exists() else {}
-        return cls(unet / named.get("loras", "loras"))
+        path = unet / "config.pbtxt"
+        config = config_pbtxt.read(path) if path.exists() else {}
+        named = config_pbtxt.parameters(config)
+        usual = config_pbtxt.accelerators(config).get("opt_shape", {})
+        width = usual.get("encoder_hidden_states", "").split()[-1:]
+        known = int(width[0]) if width and width[0].isdecimal() else None
+        return cls(unet / named.get("loras", "loras"), known)
 
     def names(self) -> list[str]:
-        """Of all LoRAs, sorted; none where there is no such folder."""
+        """Of all files, sorted; none where there is no such folder."""
         try:
             files = [entry.name for entry in self._path.iterdir()]
         except OSError:
             return []
         return sorted(name[: -len(ENDING)] for name in files if name.endswith(ENDING))
+
+    def offered(self) -> list[str]:
+        """`names` without those of files for a model whose UNet reads text of another width.
+
+        Such a file stays where the weights in its repository are replaced by another model's.
+        """
+        return [name for name in self.names() if self._may_fit(name)]
 
     def path(self, name: str) -> Path:
         """The file of a LoRA, which need not be there."""
@@ -94,8 +107,17 @@ class LoraFolder:
             found |= changed
         return found
 
+    def _may_fit(self, name: str) -> bool:
+        if self._text_width is None:
+            return True
+        try:
+            width = _text_width(self.path(name), name, self.version(name))
+        except InvalidRequest:
+            return True  # a request for it is told what is wrong
+        return width in (None, self._text_width)
+
     def _instead(self, name: str) -> str:
-        known = self.names()
+        known = self.offered()
         if not known:
             return "none: this server has no LoRA files"
         lower = {one.lower(): one for one in known}
@@ -109,3 +131,8 @@ class LoraFolder:
 @functools.lru_cache(maxsize=1024)
 def _networks(path: Path, name: str, version: str) -> frozenset[str]:
     return frozenset(files.networks(path, name))
+
+
+@functools.lru_cache(maxsize=1024)
+def _text_width(path: Path, name: str, version: str) -> int | None:
+    return files.text_width(path, name)

@@ -11,6 +11,9 @@ _BY_WIDTH = {768: "Stable Diffusion 1.x", 1024: "Stable Diffusion 2.x", 2048: "S
 _BY_TEXT_ENCODER = {**_BY_WIDTH, 768: "Stable Diffusion 1.x or SDXL", 1280: "SDXL"}
 """By the width of a text encoder."""
 
+TEXT = ("attn2_to_k", "attn2_to_v")
+"""Ends the names of the UNet's layers that read the text."""
+
 _TOLD = ("modelspec.architecture", "ss_base_model_version")
 """Metadata in which trainers name the model."""
 
@@ -46,7 +49,7 @@ def of_lora(
     for (network, layer), parts in sorted(found.items(), reverse=True):
         if network == "text_encoder_2":
             return "SDXL"
-        name, ends = by_width, ("attn2_to_k", "attn2_to_v")
+        name, ends = by_width, TEXT
         if network == "text_encoder":
             name, ends = by_text_encoder, ("self_attn_q_proj", "self_attn_k_proj", "mlp_fc1")
         if layer.endswith(ends) and "down" in parts and parts["down"].ndim > 1:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import signal
 import socket
 import subprocess
@@ -13,7 +12,7 @@ import urllib.request
 from pathlib import Path
 from types import TracebackType
 
-from triptych.server import Unfit, supervise
+from triptych.server import Unfit, runs_on, supervise
 
 
 class RunningServer:
@@ -94,10 +93,10 @@ class RunningServer:
             return False
         return True
 
-    def engine(self) -> str:
-        """What the log says of the UNet: which engine runs it, and in which precision."""
-        found = re.search(r"(?<!\.)\bunet: runs on [^\n\"]+", self.log.read_text(errors="replace"))
-        return found.group() if found else "unet: the log does not say what runs it"
+    def engines(self) -> str:
+        """What the log says of what runs the networks, in one line."""
+        lines = self.log.read_text(errors="replace").splitlines()
+        return runs_on.summary(filter(None, map(runs_on.find, lines)))
 
     def stop(self) -> int:
         """End the server in its orderly way; its exit code."""

@@ -124,6 +124,9 @@ class Supervisor:
         self._signals += 1
         if self._signals == 1:
             self._signalled = time.monotonic()
+            line = "fastdeployserver: ending, when no picture is being drawn or after"
+            line += f" {self._exit_timeout:g} s; a second Ctrl-C ends it at once\n"
+            os.write(2, line.encode())  # what is printed may be half written
             if self._stages is not None:
                 self._stages.end()
             self._drain()

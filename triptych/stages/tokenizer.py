@@ -56,7 +56,7 @@ class TokenizerStage:
         if wanted not in (None, "loras", "settings"):
             raise InvalidRequest("list", wanted, "loras, settings")
         if wanted == "loras":
-            return {"settings": triton.strings([json.dumps(self._loras.names())])}
+            return {"settings": triton.strings([json.dumps(self._loras.offered())])}
         texts = inputs["INPUT_0"][:, 0]
         images = [self._read(texts, row, parameters) for row in range(len(texts))]
         self._admission.check(len(images))

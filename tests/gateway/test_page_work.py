@@ -210,3 +210,33 @@ def test_the_gallery_grows_with_the_screen(page):
     tops = "return [...document.querySelectorAll('.card')].map((card) => card.offsetTop)"
     wait_for(lambda: len(set(page.browser.execute_script(tops))) <= 2)
     page.browser.look_like()
+
+
+ROWS = """
+const rows = new Map();
+for (const card of document.querySelectorAll(".card")) {
+  const { left, right } = card.getBoundingClientRect();
+  rows.set(card.offsetTop, [...(rows.get(card.offsetTop) ?? []), [left, right]]);
+}
+const { left, right } = document.getElementById("gallery").getBoundingClientRect();
+return [[left, right], [...rows.values()]];
+"""
+
+
+def test_several_groups_fill_a_large_screen(page):
+    page.browser.look_like((2560, 1300))
+    groups = (4, 1, 4, 3, 8, 2, 1, 4)
+    for number, count in enumerate(groups):
+        page.draw(prompt=f"a sun, {number}", count=str(count))
+        page.settled(sum(groups[: number + 1]))
+    (left, right), (*whole, last) = page.browser.execute_script(ROWS)
+    assert right - left > 2000
+    assert len(whole) >= 2 and len({len(row) for row in whole}) == 1
+    assert len(last) <= len(whole[0])
+    for row in whole:
+        ends = [(left, left), *row, (right, right)]
+        assert max(after[0] - before[1] for before, after in zip(ends, ends[1:])) < 30
+    said = "return getComputedStyle(arguments[0], '::before').content"
+    first = [page.browser.execute_script(said, one) for one in page.all(".card:first-child")]
+    prompts = [f'"a sun, {number}"' for number in reversed(range(len(groups)))]
+    assert [text.partition(" /")[0] for text in first] == prompts

@@ -26,6 +26,7 @@ export function place({ batch, index, asked }, cancel) {
   card.dataset.order = `${String(batch).padStart(16, "0")} ${String(1e6 - index).padStart(7, "0")}`;
   const { width = usual.width, height = usual.height, prompt } = asked;
   card.querySelector(".frame").style.aspectRatio = width && height ? `${width} / ${height}` : "1";
+  card.dataset.prompt = prompt;
   card.querySelector("progress").setAttribute("aria-label", t("Steps of: {prompt}", { prompt }));
   doing(card, "give-up").setAttribute("aria-label", t("Cancel: {prompt}", { prompt }));
   doing(card, "give-up").addEventListener("click", cancel);

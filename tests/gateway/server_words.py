@@ -112,6 +112,7 @@ PICTURES = tuple(
 )
 LORA = {"name": "ink"}
 TOGETHER = (
+    {"width": 1024, "height": 1024},
     {"guidance_start": 0.6, "guidance_stop": 0.5},
     {"num_inference_steps": 3, "strength": 0.1, "image": PICTURES[0]},
     {"cache_interval": 2, "scheduler": "heun"},

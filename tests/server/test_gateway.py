@@ -60,7 +60,7 @@ def test_openais_client_gets_the_servers_picture(gateway, drawn):
     with pytest.raises(openai.BadRequestError) as caught:
         client.images.generate(prompt="x", size="100x128")
     assert caught.value.body["param"] == "size"
-    assert "multiple of 8" in caught.value.body["message"]
+    assert "width: 96 or 104, the nearest sizes" in caught.value.body["message"]
 
 
 def test_a_job_gets_the_servers_picture_too(web, drawn):

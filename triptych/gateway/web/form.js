@@ -177,7 +177,7 @@ function wrongSide(value, limits, most) {
 function tooManyPixels(limits) {
   const [width, height] = [Number($("width").value), Number($("height").value)];
   if (!limits || width * height <= limits.max_pixels) return "";
-  const side = Math.floor(Math.sqrt(limits.max_pixels));
+  const side = 8 * Math.floor(Math.sqrt(limits.max_pixels) / 8);
   return t("{width} x {height} is too large: at most {side} x {side} in total", { width, height, side });
 }
 

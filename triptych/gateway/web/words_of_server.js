@@ -35,8 +35,10 @@ export const SERVER_ZH = {
     "{low} 到 {high} 的整数：文本编码器有 {layers} 层",
   "an integer from {low} to {high}": "{low} 到 {high} 的整数",
   "a number from {low} to {high}": "{low} 到 {high} 的数字",
-  "a multiple of {multiple} from {low} to {high}, with height * width at most {pixels}":
-    "{low} 到 {high} 之间 {multiple} 的倍数，且高度乘宽度不超过 {pixels}",
+  "a whole number from {low} to {high}, as {width} x {height} is too large: at most {across} x {down} in total":
+    "{low} 到 {high} 的整数；{width} x {height} 太大：总共最多 {across} x {down}",
+  "a whole number from {low} to {high}": "{low} 到 {high} 的整数",
+  "{below} or {above}, the nearest sizes": "{below} 或 {above}（最接近的尺寸）",
 
   // Prompts.
   "a text": "文字",

@@ -2,6 +2,7 @@
 
 import grpc
 from selenium.webdriver import Keys
+from selenium.webdriver.support.ui import Select
 
 from tests.gateway import browser as chromium
 from tests.gateway.fake_triton import TOTAL
@@ -173,19 +174,50 @@ def test_recent_prompts_and_styles(page):
     assert page.values("prompt", "negative_prompt") == wanted
 
 
-def test_colours_can_be_chosen(page):
-    def ground():
-        return page.one("body").value_of_css_property("background-color")
+def ground(browser):
+    script = "return getComputedStyle(document.body).backgroundColor"
+    return browser.execute_script(script)
 
-    light = ground()
-    page["look"].send_keys("Dark")
-    dark = ground()
+
+def test_colours_can_be_chosen(page):
+    choices = [one.text for one in page.all("#look option")]
+    assert choices == ["System", "Light", "Dark"]
+    light = ground(page.browser)
+    Select(page["look"]).select_by_visible_text("Dark")
+    dark = ground(page.browser)
     assert dark != light
     page.reload()
-    assert ground() == dark
+    assert ground(page.browser) == dark
     page.browser.look_like(dark=True)
-    page["look"].send_keys("Light")
-    assert ground() == light
+    Select(page["look"]).select_by_visible_text("Light")
+    assert ground(page.browser) == light
+    Select(page["look"]).select_by_visible_text("System")
+    page.reload()
+    assert page.values("look") == [""]
+    assert ground(page.browser) == dark
+    page.browser.look_like()
+    assert ground(page.browser) == light
+
+
+def test_the_description_of_the_api_has_the_same_choices(page):
+    light = ground(page.browser)
+    Select(page["look"]).select_by_visible_text("Dark")
+    dark = ground(page.browser)
+    page.one("header a[href=docs]").click()
+    wait_for(lambda: page.all("details"))
+    wait_for(lambda: page.values("look") == ["dark"])
+    assert ground(page.browser) == dark != light
+    assert violations(page.browser) == []
+    Select(page["look"]).select_by_visible_text("System")
+    assert ground(page.browser) == light
+    Select(page["language"]).select_by_visible_text("中文")
+    wait_for(lambda: page.all("html[lang=zh]"))
+    assert page.one("h2").text == "程序可以向此服务器请求什么"
+    assert page.one("main section").get_attribute("lang") == "en"
+    assert violations(page.browser) == []
+    page.one("header a[href='.']").click()
+    page.loaded()
+    assert ground(page.browser) == light and page.all("html[lang=zh]")
 
 
 def test_on_a_phone_the_prompt_and_draw_stay_in_reach(page):

@@ -415,7 +415,7 @@ def test_the_steps_with_guidance_are_those_of_diffusers_guiders(start, stop, ste
 def test_a_side_that_makes_no_picture_is_refused(name, value):
     field, message = refused(f'{{"prompt": "x", "{name}": {value}}}')
     assert field == name
-    most = {"width": 9216, "height": 1152}[name]  # beside a width of 512
+    most = {"width": 9216, "height": 1840}[name]  # beside a width of 320
     assert f"; allowed: a whole number from 64 to {most}" in message
 
 

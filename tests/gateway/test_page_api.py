@@ -1,5 +1,6 @@
 """What the page asks: a picture on its way, and the model's own settings."""
 
+import asyncio
 import base64
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -51,6 +52,26 @@ def test_the_models_own_settings(client):
     assert usual["scheduler"] == "pndm"
     assert list(usual["schedulers"]) == list(schedulers.NAMES)
     assert usual["schedulers"]["dpmpp_2m_karras"] == "DPM++ 2M Karras"
+
+
+def test_what_a_model_does_is_asked_at_the_same_time(gateway, client, monkeypatch):
+    asking, most = 0, 0
+    ask = gateway.app.state.studio.ask
+
+    async def counted(*question):
+        nonlocal asking, most
+        asking += 1
+        most = max(most, asking)
+        await asyncio.sleep(0.05)
+        try:
+            return await ask(*question)
+        finally:
+            asking -= 1
+
+    monkeypatch.setattr(gateway.app.state.studio, "ask", counted)
+    usual = client.get("/api/usual").json()
+    assert usual["scheduler"] == "pndm" and usual["limits"]["max_pixels"] == 768 * 768
+    assert most == 6
 
 
 def test_a_picture_to_start_from(client, triton):

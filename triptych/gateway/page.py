@@ -158,16 +158,22 @@ async def usual(request: Request, model: str | None = None) -> Usual:
     """The settings of a request that names nothing but its prompt, and maybe a model."""
     studio = request.app.state.studio
     model = await studio.model(model or None)
-    settings = await studio.ask(studio.client.settings_of, "x", model)
+    settings, takes_pictures, takes_prompt_2, limits, about = await asyncio.gather(
+        studio.ask(studio.client.settings_of, "x", model),
+        studio.takes_pictures(model),
+        studio.takes_prompt_2(model),
+        studio.limits(model),
+        studio.about(model),
+    )
     names = ("num_inference_steps", "guidance_scale", "width", "height", "scheduler")
     values = {name: getattr(settings, name) for name in names}
     return Usual(
         **values,
-        takes_pictures=await studio.takes_pictures(model),
-        takes_prompt_2=await studio.takes_prompt_2(model),
+        takes_pictures=takes_pictures,
+        takes_prompt_2=takes_prompt_2,
         schedulers=LABELS,
-        limits=Bounds.model_validate(await studio.limits(model)),
-        **await studio.about(model),
+        limits=Bounds.model_validate(limits),
+        **about,
     )
 
 

@@ -85,6 +85,8 @@ def test_chinese_by_the_browser_and_by_the_switch(browser, gateway, triton):
     page.settled(1)
     assert page.one(".card .told").text.startswith("种子 7")
     assert "引导强度" in page.settings()
+    own = page.one("#scheduler option[value=pndm]").get_property("textContent")
+    assert own == "PLMS（模型自带）"
     browser.execute_script(SWITCH, "en")
     wait_for(lambda: page.all("html[lang=en] body.ready"))
     assert page["draw"].text == "Draw"

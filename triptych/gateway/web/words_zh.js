@@ -57,6 +57,7 @@ export const ZH = {
   "Drawn in {time}: {prompt}": "用时 {time} 绘成：{prompt}",
   "Drop the picture": "松开以放入图片",
   "Each field is described in English.": "各字段的说明为英文。",
+  "Enter the key": "输入密钥",
   "Eraser": "橡皮",
   "Eta": "Eta",
   "For this model's second text encoder. Empty: it reads the prompt too.":
@@ -193,6 +194,7 @@ export const ZH = {
   "{minutes} min {seconds} s": "{minutes} 分 {seconds} 秒",
   "{number} pictures": "{number} 张图片",
   "{number} pictures were on their way when this page was left.": "离开本页时还有 {number} 张图片没有画完。",
+  "{scheduler} (the model's own)": "{scheduler}（模型自带）",
   "{seconds} s": "{seconds} 秒",
   "{width} x {height} is too large: at most {side} x {side} in total": "{width} x {height} 太大：总共最多 {side} x {side}",
 };

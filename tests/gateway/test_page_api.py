@@ -89,6 +89,16 @@ def test_a_picture_to_start_from(client, triton):
     assert client.post("/api/picture", json=small).json()["field"] == "image"
 
 
+def test_a_picture_in_two_passes(client, triton):
+    second = {"width": 128, "height": 192, "strength": 0.5}
+    drawn = events(client.post("/api/picture", json={"prompt": "x", "second_pass": second}))[-1][1]
+    told = {**second, "num_inference_steps": 20, "interpolation": "bilinear"}
+    assert drawn["settings"]["second_pass"] == told
+    assert triton.requests[0]["second_pass"] == second
+    file = base64.b64decode(drawn["file"])
+    assert client.post("/api/settings", content=file).json()["second_pass"] == told
+
+
 def test_a_prompt_for_a_second_text_encoder(client, triton):
     assert client.get("/api/usual").json()["takes_prompt_2"] is False
     triton.is_sdxl = True
@@ -118,6 +128,9 @@ def test_the_loras_of_a_model_and_of_a_picture(client, triton):
         ({"loras": [{"name": "ink"}] * 2}, "loras"),
         ({"loras": [{"name": "../ink"}]}, "loras"),
         ({"seed": "x"}, "seed"),
+        ({"second_pass": {"width": 1024, "height": 1024}}, "second_pass.height"),
+        ({"second_pass": {"width": 128}}, "second_pass"),
+        ({"second_pass": 2}, "second_pass"),
         ({"prompt": "\0"}, "prompt"),
         ({"n": 1}, "n"),
     ],

@@ -40,6 +40,7 @@ from triptych.gateway.gone import unless_gone
 from triptych.gateway.reading import read
 from triptych.gateway.samplers import LABELS
 from triptych.names import MODEL
+from triptych.second_pass import SecondPass
 from triptych.streaming import Step
 
 PREFIX = "/api"
@@ -92,6 +93,9 @@ class Asked(Ours):
     image: str | None = Field(None, description="To start from: base64 or a data: address")
     strength: Strength | None = None
     mask_image: str | None = Field(None, description="White is painted anew")
+    second_pass: dict[str, Any] | None = Field(
+        None, description=f"Drawn once more, larger: {', '.join(SecondPass._fields)}"
+    )
 
 
 class Models(BaseModel):

@@ -271,7 +271,7 @@ def test_one_is_drawn_larger_in_a_second_pass(page, triton):
     larger(page)
     page.settled(2)
     first, second = triton.requests
-    expected = {"width": 512, "height": 512, "strength": 0.5, "num_inference_steps": 20}
+    expected = {"width": 512, "height": 512, "strength": 0.3, "num_inference_steps": 20}
     assert second == {**first, "second_pass": expected}
     assert "Second pass\n512 × 512" in page.settings()
     larger(page)
@@ -293,10 +293,12 @@ def test_one_is_drawn_larger_in_a_second_pass(page, triton):
 
 
 def test_the_settings_of_one_that_was_drawn_larger_draw_it_again(page, triton):
-    page.draw(prompt="a red circle", seed="7", width="64", height="128")
+    steps = {"num_inference_steps": "1"}
+    page.draw(prompt="a red circle", seed="7", width="64", height="128", **steps)
     page.settled(1)
     larger(page)
     page.settled(2)
+    assert triton.requests[1]["second_pass"]["num_inference_steps"] == 4
     frame = page.one(".card .frame").rect
     assert frame["height"] == pytest.approx(2 * frame["width"], rel=0.02)
     page.use()
@@ -306,9 +308,12 @@ def test_the_settings_of_one_that_was_drawn_larger_draw_it_again(page, triton):
     again = {**triton.requests[1], "second_pass": triton.requests[2]["second_pass"]}
     assert again == triton.requests[2]
     assert again["second_pass"]["interpolation"] == "bilinear"
+    page.fill(num_inference_steps="20")
+    page.draw()
+    page.settled(4)
     page.act("more")
-    page.settled(7)
-    more = triton.requests[3]
+    page.settled(8)
+    more = triton.requests[4]
     assert (more["width"], more["height"], "second_pass" in more) == (128, 256, False)
 
 
@@ -322,7 +327,7 @@ def test_one_that_began_from_a_picture_is_drawn_larger_from_itself(page, triton)
     larger(page)
     page.settled(3)
     third = triton.requests[2]
-    assert (third["width"], third["height"], third["strength"]) == (1024, 512, 0.5)
+    assert (third["width"], third["height"], third["strength"]) == (1024, 512, 0.3)
     assert third["seed"] == 5 and third["image"].startswith("data:image/png;base64,")
     assert "second_pass" not in third
     triton.takes_pictures = False

@@ -11,7 +11,7 @@ import { open, picked } from "./viewer.js";
 import { pictures, secondsSaid, t } from "./words.js";
 
 const LIKENESS = 0.7; // the strength of "More like this"
-const SECOND_PASS = 0.5; // the strength of "Draw it larger"
+const SECOND_PASS = 0.3; // the strength of "Draw it larger", little enough for it to be the same picture
 const records = new WeakMap(); // of each card with a picture
 
 export const recordOf = (card) => records.get(card);
@@ -152,10 +152,10 @@ const isFromPicture = ({ strength }) => strength !== undefined;
 /** Draw the same picture larger: in a second pass, or from itself where it began from a picture, which is not kept. */
 export async function larger({ settings, blob }) {
   const { seed, num_inference_steps } = settings;
-  const size = largerSize(settings);
-  if (isFromPicture(settings)) return start({ ...(await fromItself(settings, blob)), seed, ...size, strength: SECOND_PASS }, 1);
-  const second = { ...size, strength: SECOND_PASS, num_inference_steps: Math.max(2, num_inference_steps) };
-  start({ ...askedFor(settings), seed, second_pass: second }, 1);
+  const second = { ...largerSize(settings), strength: SECOND_PASS };
+  second.num_inference_steps = Math.max(num_inference_steps, Math.ceil(1 / SECOND_PASS)); // at least one is made
+  if (isFromPicture(settings)) start({ ...(await fromItself(settings, blob)), seed, ...second }, 1);
+  else start({ ...askedFor(settings), seed, second_pass: second }, 1);
 }
 
 /** Delete a picture, with a way back for a while. */

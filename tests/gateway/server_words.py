@@ -60,9 +60,7 @@ def warnings():
     yield from warnings_of(plain, False, lambda text: False)
 
     long = "\u00e9" * 8192
-    for file in (
-        own(prompt=long, negative_prompt=long, output_format="jpeg", strength=0.5),
-    ):
+    for file in (own(prompt=long, negative_prompt=long, output_format="jpeg", strength=0.5),):
         yield from read(file).settings["warnings"]
     told = "red\nSteps: 25, Sampler: Exotic, CFG scale: 7, Seed: 1, Size: 64x64, Hires upscale: 2"
     yield from read(png(parameters=told)).settings["warnings"]

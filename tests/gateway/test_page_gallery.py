@@ -273,13 +273,13 @@ def test_one_is_drawn_larger_in_a_second_pass(page, triton):
     first, second = triton.requests
     expected = {"width": 512, "height": 512, "strength": 0.3, "num_inference_steps": 20}
     assert second == {**first, "second_pass": expected}
-    assert "Second pass\n512 × 512" in page.settings()
+    assert "Second pass\n512 \N{MULTIPLICATION SIGN} 512" in page.settings()
     larger(page)
     page.settled(3)
     expected = {**expected, "width": 768, "height": 768}
     assert triton.requests[2] == {**first, "second_pass": expected}
     larger(page)
-    assert shown(page).split("\n")[1].startswith("768 × 768")
+    assert shown(page).split("\n")[1].startswith("768 \N{MULTIPLICATION SIGN} 768")
     assert page["viewer-said"].text == NOT_LARGER
     button = page.one("#viewer [data-does=larger]")
     assert button.get_attribute("title") == NOT_LARGER
@@ -302,7 +302,7 @@ def test_the_settings_of_one_that_was_drawn_larger_draw_it_again(page, triton):
     frame = page.one(".card .frame").rect
     assert frame["height"] == pytest.approx(2 * frame["width"], rel=0.02)
     page.use()
-    assert "second pass 128 × 256." in page["others"].text
+    assert "second pass 128 \N{MULTIPLICATION SIGN} 256." in page["others"].text
     page["draw"].click()
     page.settled(3)
     again = {**triton.requests[1], "second_pass": triton.requests[2]["second_pass"]}

@@ -409,9 +409,7 @@ def test_the_steps_with_guidance_are_those_of_diffusers_guiders(start, stop, ste
 
 
 @pytest.mark.parametrize("name", ["height", "width"])
-@pytest.mark.parametrize(
-    "value", ["0", "-8", "8", "63", "1000000", "256.0", "true", '"256"']
-)
+@pytest.mark.parametrize("value", ["0", "-8", "8", "63", "1000000", "256.0", "true", '"256"'])
 def test_a_side_that_makes_no_picture_is_refused(name, value):
     field, message = refused(f'{{"prompt": "x", "{name}": {value}}}')
     assert field == name
@@ -433,12 +431,14 @@ def told(width, height, limits=USUAL):
         (
             (1024, 1024),
             "height",
-            "a whole number from 64 to 576, as 1024 x 1024 is too large: at most 768 x 768 in total",
+            "a whole number from 64 to 576, as 1024 x 1024 is too large:"
+            " at most 768 x 768 in total",
         ),
         (
             (10000, 64),
             "width",
-            "a whole number from 64 to 9216, as 10000 x 64 is too large: at most 768 x 768 in total",
+            "a whole number from 64 to 9216, as 10000 x 64 is too large:"
+            " at most 768 x 768 in total",
         ),
     ],
 )

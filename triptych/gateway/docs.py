@@ -15,9 +15,11 @@ def describe(openapi: dict[str, Any]) -> str:
         for method, operation in methods.items():
             shown = _operation(openapi, method.upper(), path, operation)
             tags.setdefault(operation["tags"][0], []).append(shown)
-    sections = "".join(f"<h3>{escape(tag)}</h3>{''.join(shown)}" for tag, shown in tags.items())
     info = openapi["info"]
-    said = f"<p>{escape(info['title'])} {escape(info['version'])}: {escape(info['description'])}</p>"
+    sections = "".join(f"<h3>{escape(tag)}</h3>{''.join(shown)}" for tag, shown in tags.items())
+    said = (
+        f"<p>{escape(info['title'])} {escape(info['version'])}: {escape(info['description'])}</p>"
+    )
     return html("docs.html").replace("<!-- operations -->", said + sections)
 
 

@@ -109,8 +109,10 @@ def _too_large(values: Mapping[str, Any], limits: Limits, multiple: int) -> str:
     width, height = values["width"], values["height"]
     if type(width) is not int or type(height) is not int or width * height <= limits.max_pixels:
         return ""
-    side = math.isqrt(limits.max_pixels) // multiple * multiple
-    return f", as {width} x {height} is too large: at most {side} x {side} in total"
+    across, down = limits.max_width, limits.max_height
+    if across * down > limits.max_pixels:
+        across = down = math.isqrt(limits.max_pixels) // multiple * multiple
+    return f", as {width} x {height} is too large: at most {across} x {down} in total"
 
 
 def scheduler(value: Any, config: Mapping[str, Any]) -> str:

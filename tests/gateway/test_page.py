@@ -215,7 +215,7 @@ def test_the_dice_and_using_a_pictures_settings_again(page):
     ("field", "text", "said"),
     [
         ("prompt", "  ", "Say what to draw"),
-        ("width", "100", "A multiple of 8, such as 96 or 104"),
+        ("width", "100", "96 or 104, the nearest sizes"),
         ("num_inference_steps", "0", "From 1 to 200"),
         ("num_inference_steps", "201", "From 1 to 200"),
         ("width", "56", "At least 64 pixels"),

@@ -116,7 +116,7 @@ def test_limits_are_the_servers_own(browser, gateway, triton):
     triton.max_latents = "2 4 14 14"
     page = Page(browser, gateway.url)
     page.draw(prompt="x", width="136", height="128")
-    text = "136 x 128 is too large: at most 128 x 128 in total"
+    text = "136 x 128 is too large: at most 112 x 112 in total"
     assert page["width-error"].text == text
     page.draw(width="64", height="120")
     assert page["height-error"].text == "At most 112 pixels"

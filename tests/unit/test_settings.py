@@ -452,6 +452,9 @@ def test_sizes_that_are_named_are_allowed():
     assert told(129, 64, limits)[1] == "a whole number from 64 to 128"
     assert told(128, 300, limits)[1].startswith("a whole number from 64 to 168, as 128 x 300")
     assert told(128, 300, limits)[1].endswith("at most 144 x 144 in total")
+    small = Limits(max_pixels=150 * 150, max_width=128, max_height=96)
+    said = "a whole number from 64 to 128, as 256 x 96 is too large: at most 128 x 96 in total"
+    assert told(256, 96, small) == ("width", said)
     assert ask('{"prompt": "x", "width": 128, "height": 168}', limits).height == 168
     assert ask('{"prompt": "x", "width": 128, "height": 64}', limits).width == 128
 

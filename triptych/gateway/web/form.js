@@ -169,7 +169,7 @@ function wrongSide(value, limits, most) {
   if (side < limits.min_side) return t("At least {low} pixels", { low: limits.min_side });
   if (side % 8) {
     const below = 8 * Math.floor(side / 8);
-    return t("A multiple of 8, such as {below} or {above}", { below, above: below + 8 });
+    return t("{below} or {above}, the nearest sizes", { below, above: below + 8 });
   }
   return side > most ? t("At most {high} pixels", { high: most }) : "";
 }

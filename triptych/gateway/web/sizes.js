@@ -20,7 +20,7 @@ export function largerSize(settings) {
   return size.width > width && size.height > height ? size : null;
 }
 
-/** The largest size of a picture, for people. */
+/** The largest size of a picture, for people, as the server says it. */
 export function largestSaid({ max_pixels, max_width, max_height }) {
   const side = 8 * Math.floor(Math.sqrt(max_pixels) / 8);
   return max_width * max_height <= max_pixels ? `${max_width} x ${max_height}` : `${side} x ${side}`;

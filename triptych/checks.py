@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -81,15 +82,37 @@ def one_of(field: str, value: Any, choices: tuple[str, ...]) -> str:
     return value
 
 
-def side(field: str, value: Any, high: int, limits: Limits, multiple: int) -> int:
-    """`value`, the height or width of a picture: a multiple of `multiple`, at most `high`."""
-    most = min(getattr(limits, f"max_{field}"), limits.max_pixels // limits.min_side)
-    fits = type(value) is int and limits.min_side <= value <= min(most, high)
-    if not fits or value % multiple:
-        allowed = f"a multiple of {multiple} from {limits.min_side} to {most}"
-        allowed += f", with height * width at most {limits.max_pixels}"
-        raise InvalidRequest(field, value, allowed)
-    return value
+def size(values: Mapping[str, Any], limits: Limits, multiple: int) -> tuple[int, int]:
+    """`height` and `width` in `values`, a picture's: multiples of `multiple`, within the limits."""
+    low = -(-limits.min_side // multiple) * multiple
+    room = limits.max_pixels // low
+    for field in ("width", "height"):
+        side = values[field]
+        high = min(getattr(limits, f"max_{field}"), room) // multiple * multiple
+        if type(side) is not int or not low <= side <= high:
+            allowed = f"a whole number from {low} to {high}{_too_large(values, limits, multiple)}"
+            raise InvalidRequest(field, side, allowed)
+        if side % multiple:
+            raise InvalidRequest(field, side, nearest(side, multiple))
+        room = limits.max_pixels // side
+    return values["height"], values["width"]
+
+
+def nearest(side: int, multiple: int) -> str:
+    """What is allowed in the place of a side that is no multiple of `multiple`."""
+    below = side - side % multiple
+    return f"{below} or {below + multiple}, the nearest sizes"
+
+
+def _too_large(values: Mapping[str, Any], limits: Limits, multiple: int) -> str:
+    """Why a size is refused whose sides together are too many pixels; empty for another."""
+    width, height = values["width"], values["height"]
+    if type(width) is not int or type(height) is not int or width * height <= limits.max_pixels:
+        return ""
+    across, down = limits.max_width, limits.max_height
+    if across * down > limits.max_pixels:
+        across = down = math.isqrt(limits.max_pixels) // multiple * multiple
+    return f", as {width} x {height} is too large: at most {across} x {down} in total"
 
 
 def scheduler(value: Any, config: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from triptych import schedulers
+from triptych import checks, schedulers
 from triptych.errors import InvalidRequest, ModelFileError
 from triptych.settings import Defaults, Limits, Settings, parse
 
@@ -140,7 +140,7 @@ class ModelFiles:
         """The shape of the latents of a picture of that many pixels."""
         for name, side in (("height", height), ("width", width)):
             if side % self.vae_scale_factor:
-                raise InvalidRequest(name, side, f"a multiple of {self.vae_scale_factor}")
+                raise InvalidRequest(name, side, checks.nearest(side, self.vae_scale_factor))
         return (
             self.latent_channels,
             height // self.vae_scale_factor,

@@ -52,8 +52,7 @@ def read(values: Mapping[str, Any], limits: Limits, size_multiple: int) -> Secon
 def _checked(
     asked: Mapping[str, Any], usual_steps: int, limits: Limits, size_multiple: int
 ) -> SecondPass:
-    width = checks.side("width", asked["width"], limits.max_pixels, limits, size_multiple)
-    most = limits.max_pixels // width
+    height, width = checks.size(asked, limits, size_multiple)
     steps = checks.integer(
         "num_inference_steps",
         asked.get("num_inference_steps", usual_steps),
@@ -62,7 +61,7 @@ def _checked(
     strength = checks.real("strength", asked.get("strength", STRENGTH), 1)
     schedulers.steps_made(steps, strength)
     return SecondPass(
-        checks.side("height", asked["height"], most, limits, size_multiple),
+        height,
         width,
         strength,
         steps,

@@ -267,10 +267,7 @@ def _check(
             raise InvalidRequest(key, value, f"only the keys {', '.join(REQUEST_KEYS)}")
     prompt = checks.text("prompt", values["prompt"], limits)
     steps, guidance = values["num_inference_steps"], values["guidance_scale"]
-    width = checks.side("width", values["width"], limits.max_pixels, limits, size_multiple)
-    height = checks.side(
-        "height", values["height"], limits.max_pixels // width, limits, size_multiple
-    )
+    height, width = checks.size(values, limits, size_multiple)
     return Settings(
         prompt=prompt,
         negative_prompt=checks.text("negative_prompt", values["negative_prompt"], limits),

@@ -118,4 +118,5 @@ def violations(browser):
     script = "const done = arguments[arguments.length - 1]; axe.run().then(done)"
     found = browser.execute_async_script(script)
     assert len(found["passes"]) > 10
+    assert [one["message"] for one in found["incomplete"] if "error" in one] == []
     return [(one["id"], node["html"]) for one in found["violations"] for node in one["nodes"]]

@@ -60,10 +60,7 @@ def warnings():
     yield from warnings_of(plain, False, lambda text: False)
 
     long = "\u00e9" * 8192
-    for file in (
-        own(prompt=long, negative_prompt=long, output_format="jpeg", strength=0.5),
-        own(second_pass=SecondPass(128, 192, 0.5, 8, "bilinear")),
-    ):
+    for file in (own(prompt=long, negative_prompt=long, output_format="jpeg", strength=0.5),):
         yield from read(file).settings["warnings"]
     told = "red\nSteps: 25, Sampler: Exotic, CFG scale: 7, Seed: 1, Size: 64x64, Hires upscale: 2"
     yield from read(png(parameters=told)).settings["warnings"]
@@ -111,7 +108,11 @@ PICTURES = tuple(
     )
 )
 LORA = {"name": "ink"}
+SECOND = {"width": 128, "height": 128}
 TOGETHER = (
+    *({"second_pass": {**SECOND, field: odd}} for field in SecondPass._fields for odd in ODD),
+    {"second_pass": SECOND, "image": PICTURES[0]},
+    {"width": 1024, "height": 1024},
     {"guidance_start": 0.6, "guidance_stop": 0.5},
     {"num_inference_steps": 3, "strength": 0.1, "image": PICTURES[0]},
     {"cache_interval": 2, "scheduler": "heun"},

@@ -104,6 +104,11 @@ def test_the_pages_api(several, triton):
     assert answer.json() == {"message": allowed, "field": "model"}
 
 
+ANSWERED = """
+return performance.getEntriesByType("resource").some(({ name }) => name.endsWith(arguments[0]));
+"""
+
+
 @pytest.mark.skipif(chromium.missing() is not None, reason=str(chromium.missing()))
 def test_the_page_lets_choose_and_remembers(several, triton, tmp_path):
     with chromium.Browser(tmp_path) as browser:
@@ -126,6 +131,7 @@ def test_the_page_lets_choose_and_remembers(several, triton, tmp_path):
         browser.execute_script("arguments[0].click()", sheet)
         browser.find_element("css selector", "#sheet [data-does=same-seed]").click()
         assert models().get_property("value") == "ink"
+        wait_for(lambda: browser.execute_script(ANSWERED, "api/loras?model=ink"))
         triton.models = ["sd_ensemble"]
         browser.get(several.url)
         wait_for(lambda: models().get_property("value") == "sd_ensemble")

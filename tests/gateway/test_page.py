@@ -142,6 +142,58 @@ def test_a_pictures_settings_bring_the_model_that_it_is_of(browser, gateway, tri
     assert triton.requests[1]["num_inference_steps"] == 7
 
 
+SLOW = """
+const fetched = window.fetch;
+window.fetch = async (path, ...all) => {
+  const answer = await fetched(path, ...all);
+  if (String(path).startsWith("api/usual")) await new Promise((come) => (window.come = come));
+  return answer;
+};
+"""
+
+
+def test_what_is_typed_while_a_models_settings_come_stays(browser, gateway, triton):
+    triton.models = ["sd_ensemble", "ink"]
+    triton.parameters["ink"] = {"title": "Ink"}
+    page = Page(browser, gateway.url)
+    Select(page["model"]).select_by_value("ink")
+    wait_for(lambda: page["about"].get_property("textContent").startswith("Ink"))
+    page.draw(prompt="first", num_inference_steps="7", guidance_scale="2", seed="3")
+    page.settled(1)
+    Select(page["model"]).select_by_value("sd_ensemble")
+    wait_for(lambda: page["about"].get_property("textContent").startswith("sd_ensemble"))
+    browser.execute_script(SLOW)
+    page.use()
+    wait_for(lambda: browser.execute_script("return !!window.come"))
+    page.fill(prompt="typed since", num_inference_steps="9", seed="4")
+    Select(page["scheduler"]).select_by_value("ddim")
+    browser.execute_script("window.come()")
+    wait_for(lambda: page["about"].get_property("textContent").startswith("Ink"))
+    typed = ["ink", "typed since", "9", "4", "ddim"]
+    names = ("model", "prompt", "num_inference_steps", "seed", "scheduler")
+    assert page.values(*names, "guidance_scale") == [*typed, "2"]
+    browser.execute_script("window.come = null")
+    Select(page["model"]).select_by_value("sd_ensemble")
+    wait_for(lambda: browser.execute_script("return !!window.come"))
+    page.fill(num_inference_steps="11")
+    browser.execute_script("window.come()")
+    wait_for(lambda: page["about"].get_property("textContent").startswith("sd_ensemble"))
+    assert page.values(*names[1:], "guidance_scale") == ["typed since", "11", "4", "pndm", "5"]
+
+
+def test_the_models_own_scheduler_is_marked(page, triton):
+    def marked():
+        return [one.text for one in page.all("#scheduler option") if "own" in one.text]
+
+    assert marked() == ["PLMS (the model's own)"]
+    page.draw(prompt="x")
+    page.settled(1)
+    assert "PLMS\n" in page.settings()
+    triton.scheduler = "euler"
+    page.reload()
+    wait_for(lambda: marked() == ["Euler (the model's own)"])
+
+
 def test_the_dice_and_using_a_pictures_settings_again(page):
     page["dice"].click()
     (seed,) = page.values("seed")
@@ -163,7 +215,7 @@ def test_the_dice_and_using_a_pictures_settings_again(page):
     ("field", "text", "said"),
     [
         ("prompt", "  ", "Say what to draw"),
-        ("width", "100", "A multiple of 8, such as 96 or 104"),
+        ("width", "100", "96 or 104, the nearest sizes"),
         ("num_inference_steps", "0", "From 1 to 200"),
         ("num_inference_steps", "201", "From 1 to 200"),
         ("width", "56", "At least 64 pixels"),
@@ -256,7 +308,7 @@ def test_the_key_is_asked_for(browser, start):
     page = Page(browser, start(api_key="sesame").url)
     wait_for(lambda: page["key"].get_attribute("open") is not None)
     page.press(Keys.ESCAPE)
-    wait_for(lambda: "only with its key" in page["alert"].text)
+    wait_for(lambda: "only with its key" in page["locked"].text)
     page.draw(prompt="x")
     for key in ("wrong", "sesame"):
         wait_for(lambda: page["key"].get_attribute("open") is not None)
@@ -273,8 +325,17 @@ def test_a_wrong_key_can_be_given_up(browser, start):
     page["key-text"].send_keys("wrong", Keys.ENTER)
     wait_for(lambda: page["key-wrong"].text)
     page.one("#key button[value='']").click()
-    wait_for(lambda: "only with its key" in page["alert"].text)
+    wait_for(lambda: "only with its key" in page["locked"].text)
     assert page["key"].get_attribute("open") is None
+    assert page["alert"].text == ""
+    page["unlock"].click()
+    wait_for(lambda: page["key"].get_attribute("open") is not None)
+    page["key-text"].clear()
+    page["key-text"].send_keys("sesame", Keys.ENTER)
+    wait_for(lambda: page["scheduler"].get_property("value") == "pndm")
+    assert not page["locked"].is_displayed()
+    page.draw(prompt="x")
+    page.settled(1)
     browser.complaints()
 
 

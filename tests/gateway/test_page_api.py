@@ -1,5 +1,6 @@
 """What the page asks: a picture on its way, and the model's own settings."""
 
+import asyncio
 import base64
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -53,6 +54,26 @@ def test_the_models_own_settings(client):
     assert usual["schedulers"]["dpmpp_2m_karras"] == "DPM++ 2M Karras"
 
 
+def test_what_a_model_does_is_asked_at_the_same_time(gateway, client, monkeypatch):
+    asking, most = 0, 0
+    ask = gateway.app.state.studio.ask
+
+    async def counted(*question):
+        nonlocal asking, most
+        asking += 1
+        most = max(most, asking)
+        await asyncio.sleep(0.05)
+        try:
+            return await ask(*question)
+        finally:
+            asking -= 1
+
+    monkeypatch.setattr(gateway.app.state.studio, "ask", counted)
+    usual = client.get("/api/usual").json()
+    assert usual["scheduler"] == "pndm" and usual["limits"]["max_pixels"] == 768 * 768
+    assert most == 6
+
+
 def test_a_picture_to_start_from(client, triton):
     assert client.get("/api/usual").json()["takes_pictures"] is True
     image = f"data:image/png;base64,{base64.b64encode(grain(10)).decode()}"
@@ -66,6 +87,16 @@ def test_a_picture_to_start_from(client, triton):
     # What takes longer than a second is refused in the events that have begun by then.
     small = {**asked, "image": text(flat()), "mask_image": None}
     assert client.post("/api/picture", json=small).json()["field"] == "image"
+
+
+def test_a_picture_in_two_passes(client, triton):
+    second = {"width": 128, "height": 192, "strength": 0.5}
+    drawn = events(client.post("/api/picture", json={"prompt": "x", "second_pass": second}))[-1][1]
+    told = {**second, "num_inference_steps": 20, "interpolation": "bilinear"}
+    assert drawn["settings"]["second_pass"] == told
+    assert triton.requests[0]["second_pass"] == second
+    file = base64.b64decode(drawn["file"])
+    assert client.post("/api/settings", content=file).json()["second_pass"] == told
 
 
 def test_a_prompt_for_a_second_text_encoder(client, triton):
@@ -97,6 +128,9 @@ def test_the_loras_of_a_model_and_of_a_picture(client, triton):
         ({"loras": [{"name": "ink"}] * 2}, "loras"),
         ({"loras": [{"name": "../ink"}]}, "loras"),
         ({"seed": "x"}, "seed"),
+        ({"second_pass": {"width": 1024, "height": 1024}}, "second_pass.height"),
+        ({"second_pass": {"width": 128}}, "second_pass"),
+        ({"second_pass": 2}, "second_pass"),
         ({"prompt": "\0"}, "prompt"),
         ({"n": 1}, "n"),
     ],

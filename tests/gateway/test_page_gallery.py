@@ -254,19 +254,87 @@ def test_a_picture_and_a_link_to_its_settings_are_copied(page, triton):
     opened.settled(1)
 
 
-def test_one_is_drawn_larger_from_itself(page, triton):
+def larger(page, card=0):
+    page.all(".card .picture")[card].click()
+    page.one("#viewer [data-does=larger]").click()
+
+
+NOT_LARGER = "The server draws no larger picture: at most 768 x 768 in total."
+
+
+def test_one_is_drawn_larger_in_a_second_pass(page, triton):
+    triton.takes_pictures = False  # none is needed
+    page.reload()
+    page["scheduler"].send_keys("UniPC")
+    page.draw(prompt="a red circle", seed="7", width="256", height="256", guidance_scale="3")
+    page.settled(1)
+    larger(page)
+    page.settled(2)
+    first, second = triton.requests
+    expected = {"width": 512, "height": 512, "strength": 0.3, "num_inference_steps": 20}
+    assert second == {**first, "second_pass": expected}
+    assert "Second pass\n512 \N{MULTIPLICATION SIGN} 512" in page.settings()
+    larger(page)
+    page.settled(3)
+    expected = {**expected, "width": 768, "height": 768}
+    assert triton.requests[2] == {**first, "second_pass": expected}
+    larger(page)
+    assert shown(page).split("\n")[1].startswith("768 \N{MULTIPLICATION SIGN} 768")
+    assert page["viewer-said"].text == NOT_LARGER
+    button = page.one("#viewer [data-does=larger]")
+    assert button.get_attribute("title") == NOT_LARGER
+    assert button.get_attribute("aria-disabled") == "true"
+    assert violations(page.browser) == []
+    page.press(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT)
+    assert button.get_attribute("title") == "Draw it larger"
+    assert button.get_attribute("aria-disabled") == "false"
+    assert page["viewer-said"].text == ""
+    assert len(triton.requests) == 3
+
+
+def test_the_settings_of_one_that_was_drawn_larger_draw_it_again(page, triton):
+    steps = {"num_inference_steps": "1"}
+    page.draw(prompt="a red circle", seed="7", width="64", height="128", **steps)
+    page.settled(1)
+    larger(page)
+    page.settled(2)
+    assert triton.requests[1]["second_pass"]["num_inference_steps"] == 4
+    frame = page.one(".card .frame").rect
+    assert frame["height"] == pytest.approx(2 * frame["width"], rel=0.02)
+    page.use()
+    assert "second pass 128 \N{MULTIPLICATION SIGN} 256." in page["others"].text
+    page["draw"].click()
+    page.settled(3)
+    again = {**triton.requests[1], "second_pass": triton.requests[2]["second_pass"]}
+    assert again == triton.requests[2]
+    assert again["second_pass"]["interpolation"] == "bilinear"
+    page.fill(num_inference_steps="20")
+    page.draw()
+    page.settled(4)
+    page.act("more")
+    page.settled(8)
+    more = triton.requests[4]
+    assert (more["width"], more["height"], "second_pass" in more) == (128, 256, False)
+
+
+def test_one_that_began_from_a_picture_is_drawn_larger_from_itself(page, triton):
     page.draw(prompt="a red circle", seed="1", width="512", height="256")
     page.settled(1)
-    page.one(".picture").click()
-    page.one("#viewer [data-does=larger]").click()
+    page.act("start")
+    wait_for(lambda: page["start"].is_displayed())
+    page.draw(width="512", height="256", seed="5")
     page.settled(2)
-    second = triton.requests[1]
-    assert (second["width"], second["height"], second["strength"]) == (1024, 512, 0.5)
-    assert second["seed"] == 1 and second["image"].startswith("data:image/png;base64,")
-    page.one(".picture").click()
-    page.one("#viewer [data-does=larger]").click()
+    larger(page)
     page.settled(3)
-    assert (triton.requests[2]["width"], triton.requests[2]["height"]) == (1080, 536)
+    third = triton.requests[2]
+    assert (third["width"], third["height"], third["strength"]) == (1024, 512, 0.3)
+    assert third["seed"] == 5 and third["image"].startswith("data:image/png;base64,")
+    assert "second_pass" not in third
+    triton.takes_pictures = False
+    page.reload()
+    larger(page, 1)
+    said = "Drawn from another picture, and this model takes none."
+    assert page["viewer-said"].text == said
 
 
 def test_more_like_one_start_from_it(page, triton):

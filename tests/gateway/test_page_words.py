@@ -1,16 +1,18 @@
 """The page's words: each has its Chinese, in the scripts and in the HTML."""
 
+# ruff: noqa: RUF001 -- Chinese has marks of its own
+
 import re
 from html.parser import HTMLParser
 
 from tests.gateway.page import Page, violations
 from tests.gateway.running import wait_for
-from triptych.gateway.web_files import FOLDER
+from triptych.gateway.web_files import FOLDER, PARTS
 
 ATTRIBUTES = ("aria-label", "placeholder", "title")
 ONLY_ENGLISH = (
     *("a yellow sun over green hills at sunset", "Triptych", "English"),
-    *("Ctrl", "Enter", "Esc", "API"),
+    *("Ctrl", "Enter", "Esc", "API", "Triptych API", "openapi.json"),
 )
 CONFIG = FOLDER.parents[2] / "model_repository" / "sd_ensemble" / "config.pbtxt"
 SWITCH = """
@@ -45,7 +47,7 @@ class Texts(HTMLParser):
 def said():
     """Every text that the page says."""
     texts = Texts()
-    for name in ("page.html", "dialogs.html"):
+    for name in ("page.html", *PARTS, "docs.html"):
         texts.feed((FOLDER / name).read_text("utf-8"))
     scripts = "".join(path.read_text("utf-8") for path in sorted(FOLDER.glob("*.js")))
     called = set(re.findall(rf"\bt\({TEXT}", scripts))
@@ -85,6 +87,8 @@ def test_chinese_by_the_browser_and_by_the_switch(browser, gateway, triton):
     page.settled(1)
     assert page.one(".card .told").text.startswith("种子 7")
     assert "引导强度" in page.settings()
+    own = page.one("#scheduler option[value=pndm]").get_property("textContent")
+    assert own == "PLMS（模型自带）"
     browser.execute_script(SWITCH, "en")
     wait_for(lambda: page.all("html[lang=en] body.ready"))
     assert page["draw"].text == "Draw"
@@ -93,4 +97,12 @@ def test_chinese_by_the_browser_and_by_the_switch(browser, gateway, triton):
     browser.speak("en-US")
     browser.execute_script(SWITCH, "zh")
     wait_for(lambda: page.all("html[lang=zh] body.ready"))
+    browser.execute_script(SWITCH, "")  # as the browser
+    wait_for(lambda: page.all("html[lang=en] body.ready"))
+    choices = [one.text for one in page.all("#language option")]
+    assert choices == ["As the browser", "English", "中文"]
+    browser.speak("zh-CN")
+    page.reload()
+    assert page.values("language") == [""] and page.all("html[lang=zh]")
+    browser.speak("en-US")
     browser.complaints()

@@ -2,6 +2,7 @@
 
 import grpc
 from selenium.webdriver import Keys
+from selenium.webdriver.support.ui import Select
 
 from tests.gateway import browser as chromium
 from tests.gateway.fake_triton import TOTAL
@@ -115,7 +116,7 @@ def test_limits_are_the_servers_own(browser, gateway, triton):
     triton.max_latents = "2 4 14 14"
     page = Page(browser, gateway.url)
     page.draw(prompt="x", width="136", height="128")
-    text = "136 x 128 is too large: at most 128 x 128 in total"
+    text = "136 x 128 is too large: at most 112 x 112 in total"
     assert page["width-error"].text == text
     page.draw(width="64", height="120")
     assert page["height-error"].text == "At most 112 pixels"
@@ -173,19 +174,50 @@ def test_recent_prompts_and_styles(page):
     assert page.values("prompt", "negative_prompt") == wanted
 
 
-def test_colours_can_be_chosen(page):
-    def ground():
-        return page.one("body").value_of_css_property("background-color")
+def ground(browser):
+    script = "return getComputedStyle(document.body).backgroundColor"
+    return browser.execute_script(script)
 
-    light = ground()
-    page["look"].send_keys("Dark")
-    dark = ground()
+
+def test_colours_can_be_chosen(page):
+    choices = [one.text for one in page.all("#look option")]
+    assert choices == ["System", "Light", "Dark"]
+    light = ground(page.browser)
+    Select(page["look"]).select_by_visible_text("Dark")
+    dark = ground(page.browser)
     assert dark != light
     page.reload()
-    assert ground() == dark
+    assert ground(page.browser) == dark
     page.browser.look_like(dark=True)
-    page["look"].send_keys("Light")
-    assert ground() == light
+    Select(page["look"]).select_by_visible_text("Light")
+    assert ground(page.browser) == light
+    Select(page["look"]).select_by_visible_text("System")
+    page.reload()
+    assert page.values("look") == [""]
+    assert ground(page.browser) == dark
+    page.browser.look_like()
+    assert ground(page.browser) == light
+
+
+def test_the_description_of_the_api_has_the_same_choices(page):
+    light = ground(page.browser)
+    Select(page["look"]).select_by_visible_text("Dark")
+    dark = ground(page.browser)
+    page.one("header a[href=docs]").click()
+    wait_for(lambda: page.all("details"))
+    wait_for(lambda: page.values("look") == ["dark"])
+    assert ground(page.browser) == dark != light
+    assert violations(page.browser) == []
+    Select(page["look"]).select_by_visible_text("System")
+    assert ground(page.browser) == light
+    Select(page["language"]).select_by_visible_text("中文")
+    wait_for(lambda: page.all("html[lang=zh]"))
+    assert page.one("h2").text == "程序可以向此服务器请求什么"
+    assert page.one("main section").get_attribute("lang") == "en"
+    assert violations(page.browser) == []
+    page.one("header a[href='.']").click()
+    page.loaded()
+    assert ground(page.browser) == light and page.all("html[lang=zh]")
 
 
 def test_on_a_phone_the_prompt_and_draw_stay_in_reach(page):
@@ -210,3 +242,41 @@ def test_the_gallery_grows_with_the_screen(page):
     tops = "return [...document.querySelectorAll('.card')].map((card) => card.offsetTop)"
     wait_for(lambda: len(set(page.browser.execute_script(tops))) <= 2)
     page.browser.look_like()
+
+
+ROWS = """
+const rows = new Map();
+for (const card of document.querySelectorAll(".card")) {
+  const { left, right } = card.getBoundingClientRect();
+  rows.set(card.offsetTop, [...(rows.get(card.offsetTop) ?? []), [left, right]]);
+}
+const { left, right } = document.getElementById("gallery").getBoundingClientRect();
+return [[left, right], [...rows.values()]];
+"""
+SAID = """
+const [card] = arguments;
+return [card.dataset.prompt, getComputedStyle(card, "::before").content];
+"""
+
+
+def test_several_groups_fill_a_large_screen(page):
+    page.browser.look_like((2560, 1300))
+    groups = (4, 1, 4, 3, 8, 2, 1, 4)
+    for number, count in enumerate(groups):
+        page.draw(prompt=f"a sun, {number}", count=str(count))
+        page.settled(sum(groups[: number + 1]))
+    (left, right), (*whole, last) = page.browser.execute_script(ROWS)
+    assert right - left > 2000
+    assert len(whole) >= 2 and len({len(row) for row in whole}) == 1
+    assert len(last) <= len(whole[0])
+    for row in whole:
+        ends = [(left, left), *row, (right, right)]
+        assert max(after[0] - before[1] for before, after in zip(ends, ends[1:])) < 30
+    said = (
+        "return [arguments[0].dataset.prompt, getComputedStyle(arguments[0], '::before').content]"
+    )
+    first = [page.browser.execute_script(said, one) for one in page.all(".card:first-child")]
+    prompts = [f"a sun, {number}" for number in reversed(range(len(groups)))]
+    assert [prompt for prompt, _ in first] == prompts
+    # Chromium tells the text, Firefox where it is from.
+    assert all(prompt in shown or "data-prompt" in shown for prompt, shown in first)

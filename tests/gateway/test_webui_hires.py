@@ -71,18 +71,21 @@ def test_sizes_and_steps_of_the_second_pass(webui, triton, own, size, steps):
         ),
         (
             {"hr_upscaler": None, "hr_scale": 8, "width": 256},
-            "hr_scale: got 8, a height of 576; allowed: a multiple",
+            "hr_scale: got 8, a height of 576; allowed: a whole number",
         ),
         (
             {"hr_upscaler": "Latent", "hr_resize_y": 100},
-            "hr_resize_y: got 100, a height of 100; allowed: a multiple of 8",
+            "hr_resize_y: got 100, a height of 100; allowed: 96 or 104",
         ),
         (
             {"hr_upscaler": "Latent", "denoising_strength": 0.01},
             "hr_second_pass_steps: got 0, with a denoising_strength of 0.01 1000 num_inference",
         ),
-        ({"hr_scale": 8, "width": 256}, "hr_scale: got 8, a height of 576; allowed: a multiple"),
-        ({"hr_resize_y": 100}, "hr_resize_y: got 100, a height of 100; allowed: a multiple of 8"),
+        (
+            {"hr_scale": 8, "width": 256},
+            "hr_scale: got 8, a height of 576; allowed: a whole number",
+        ),
+        ({"hr_resize_y": 100}, "hr_resize_y: got 100, a height of 100; allowed: 96 or 104"),
         ({"denoising_strength": 0}, "denoising_strength: got 0; allowed: over 0 to 1"),
         (
             {"denoising_strength": 0.01},

@@ -108,7 +108,7 @@ def test_the_command_writes_as_many_pictures_as_asked(server, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "exit_code", "words"),
     [
-        (["--height", "100"], 2, "height: got 100; allowed: a multiple of 8"),
+        (["--height", "100"], 2, "height: got 100; allowed: 96 or 104, the nearest sizes"),
         (["--steps", "200", "--timeout", "0.2"], 6, "within 0.2 s"),
         (["--url", "127.0.0.1:1"], 3, "no server at 127.0.0.1:1"),
     ],

@@ -29,7 +29,7 @@ def refused(calls, model, inputs, stage=None):
         (b"\xff\xfe", r"INPUT_0: got b'\\xff\\xfe'; allowed: text in UTF-8"),
         (request(steps=3), "steps: got 3; allowed: only the keys prompt, negative_prompt"),
         (request(num_inference_steps=0), "num_inference_steps: got 0; allowed: an integer from 1"),
-        (request(width=100), "width: got 100; allowed: a multiple of 8"),
+        (request(width=100), "width: got 100; allowed: 96 or 104, the nearest sizes"),
         (request(scheduler="magic"), "scheduler: got 'magic'; allowed: ddim, ddpm, pndm"),
         (request(output_format="gif"), "output_format: got 'gif'; allowed: one of png, jpeg, webp"),
     ],

@@ -60,7 +60,7 @@ def test_openais_client_gets_the_servers_picture(gateway, drawn):
     with pytest.raises(openai.BadRequestError) as caught:
         client.images.generate(prompt="x", size="100x128")
     assert caught.value.body["param"] == "size"
-    assert "multiple of 8" in caught.value.body["message"]
+    assert "width: 96 or 104, the nearest sizes" in caught.value.body["message"]
 
 
 def test_a_job_gets_the_servers_picture_too(web, drawn):
@@ -109,6 +109,19 @@ def test_progress_and_interrupt(web, server, repository):
     assert answers[0]["images"] == []
     assert stands_still(server)
     assert web.get("/sdapi/v1/progress").json()["progress"] == 0
+
+
+def test_the_page_draws_a_picture_larger_in_a_second_pass(web, server):
+    second = {"width": 192, "height": 128, "strength": 0.3, "num_inference_steps": 4}
+    asked = {**SMALL, "second_pass": second}
+    answer = web.post("/api/picture", json={"prompt": "a red circle", **asked})
+    told = json.loads(answer.text.split("event: picture\ndata: ")[1])
+    file = base64.b64decode(told["file"])
+    assert Image.open(io.BytesIO(file)).size == (192, 128)
+    with Client(server.grpc) as client:
+        assert file == client.generate("a red circle", 60, **asked).file
+    again = web.post("/api/settings", content=file).json()["second_pass"]
+    assert again == {**second, "interpolation": "bilinear"} == told["settings"]["second_pass"]
 
 
 def test_leaving_the_page_ends_the_work_at_the_next_tick(web, server):

@@ -313,7 +313,7 @@ def test_embeddings_of_two_shapes_are_refused():
 
 
 def test_a_side_that_the_vae_cannot_make_is_refused():
-    with pytest.raises(InvalidRequest, match=r"^width: got 100; allowed: a multiple of 8"):
+    with pytest.raises(InvalidRequest, match=r"^width: got 100; allowed: 96 or 104, the nearest"):
         image(width=100)
 
 

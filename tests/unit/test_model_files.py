@@ -46,7 +46,7 @@ def test_what_is_not_said_is_as_in_diffusers(folder):
 def test_a_side_between_two_latents_is_refused(folder):
     model_files = ModelFiles.load(folder())
     for sides in ((252, 256), (256, 252)):
-        with pytest.raises(InvalidRequest, match="got 252; allowed: a multiple of 8"):
+        with pytest.raises(InvalidRequest, match="got 252; allowed: 248 or 256, the nearest sizes"):
             model_files.latent_shape(*sides)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from html import escape
 from typing import Any
 
+from triptych.gateway.web_files import html
+
 
 def describe(openapi: dict[str, Any]) -> str:
     """HTML with every operation of `openapi`, its fields and its answers, by tags."""
@@ -14,19 +16,11 @@ def describe(openapi: dict[str, Any]) -> str:
             shown = _operation(openapi, method.upper(), path, operation)
             tags.setdefault(operation["tags"][0], []).append(shown)
     info = openapi["info"]
-    sections = "".join(f"<h2>{escape(tag)}</h2>{''.join(shown)}" for tag, shown in tags.items())
-    return (
-        '<!doctype html><html lang="en"><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width">'
-        '<link rel="icon" href="web/icon.svg" type="image/svg+xml">'
-        '<link rel="stylesheet" href="web/base.css"><link rel="stylesheet" href="web/docs.css">'
-        f"<script src=web/look.js></script><title>{escape(info['title'])} API</title>"
-        '<header><img src="web/icon.svg" alt="" width="26" height="26">'
-        f"<h1>{escape(info['title'])} {escape(info['version'])}</h1>"
-        '<nav aria-label="About the page"><a href=".">Draw</a>'
-        '<a href="openapi.json">openapi.json</a></nav></header><main>'
-        f"<p>{escape(info['description'])}</p>{sections}</main>"
+    sections = "".join(f"<h3>{escape(tag)}</h3>{''.join(shown)}" for tag, shown in tags.items())
+    said = (
+        f"<p>{escape(info['title'])} {escape(info['version'])}: {escape(info['description'])}</p>"
     )
+    return html("docs.html").replace("<!-- operations -->", said + sections)
 
 
 def _operation(openapi: dict, method: str, path: str, operation: dict) -> str:

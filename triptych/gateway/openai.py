@@ -254,7 +254,8 @@ def _of_size(refused: Problem, size: str | None) -> Problem:
     if refused.field not in ("width", "height"):
         return refused
     allowed = str(refused.detail).partition("; allowed: ")[2]
-    return Problem(400, f"size: got {size!r}; allowed: WIDTHxHEIGHT, each {allowed}", "size")
+    side = f"WIDTHxHEIGHT; {refused.field}: {allowed}"
+    return Problem(400, f"size: got {size!r}; allowed: {side}", "size")
 
 
 async def requests_of(

@@ -40,6 +40,7 @@ from triptych.gateway.gone import unless_gone
 from triptych.gateway.reading import read
 from triptych.gateway.samplers import LABELS
 from triptych.names import MODEL
+from triptych.second_pass import SecondPass
 from triptych.streaming import Step
 
 PREFIX = "/api"
@@ -92,6 +93,9 @@ class Asked(Ours):
     image: str | None = Field(None, description="To start from: base64 or a data: address")
     strength: Strength | None = None
     mask_image: str | None = Field(None, description="White is painted anew")
+    second_pass: dict[str, Any] | None = Field(
+        None, description=f"Drawn once more, larger: {', '.join(SecondPass._fields)}"
+    )
 
 
 class Models(BaseModel):
@@ -158,16 +162,22 @@ async def usual(request: Request, model: str | None = None) -> Usual:
     """The settings of a request that names nothing but its prompt, and maybe a model."""
     studio = request.app.state.studio
     model = await studio.model(model or None)
-    settings = await studio.ask(studio.client.settings_of, "x", model)
+    settings, takes_pictures, takes_prompt_2, limits, about = await asyncio.gather(
+        studio.ask(studio.client.settings_of, "x", model),
+        studio.takes_pictures(model),
+        studio.takes_prompt_2(model),
+        studio.limits(model),
+        studio.about(model),
+    )
     names = ("num_inference_steps", "guidance_scale", "width", "height", "scheduler")
     values = {name: getattr(settings, name) for name in names}
     return Usual(
         **values,
-        takes_pictures=await studio.takes_pictures(model),
-        takes_prompt_2=await studio.takes_prompt_2(model),
+        takes_pictures=takes_pictures,
+        takes_prompt_2=takes_prompt_2,
         schedulers=LABELS,
-        limits=Bounds.model_validate(await studio.limits(model)),
-        **await studio.about(model),
+        limits=Bounds.model_validate(limits),
+        **about,
     )
 
 

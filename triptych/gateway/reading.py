@@ -44,11 +44,6 @@ def read(file: bytes) -> Found:
         if settings.strength is not None:
             began = "this picture began from another one, which its file does not hold"
             found["warnings"] = [*found["warnings"], f"strength: {began}"]
-        second = found.pop("second_pass", None)
-        if second is not None:
-            size = f"{second['width']}x{second['height']}"
-            told_so = f"second_pass: not taken: the picture was drawn once more at {size}"
-            found["warnings"] = [*found["warnings"], told_so]
         return Found(found, infotext(settings))
     except InvalidRequest:
         texts = _texts(file)

@@ -121,8 +121,10 @@ class Studio:
         By the tokenizer's parameters and the largest latents that unet's config.pbtxt names, as
         the server's stages read them.
         """
-        tokenizer = await self.ask(self.client.config, Names(model).stage("tokenizer"))
-        unet = await self.ask(self.client.config, Names(model).stage("unet"))
+        stages = (Names(model).stage(name) for name in ("tokenizer", "unet"))
+        tokenizer, unet = await asyncio.gather(
+            *(self.ask(self.client.config, stage) for stage in stages)
+        )
         known = Limits.from_parameters(_parameters(tokenizer))
         for accelerator in unet.optimization.execution_accelerators.gpu_execution_accelerator:
             if accelerator.name == "max_shape":

@@ -27,14 +27,21 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
 }
+PARTS = ("choices.html", "dialogs.html")
 router = APIRouter(include_in_schema=False)
+
+
+def html(name: str) -> str:
+    """A page, with the parts in it that its comments name."""
+    whole = (FOLDER / name).read_text("utf-8")
+    for part in PARTS:
+        whole = whole.replace(f"<!-- {part} -->", (FOLDER / part).read_text("utf-8"))
+    return whole
 
 
 @router.get("/")
 def page() -> Response:
-    page, dialogs = ((FOLDER / name).read_text("utf-8") for name in ("page.html", "dialogs.html"))
-    whole = page.replace("<!-- dialogs.html -->", dialogs)
-    return Response(whole, media_type="text/html", headers=HEADERS)
+    return Response(html("page.html"), media_type="text/html", headers=HEADERS)
 
 
 @router.get("/web/{name}")

@@ -25,6 +25,7 @@ export async function ask(path, options = {}, onBusy = () => {}) {
       throw error instanceof TypeError ? new Lost(t("Connection lost. Is `make web` still running?")) : error;
     });
     if (answer.ok) {
+      $("locked").hidden = true;
       if (askedForKey) document.dispatchEvent(new Event("keyfits"));
       return answer;
     }
@@ -97,7 +98,8 @@ function askForKey() {
       "close",
       () => {
         askingForKey = null;
-        if ($("key").returnValue !== "use") return reject(new Error(t("This server draws only with its key.")));
+        $("locked").hidden = $("key").returnValue === "use";
+        if (!$("locked").hidden) return reject(new DOMException(t("This server draws only with its key."), "AbortError"));
         setKey($("key-text").value);
         resolve();
       },

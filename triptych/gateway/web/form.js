@@ -4,16 +4,16 @@ import { $, say } from "./dom.js";
 import { chooseLoras, chosenLoras } from "./loras.js";
 import { usual } from "./models.js";
 import { note, noted } from "./notes.js";
-import { showSize } from "./sizes.js";
+import { largestSaid, showSize } from "./sizes.js";
 import { fillStrength, startSettings } from "./start.js";
-import { labelOf, serverSaid, t } from "./words.js";
+import { labelOf, serverSaid, t, valueSaid } from "./words.js";
 
 const NUMBERS = ["num_inference_steps", "guidance_scale", "width", "height"];
 const PROMPTS = ["prompt", "negative_prompt", "prompt_2", "negative_prompt_2"];
 const TEXTS = [...PROMPTS, "model", "scheduler", "prompt_syntax", "seed"];
 // Without a field in the form.
 const OTHERS = ["timestep_spacing", "eta", "clip_skip", "guidance_rescale", "guidance_start", "guidance_stop",
-  "cache_interval", "original_size", "crops_coords_top_left", "target_size"];
+  "cache_interval", "second_pass", "original_size", "crops_coords_top_left", "target_size"];
 /** The prompts that a picture may have been drawn without. */
 export const NO_PROMPTS = { negative_prompt: "", prompt_2: "", negative_prompt_2: "" };
 const HIGHEST_SEED = 2n ** 64n - 1n;
@@ -75,7 +75,7 @@ export function seedIsUsed() {
 
 function keepOthers(values) {
   others = values;
-  const said = Object.entries(others).map(([name, value]) => `${labelOf(name).toLowerCase()} ${value}`);
+  const said = Object.entries(others).map(([name, value]) => `${labelOf(name).toLowerCase()} ${valueSaid(name, value)}`);
   $("others-said").textContent = t("Also as in the picture: {settings}.", { settings: said.join(", ") });
   $("others").hidden = said.length === 0;
 }
@@ -169,7 +169,7 @@ function wrongSide(value, limits, most) {
   if (side < limits.min_side) return t("At least {low} pixels", { low: limits.min_side });
   if (side % 8) {
     const below = 8 * Math.floor(side / 8);
-    return t("A multiple of 8, such as {below} or {above}", { below, above: below + 8 });
+    return t("{below} or {above}, the nearest sizes", { below, above: below + 8 });
   }
   return side > most ? t("At most {high} pixels", { high: most }) : "";
 }
@@ -177,8 +177,7 @@ function wrongSide(value, limits, most) {
 function tooManyPixels(limits) {
   const [width, height] = [Number($("width").value), Number($("height").value)];
   if (!limits || width * height <= limits.max_pixels) return "";
-  const side = Math.floor(Math.sqrt(limits.max_pixels));
-  return t("{width} x {height} is too large: at most {side} x {side} in total", { width, height, side });
+  return t("{width} x {height} is too large: at most {size} in total", { width, height, size: largestSaid(limits) });
 }
 
 // Staying after a reload.

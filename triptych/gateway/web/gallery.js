@@ -4,13 +4,14 @@ import { $, doing, fromTemplate, noticeBriefly, say, showIcons } from "./dom.js"
 import { start } from "./drawing.js";
 import { usual } from "./models.js";
 import { openSheet, showWarnings } from "./sheet.js";
+import { largerSize, largestSaid, sizeOfPicture } from "./sizes.js";
 import { dataAddress, startFrom } from "./start.js";
 import { forget, keep, kept } from "./store.js";
 import { open, picked } from "./viewer.js";
 import { pictures, secondsSaid, t } from "./words.js";
 
 const LIKENESS = 0.7; // the strength of "More like this"
-const SECOND_PASS = 0.5; // the strength of "Draw larger"
+const SECOND_PASS = 0.3; // the strength of "Draw it larger", little enough for it to be the same picture
 const records = new WeakMap(); // of each card with a picture
 
 export const recordOf = (card) => records.get(card);
@@ -24,8 +25,10 @@ export function cards() {
 export function place({ batch, index, asked }, cancel) {
   const card = fromTemplate("card");
   card.dataset.order = `${String(batch).padStart(16, "0")} ${String(1e6 - index).padStart(7, "0")}`;
-  const { width = usual.width, height = usual.height, prompt } = asked;
+  const { prompt } = asked;
+  const { width, height } = sizeOfPicture({ width: usual.width, height: usual.height, ...asked });
   card.querySelector(".frame").style.aspectRatio = width && height ? `${width} / ${height}` : "1";
+  card.dataset.prompt = prompt;
   card.querySelector("progress").setAttribute("aria-label", t("Steps of: {prompt}", { prompt }));
   doing(card, "give-up").setAttribute("aria-label", t("Cancel: {prompt}", { prompt }));
   doing(card, "give-up").addEventListener("click", cancel);
@@ -86,7 +89,8 @@ export function showStep(card, { step, total, preview }) {
 /** Have a card show its picture, over the preview that it had. */
 export function showPicture(card, record) {
   const { settings, seconds, blob } = record;
-  const { prompt, seed, width, height } = settings;
+  const { prompt, seed } = settings;
+  const { width, height } = sizeOfPicture(settings);
   records.set(card, record);
   card.classList.remove("coming");
   card.querySelector(".frame").style.aspectRatio = `${width} / ${height}`;
@@ -126,18 +130,32 @@ function askedFor({ warnings, output_format, seed, strength, mask_blur, padding_
 
 /** Draw four more: from this picture where the model takes one, else with other seeds. */
 export async function moreLike({ settings, blob }) {
-  const from = usual.takes_pictures ? { image: await dataAddress(blob), strength: LIKENESS } : {};
-  start({ ...askedFor(settings), ...from }, 4);
+  if (!usual.takes_pictures) return start(askedFor(settings), 4);
+  start({ ...(await fromItself(settings, blob)), ...sizeOfPicture(settings), strength: LIKENESS }, 4);
 }
 
-/** Draw a picture once more from itself, twice as wide and high or as large as the server draws. */
+/** What is asked for where a picture is drawn from this one. */
+async function fromItself({ second_pass, ...settings }, blob) {
+  return { ...askedFor(settings), image: await dataAddress(blob) };
+}
+
+/** Why a picture cannot be drawn larger; empty where it can. */
+export function whyNotLarger(settings) {
+  if (!usual.limits) return t("The server is not ready at the moment.");
+  if (!largerSize(settings)) return t("The server draws no larger picture: at most {size} in total.", { size: largestSaid(usual.limits) });
+  if (isFromPicture(settings) && !usual.takes_pictures) return t("Drawn from another picture, and this model takes none.");
+  return "";
+}
+
+const isFromPicture = ({ strength }) => strength !== undefined;
+
+/** Draw the same picture larger: in a second pass, or from itself where it began from a picture, which is not kept. */
 export async function larger({ settings, blob }) {
-  const { width, height, seed } = settings;
-  const { max_pixels, max_width, max_height } = usual.limits;
-  const times = Math.min(2, Math.sqrt(max_pixels / (width * height)), max_width / width, max_height / height);
-  if (times <= 1) return noticeBriefly(t("The server draws no larger pictures."));
-  const size = { width: 8 * Math.floor((times * width) / 8), height: 8 * Math.floor((times * height) / 8) };
-  start({ ...askedFor(settings), seed, ...size, image: await dataAddress(blob), strength: SECOND_PASS }, 1);
+  const { seed, num_inference_steps } = settings;
+  const second = { ...largerSize(settings), strength: SECOND_PASS };
+  second.num_inference_steps = Math.max(num_inference_steps, Math.ceil(1 / SECOND_PASS)); // at least one is made
+  if (isFromPicture(settings)) start({ ...(await fromItself(settings, blob)), seed, ...second }, 1);
+  else start({ ...askedFor(settings), seed, second_pass: second }, 1);
 }
 
 /** Delete a picture, with a way back for a while. */

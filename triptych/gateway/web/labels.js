@@ -24,6 +24,7 @@ export const LABELS = {
   original_size: "Original height, width",
   crops_coords_top_left: "Cut from top, left",
   target_size: "Target height, width",
+  second_pass: "Second pass",
   strength: "Strength",
   image: "Start from a picture",
   count: "Pictures",

@@ -2,10 +2,11 @@
 
 import { Lost, ask, untilBack } from "./asking.js";
 import { $ } from "./dom.js";
-import { clearErrors, fill, recallChoice, showError, showSecondPrompts } from "./form.js";
+import { clearErrors, recallChoice, showError, showSecondPrompts } from "./form.js";
 import { showLoras } from "./loras.js";
 import { showSamples } from "./samples.js";
 import { showSize } from "./sizes.js";
+import { t } from "./words.js";
 
 const NUMBERS = ["num_inference_steps", "guidance_scale", "width", "height"];
 export let usual = { schedulers: {} }; // what api/usual says of the chosen model
@@ -19,20 +20,38 @@ async function showModels() {
   $("model-field").hidden = models.length < 2;
 }
 
-/** The chosen model's own settings in the form: in its empty fields, or, for `anew`, in all of them. */
-async function showUsual(anew) {
-  usual = await (await ask(`api/usual?model=${encodeURIComponent($("model").value)}`)).json();
-  const labels = Object.entries(usual.schedulers);
-  $("scheduler").replaceChildren(...labels.map(([name, label]) => new Option(label, name)));
-  for (const name of NUMBERS) if (anew || !$(name).value) $(name).value = usual[name];
-  $("scheduler").value = usual.scheduler;
-  if (!anew) recallChoice($("scheduler"));
+/** What the fields say that every model has a usual value for. */
+const said = () => Object.fromEntries([...NUMBERS, "scheduler"].map((name) => [name, $(name).value]));
+
+/**
+ * The chosen model's own settings in the form, or those of `values`: in its empty fields, or, with what all fields
+ * said before, in those that still say it.
+ */
+async function showUsual(before, values = {}) {
+  const model = $("model").value;
+  const own = await (await ask(`api/usual?model=${encodeURIComponent(model)}`)).json();
+  if ($("model").value !== model) return; // another one was chosen since
+  usual = own;
+  const isOpen = (name) => (before ? $(name).value === before[name] : !$(name).value);
+  for (const name of NUMBERS.filter(isOpen)) $(name).value = values[name] ?? usual[name];
+  showSchedulers(isOpen("scheduler") ? values.scheduler : $("scheduler").value);
+  if (!before) recallChoice($("scheduler"));
   document.body.classList.toggle("takes-pictures", usual.takes_pictures);
   $("start-field").hidden = !usual.takes_pictures;
   showSecondPrompts();
   showSize();
-  await showSamples(usual, $("model").value);
-  await showLoras();
+  await Promise.all([showSamples(usual, model), showLoras()]);
+}
+
+/** Fill the list of schedulers, and choose one, the model's own where it has none of that name. */
+function showSchedulers(chosen) {
+  const { scheduler: own, schedulers } = usual;
+  const options = Object.entries(schedulers).map(([name, label]) => {
+    const text = name === own ? t("{scheduler} (the model's own)", { scheduler: label }) : label;
+    return new Option(text, name);
+  });
+  $("scheduler").replaceChildren(...options);
+  $("scheduler").value = chosen in schedulers ? chosen : own;
 }
 
 /** Do what asks the server, again and again while it is away, and say what else goes wrong. */
@@ -41,6 +60,7 @@ async function orSay(work) {
     try {
       return await work();
     } catch (error) {
+      if (error.name === "AbortError") return; // no key was given
       if (!(error instanceof Lost)) return showError(error.message);
       await untilBack(error);
     }
@@ -51,18 +71,18 @@ async function orSay(work) {
 export function showServer() {
   return orSay(async () => {
     await showModels();
-    await showUsual(false);
+    await showUsual();
   });
 }
 
 document.addEventListener("keyfits", () => usual.width || showServer());
-document.addEventListener("othermodel", ({ detail: values }) =>
-  orSay(async () => {
-    await showUsual(true);
-    fill(values);
-  }),
-);
+document.addEventListener("othermodel", ({ detail: values }) => {
+  const before = said();
+  orSay(() => showUsual(before, values));
+});
 $("model").addEventListener("change", () => {
   clearErrors();
-  orSay(() => showUsual(true));
+  const before = said();
+  orSay(() => showUsual(before));
 });
+$("unlock").addEventListener("click", () => orSay(() => ask("api/models"))); // asks for the key

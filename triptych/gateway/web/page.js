@@ -7,10 +7,10 @@ import { NO_PROMPTS, recall, showError, syntaxOf, use } from "./form.js";
 import { restore } from "./gallery.js";
 import { readLink } from "./links.js";
 import { showServer } from "./models.js";
-import { note, noted } from "./notes.js";
 import { recallStart, startFrom } from "./start.js";
 import { serverSaid, t } from "./words.js";
 import { stopComparing } from "./viewer.js";
+import "./choices.js";
 import "./mask.js";
 import "./zip.js";
 
@@ -77,16 +77,6 @@ document.addEventListener("paste", (event) => {
   if (!isPicture || $("start-field").hidden || isAsking()) return;
   event.preventDefault();
   startFrom(files[0]);
-});
-$("language").value = noted("language", "");
-$("language").addEventListener("change", () => {
-  note("language", $("language").value);
-  location.reload(); // the form and the pictures stay
-});
-$("look").value = document.documentElement.dataset.look;
-$("look").addEventListener("change", () => {
-  note("look", $("look").value);
-  document.documentElement.dataset.look = $("look").value;
 });
 
 recall();

@@ -6,7 +6,7 @@ import { LABELS } from "./labels.js";
 import { copyLink } from "./links.js";
 import { lorasSaid } from "./loras.js";
 import { usual } from "./models.js";
-import { secondsSaid, serverSaid, t, timeSaid } from "./words.js";
+import { secondsSaid, serverSaid, t, timeSaid, valueSaid } from "./words.js";
 
 let shown = {}; // the settings in the sheet
 
@@ -28,7 +28,7 @@ export function settingsSaid(settings) {
   const { scheduler, loras } = settings;
   const values = { ...settings, scheduler: usual.schedulers[scheduler] ?? scheduler, loras: lorasSaid(loras) };
   const there = Object.keys(LABELS).filter((name) => name !== "prompt" && values[name]?.toString());
-  return there.map((name) => [LABELS[name], values[name].toString()]);
+  return there.map((name) => [LABELS[name], valueSaid(name, values[name])]);
 }
 
 function describe(list, label, text) {

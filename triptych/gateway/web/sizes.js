@@ -5,6 +5,27 @@ import { usual } from "./models.js";
 
 const RATIOS = { square: 1, portrait: 2 / 3, landscape: 3 / 2 }; // width to height
 
+/** { width, height } of a picture with these settings, the second pass's where it had one. */
+export function sizeOfPicture({ second_pass, ...first }) {
+  const { width, height } = second_pass ?? first;
+  return { width, height };
+}
+
+/** The size of a picture that is drawn larger: twice as wide and high, or as large as the server draws; or none. */
+export function largerSize(settings) {
+  const { width, height } = sizeOfPicture(settings);
+  const { max_pixels, max_width, max_height } = usual.limits;
+  const times = Math.min(2, Math.sqrt(max_pixels / (width * height)), max_width / width, max_height / height);
+  const size = { width: 8 * Math.floor((times * width) / 8), height: 8 * Math.floor((times * height) / 8) };
+  return size.width > width && size.height > height ? size : null;
+}
+
+/** The largest size of a picture, for people, as the server says it. */
+export function largestSaid({ max_pixels, max_width, max_height }) {
+  const side = 8 * Math.floor(Math.sqrt(max_pixels) / 8);
+  return max_width * max_height <= max_pixels ? `${max_width} x ${max_height}` : `${side} x ${side}`;
+}
+
 /** [width, height] of a shape, in steps that UNets of that size can halve well. */
 function sizeOf(shape) {
   const { width, height, limits } = usual;

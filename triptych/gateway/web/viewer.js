@@ -1,9 +1,10 @@
 // Pictures in their own size, one at a time or two beside each other.
 
 import { $, closable, doing, say } from "./dom.js";
-import { cards, drop, larger, moreLike, offer, recordOf } from "./gallery.js";
+import { cards, drop, larger, moreLike, offer, recordOf, whyNotLarger } from "./gallery.js";
 import { copyLink, copyPicture } from "./links.js";
 import { openSheet, settingsSaid } from "./sheet.js";
+import { sizeOfPicture } from "./sizes.js";
 import { startFrom } from "./start.js";
 import { secondsSaid, t } from "./words.js";
 
@@ -16,7 +17,8 @@ let firstPicked = null; // while two are picked to be compared
 export function open(card) {
   shown = card;
   const record = recordOf(card);
-  const { prompt, seed, width, height } = record.settings;
+  const { prompt, seed } = record.settings;
+  const { width, height } = sizeOfPicture(record.settings);
   const all = cards();
   const [number, total] = [all.indexOf(card) + 1, all.length];
   const size = `${width} × ${height}`;
@@ -25,6 +27,9 @@ export function open(card) {
   SECOND.hidden = true;
   doing($("viewer"), "before").disabled = number === 1;
   doing($("viewer"), "after").disabled = number === total;
+  const button = doing($("viewer"), "larger");
+  button.title = whyNotLarger(record.settings) || button.ariaLabel;
+  button.ariaDisabled = String(button.title !== button.ariaLabel);
   offer(doing($("viewer"), "download"), record, FIRST.querySelector("img").src);
   present(false);
 }
@@ -40,7 +45,7 @@ function put(figure, card, lines) {
   const image = figure.querySelector("img");
   image.src = card.querySelector(".picture img").src;
   image.alt = recordOf(card).settings.prompt;
-  const { width, height } = recordOf(card).settings;
+  const { width, height } = sizeOfPicture(recordOf(card).settings);
   image.style.setProperty("--width", width);
   image.style.setProperty("--height", height);
   figure.hidden = false;
@@ -127,6 +132,8 @@ const ACTIONS = {
     startFrom(recordOf(shown).blob);
   },
   larger: () => {
+    $("viewer-said").textContent = whyNotLarger(recordOf(shown).settings);
+    if ($("viewer-said").textContent) return;
     $("viewer").close();
     larger(recordOf(shown));
   },

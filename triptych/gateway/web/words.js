@@ -21,6 +21,11 @@ export function t(text, values = {}) {
 /** A setting by the form's words for it. */
 export const labelOf = (name) => (Object.hasOwn(LABELS, name) ? t(LABELS[name]) : name);
 
+/** A setting's value for people. */
+export function valueSaid(name, value) {
+  return name === "second_pass" && value ? `${value.width} × ${value.height}` : String(value);
+}
+
 /** A sentence of the server in the page's words; as it came where the table does not have it. */
 export function serverSaid(sentence) {
   for (const english of Object.keys(SERVER_ZH)) {

@@ -4,7 +4,6 @@ export const SERVER_ZH = {
   // Warnings, beside a picture.
   "not taken from the picture: {settings}": "未从图片中读取：{settings}",
   "scheduler: the picture's sampler is not one of those here": "调度器：这里没有图片所用的采样器",
-  "second_pass: not taken: the picture was drawn once more at {size}": "未读取第二遍绘制：图片曾以 {size} 再画一遍",
   "strength: this picture began from another one, which its file does not hold":
     "重绘强度：这张图片由另一张图片画成，而文件中没有那张图片",
   "the prompts are longer than this file can carry, and stand here cut to {most} letters":
@@ -35,8 +34,10 @@ export const SERVER_ZH = {
     "{low} 到 {high} 的整数：文本编码器有 {layers} 层",
   "an integer from {low} to {high}": "{low} 到 {high} 的整数",
   "a number from {low} to {high}": "{low} 到 {high} 的数字",
-  "a multiple of {multiple} from {low} to {high}, with height * width at most {pixels}":
-    "{low} 到 {high} 之间 {multiple} 的倍数，且高度乘宽度不超过 {pixels}",
+  "a whole number from {low} to {high}, as {width} x {height} is too large: at most {across} x {down} in total":
+    "{low} 到 {high} 的整数；{width} x {height} 太大：总共最多 {across} x {down}",
+  "a whole number from {low} to {high}": "{low} 到 {high} 的整数",
+  "{below} or {above}, the nearest sizes": "{below} 或 {above}（最接近的尺寸）",
 
   // Prompts.
   "a text": "文字",
@@ -114,6 +115,9 @@ export const SERVER_ZH = {
   "a picture that is not animated": "不是动画的图片",
   "at most {most} pixels": "最多 {most} 像素",
   "with no {field} in the request, a picture whose own is {allowed}": "没有填{field}时，图片自身的须为：{allowed}",
+  "an object with height and width, and no keys but {keys}": "含高度和宽度的对象，此外只能有这些键：{keys}",
+  "one of {names}": "其中之一：{names}",
+  "none with image or strength": "有作为起点的图片或重绘强度时不设置",
   "none without image": "没有作为起点的图片时不设置",
   "none: this model has no vae_encoder, which reads pictures": "无：这个模型没有读取图片的 vae_encoder",
   "a picture and its mask, in which this model paints": "一张图片和它的蒙版：这个模型在其中作画",

@@ -1,0 +1,64 @@
+"""The page for people with disabilities, where something is wrong, and on screens of all sizes."""
+
+import pytest
+from selenium.webdriver import Keys
+
+from tests.gateway import browser as chromium
+from tests.gateway.page import Page, violations
+from tests.gateway.running import wait_for
+
+SCREENS = (chromium.PHONE, chromium.WIDE, (2560, 1300))
+LOOKS = pytest.mark.parametrize(
+    ("size", "dark"), [(size, dark) for size in SCREENS for dark in (False, True)]
+)
+
+
+@LOOKS
+def test_the_server_is_lost(browser, start, size, dark):
+    page = Page(browser, start().url)
+    page.draw(prompt="a red circle", count="2")
+    page.settled(2)
+    browser.look_like(size, dark)
+    browser.offline(True)
+    try:
+        page.draw(prompt="a green star")
+        wait_for(lambda: page["lost"].text.startswith("Connection lost."))
+        assert "waiting for the server" in page.one(".coming .steps").text
+        assert violations(browser) == []
+    finally:
+        browser.offline(False)
+    page.settled(4)
+    browser.complaints()
+
+
+@LOOKS
+def test_a_wrong_key(browser, start, size, dark):
+    browser.look_like(size, dark)
+    page = Page(browser, start(api_key="sesame").url, sees_all=False)
+    page["key-text"].send_keys("wrong", Keys.ENTER)
+    wait_for(lambda: page["key-wrong"].text)
+    assert violations(browser) == []
+    page.press(Keys.ESCAPE)
+    wait_for(lambda: page["unlock"].is_displayed())
+    assert violations(browser) == []
+    browser.complaints()
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_a_large_screen(page, triton, dark):
+    page.browser.look_like(SCREENS[-1], dark)
+    assert violations(page.browser) == []
+    triton.warnings = ("prompt is longer than 77 tokens; cut off: 'x'",)
+    for number, prompt in enumerate(("a red circle", "a green star", "a blue moon")):
+        page.draw(prompt=prompt, count="3")
+        page.settled(3 * number + 3)
+    assert violations(page.browser) == []
+    triton.held_from = 3
+    triton.hold.clear()
+    page.draw(prompt="a sun", count="2")
+    wait_for(lambda: len(page.all(".coming .preview:not([hidden])")) == 2)
+    assert violations(page.browser) == []
+    page["cancel"].click()
+    page.settled(9)
+    page.one(".picture").click()
+    assert violations(page.browser) == []

@@ -44,10 +44,9 @@ class Replicas:
         for thread in stopping:
             thread.join()
 
-    @property
-    def grpc(self) -> list[str]:
-        """The addresses of all."""
-        return [server.grpc for server in self.all]
+    def addresses(self) -> list[tuple[str, str]]:
+        """Those of all: gRPC's and HTTP's."""
+        return [(server.grpc, server.http) for server in self.all]
 
     def kill(self, number: int) -> None:
         """Kill all processes of a server at once, as the end of its machine would."""

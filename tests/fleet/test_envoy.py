@@ -6,12 +6,14 @@ import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 import pytest
 
 from tests.fleet.conftest import gateway
 from tests.fleet.envoy import Envoy
 from tests.fleet.load import Load
+from tests.fleet.service import Service
 from tests.fleet.stand_ins import QUEUE, StandIns
 from tests.gateway.running import wait_for
 from triptych.client import Client, NotThere, Overloaded, Picture
@@ -28,12 +30,12 @@ def healthy(envoy):
     return envoy.stats()["membership_healthy"]
 
 
-def draw(client, count):
+def draw(client, count, **settings):
     """What so many requests at once get: pictures, or errors."""
 
     def one(seed):
         try:
-            (*_, last) = client.stream(f"picture {seed}", timeout=60, seed=seed)
+            (*_, last) = client.stream(f"picture {seed}", timeout=60, seed=seed, **settings)
         except Exception as error:
             return error
         return last
@@ -63,6 +65,49 @@ def test_a_server_that_is_ending_fails_no_request(stand_ins, envoy):
         for _ in range(5):
             answers = draw(client, QUEUE)
             assert len(pictures(answers)) == QUEUE, answers
+
+
+def test_pictures_in_flight_are_finished_while_their_envoy_is_ended(envoy):
+    """There is no other one that they could be asked of again."""
+    with Client(envoy.grpc) as client, ThreadPoolExecutor(1) as pool:
+        drawing = pool.submit(draw, client, QUEUE, num_inference_steps=80)
+        wait_for(lambda: envoy.passing() == QUEUE)
+        envoy.end(60)
+        answers = drawing.result()
+    assert len(pictures(answers)) == QUEUE, answers
+
+
+def test_an_envoy_that_is_ended_sends_its_callers_to_another(stand_ins, envoy, tmp_path):
+    """Else it would have waited for new pictures all the time that it is given."""
+    with (
+        Envoy(tmp_path, stand_ins.addresses()) as other,
+        Service([envoy.grpc, other.grpc]) as service,
+        gateway(service.address) as url,
+        Load(url, 6, num_inference_steps=20) as load,
+    ):
+        load.wait_for(6)
+        ending = max(envoy, other, key=Envoy.passing)
+        service.leave(ending.grpc)
+        assert ending.end(60) < 20
+        load.wait_for(12)
+    assert not load.problems()
+
+
+def test_a_gateway_that_is_restarted_under_load_fails_no_request(envoy):
+    """There is another one, and new connections go there first."""
+    with gateway(envoy.grpc) as other, ExitStack() as one:
+        urls = [one.enter_context(gateway(envoy.grpc)), other]
+        first, second = (url.removeprefix("http://") for url in urls)
+        with (
+            Service([first, second]) as service,
+            Load(f"http://{service.address}", 12, num_inference_steps=10) as load,
+        ):
+            load.wait_for(24)
+            service.leave(first)
+            one.close()  # SIGTERM, and its end
+            service.join(one.enter_context(gateway(envoy.grpc)).removeprefix("http://"))
+            load.wait_for(36)
+    assert not load.problems()
 
 
 def test_a_server_that_is_back_takes_its_share_within_10_seconds(stand_ins, envoy):

@@ -9,7 +9,7 @@ import subprocess
 import pytest
 import yaml
 
-from tests.fleet.envoy import CONFIG, ENVOY, ROOT
+from tests.fleet.envoy import CONFIG, DRAIN, ENVOY, ROOT
 
 CHART = ROOT / "deploy" / "helm" / "triptych"
 VALUES = sorted(CHART.glob("values-*.yaml"))
@@ -76,6 +76,24 @@ def test_a_gateway_that_ends_waits_for_the_longest_picture(found):
     assert spec["terminationGracePeriodSeconds"] > sleeps + waits
 
 
+def test_an_envoy_that_ends_drains_and_waits_for_the_longest_picture(found):
+    spec = pod(found, "envoy")
+    (container,) = spec["containers"]
+    shell, script, seconds = container["lifecycle"]["preStop"]["exec"]["command"]
+    files = found["ConfigMap", "pictures-envoy"]["data"]
+    assert (shell, files[script.removeprefix("/etc/envoy/")]) == ("bash", DRAIN.read_text())
+    gateway = pod(found, "gateway")["containers"][0]["command"]
+    assert f"--timeout={seconds}" in gateway
+    assert spec["terminationGracePeriodSeconds"] > int(seconds)
+
+
+def test_envoy_may_ask_servers_whether_they_are_ready(found):
+    port = found["NetworkPolicy", "pictures-server"]["spec"]["ingress"][0]["ports"]
+    (container,) = pod(found, "server")["containers"]
+    ports = {each["name"]: each["containerPort"] for each in container["ports"]}
+    assert port == [{"port": ports["grpc"]}, {"port": ports["http"]}]
+
+
 def test_every_container_has_probes_resources_and_no_privileges(found):
     for name in ("server", "envoy", "gateway"):
         spec = pod(found, name)
@@ -105,7 +123,7 @@ def test_gpus_are_asked_for_where_the_values_say_so():
 def test_many_are_scaled_by_images_in_flight_and_never_to_none():
     found = objects(CHART / "values-many-gpus.yaml")
     spec = found["ScaledObject", "pictures-server"]["spec"]
-    assert spec["minReplicaCount"] >= 1 and spec["fallback"]["replicas"] >= spec["minReplicaCount"]
+    assert 1 <= spec["minReplicaCount"] <= spec["maxReplicaCount"]
     (trigger,) = spec["triggers"]
     assert "triptych_images_in_flight" in trigger["metadata"]["query"]
     assert trigger["metadata"]["ignoreNullValues"] == "false"
@@ -113,6 +131,17 @@ def test_many_are_scaled_by_images_in_flight_and_never_to_none():
     assert "replicas" not in found["Deployment", "pictures-server"]["spec"]
     board = json.loads(found["ConfigMap", "pictures-dashboard"]["data"]["triptych.json"])
     assert board["panels"]
+
+
+def test_without_prometheus_there_stay_as_many_as_there_are(tmp_path):
+    for least in (1, 3):
+        (tmp_path / f"{least}.yaml").write_text(
+            f"{{ models: {{ volume: a }}, autoscaling: {{ enabled: true, min: {least}, max: 9 }} }}"
+        )
+        found = objects(tmp_path / f"{least}.yaml")
+        fallback = found["ScaledObject", "pictures-server"]["spec"]["fallback"]
+        assert fallback["behavior"] == "currentReplicasIfHigher"
+        assert fallback["replicas"] == least
 
 
 def test_servers_trace_to_the_collector_that_the_values_name(tmp_path):
@@ -185,6 +214,11 @@ def test_gateways_keep_pictures_in_object_storage_where_there_is_one(tmp_path):
             "gateway: give apiKeySecret or keysSecret",
         ),
         ("{ models: { volume: a }, autoscaling: { enabled: true, min: 0 } }", "at least 1"),
+        ("{ models: { volume: a }, autoscaling: { enabled: true, min: 5 } }", "at least autoscal"),
+        (
+            "{ models: { volume: a }, gateway: { replicas: 2 } }",
+            "gateway: several replicas need picturesVolume or picturesUrl",
+        ),
     ],
 )
 def test_values_that_make_no_sense_are_refused(tmp_path, values, says):

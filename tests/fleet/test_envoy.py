@@ -79,12 +79,11 @@ def test_pictures_in_flight_are_finished_while_their_envoy_is_ended(envoy):
 
 def test_an_envoy_that_is_ended_sends_its_callers_to_another(stand_ins, envoy, tmp_path):
     """Else it would have waited for new pictures all the time that it is given."""
-    with (
-        Envoy(tmp_path, stand_ins.addresses()) as other,
-        Service([envoy.grpc, other.grpc]) as service,
-        gateway(service.address) as url,
-        Load(url, 6, num_inference_steps=20) as load,
-    ):
+    with ExitStack() as stack:
+        other = stack.enter_context(Envoy(tmp_path, stand_ins.addresses()))
+        service = stack.enter_context(Service([envoy.grpc, other.grpc]))
+        url = stack.enter_context(gateway(service.address))
+        load = stack.enter_context(Load(url, 6, num_inference_steps=20))
         load.wait_for(6)
         ending = max(envoy, other, key=Envoy.passing)
         service.leave(ending.grpc)
@@ -95,17 +94,19 @@ def test_an_envoy_that_is_ended_sends_its_callers_to_another(stand_ins, envoy, t
 
 def test_a_gateway_that_is_restarted_under_load_fails_no_request(envoy):
     """There is another one, and new connections go there first."""
-    with gateway(envoy.grpc) as other, ExitStack() as one:
-        urls = [one.enter_context(gateway(envoy.grpc)), other]
-        first, second = (url.removeprefix("http://") for url in urls)
-        with (
-            Service([first, second]) as service,
-            Load(f"http://{service.address}", 12, num_inference_steps=10) as load,
-        ):
+    with ExitStack() as stack, ExitStack() as one:
+
+        def start(ending):
+            return ending.enter_context(gateway(envoy.grpc)).removeprefix("http://")
+
+        first, second = start(one), start(stack)
+        service = stack.enter_context(Service([first, second]))
+        url = f"http://{service.address}"
+        with Load(url, 12, num_inference_steps=10) as load:
             load.wait_for(24)
             service.leave(first)
             one.close()  # SIGTERM, and its end
-            service.join(one.enter_context(gateway(envoy.grpc)).removeprefix("http://"))
+            service.join(start(one))
             load.wait_for(36)
     assert not load.problems()
 

@@ -35,18 +35,23 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Entry:
-    """What is known of the request that is served; `drawn` what it had drawn, for its line."""
+    """What is known of the request that is served; `drawn` what it had drawn, for its line.
+
+    `client` is the address that it came from, as a trusted proxy says it.
+    """
 
     request_id: str
     traceparent: str | None = None
+    client: str | None = None
     drawn: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, headers: Mapping[str, str]) -> Entry:
+    def of(cls, scope: Mapping[str, Any]) -> Entry:
         """By the request's `x-request-id` and `traceparent`; what is none of these is not used."""
+        headers, client = Headers(scope=scope), scope.get("client")
         request_id, trace = headers.get("x-request-id", ""), headers.get("traceparent", "")
         known = request_id if _ID.fullmatch(request_id) else secrets.token_hex(16)
-        return cls(known, trace if _TRACE.fullmatch(trace) else None)
+        return cls(known, trace if _TRACE.fullmatch(trace) else None, client and client[0])
 
     @property
     def metadata(self) -> dict[str, str]:
@@ -85,7 +90,7 @@ class AccessLog:
             await self._app(scope, receive, send)
             return
         begun, status = time.monotonic(), None
-        entry = Entry.of(Headers(scope=scope))
+        entry = Entry.of(scope)
         ENTRY.set(entry)
         CALLER.set(None)
 
@@ -104,12 +109,12 @@ class AccessLog:
 
     def _line(self, scope: Any, entry: Entry, status: int | None) -> dict[str, Any]:
         """A status is None where no answer was begun."""
-        caller, client = CALLER.get(), scope.get("client")
+        caller = CALLER.get()
         line = {
             "method": scope["method"],
             "path": _OPENS.sub(r"\1...", scope["path"])[:MOST_PATH],
             "status": status,
-            "client": client and client[0],
+            "client": entry.client,
             "key": caller and caller.key.name,
             **entry.ids,
             **entry.drawn,

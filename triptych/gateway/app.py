@@ -106,6 +106,7 @@ def create_app(
         openai_edits.short,
         openai.files,
         webui.router,
+        webui.internal,
         page.router,
         web_files.router,
     ):
@@ -158,7 +159,7 @@ def create_app(
     @app.exception_handler(RequestValidationError)
     async def validation_error(request: Request, error: RequestValidationError) -> JSONResponse:
         untyped = body_problem(error.errors(), request.headers.get("content-type", ""))
-        if untyped is None and request.url.path.startswith(webui.PREFIX):
+        if untyped is None and request.url.path.startswith(webui.PREFIXES):
             return webui.invalid_response(error.errors())
         return respond(request, untyped or invalid(error.errors()))
 
@@ -182,7 +183,7 @@ def _openapi(app: FastAPI, whole: Callable[[], dict]) -> dict:
     if app.openapi_schema is None:
         for path, methods in whole()["paths"].items():
             for method in methods.values():
-                if not path.startswith(webui.PREFIX):
+                if not path.startswith(webui.PREFIXES):
                     method["responses"].pop("422", None)
     return app.openapi_schema
 
@@ -190,7 +191,7 @@ def _openapi(app: FastAPI, whole: Callable[[], dict]) -> dict:
 def respond(request: Request, error: HTTPException) -> JSONResponse:
     """The error in the shape of the API that was asked."""
     path = request.url.path
-    for api, prefix in ((openai, openai.PREFIX), (openai, "/images/"), (webui, webui.PREFIX)):
-        if path.startswith(prefix):
+    for api, prefixes in ((openai, (openai.PREFIX, "/images/")), (webui, webui.PREFIXES)):
+        if path.startswith(prefixes):
             return api.error_response(error)
     return page.error_response(error)

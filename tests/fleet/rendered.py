@@ -22,6 +22,7 @@ KUBERNETES = ("1.30", "1.37")
 OTHERS = {
     ("keda.sh/v1alpha1", "ScaledObject"): "cloudcoil.models.keda.v1alpha1",
     ("monitoring.coreos.com/v1", "ServiceMonitor"): "cloudcoil.models.prometheus_operator.v1",
+    ("monitoring.coreos.com/v1", "PodMonitor"): "cloudcoil.models.prometheus_operator.v1",
 }
 """Where their models are. To import one takes seconds."""
 

@@ -144,7 +144,7 @@ def test_without_prometheus_there_stay_as_many_as_there_are(tmp_path):
         assert fallback["replicas"] == least
 
 
-def test_servers_trace_to_the_collector_that_the_values_name(tmp_path):
+def test_servers_and_gateways_trace_to_the_collector_that_the_values_name(tmp_path):
     (tmp_path / "values.yaml").write_text(
         "{ models: { volume: a }, tracing: { endpoint: 'http://collector:4318' } }"
     )
@@ -152,8 +152,36 @@ def test_servers_trace_to_the_collector_that_the_values_name(tmp_path):
     endpoint = {"name": "OTEL_EXPORTER_OTLP_ENDPOINT", "value": "http://collector:4318"}
     assert container["env"] == [endpoint]
     assert "--trace-config=mode=opentelemetry" in container["command"]
+    (first,) = pod(objects(tmp_path / "values.yaml"), "gateway")["containers"]
+    assert first["env"] == [endpoint]
     (without,) = pod(objects(CHART / "values-one-gpu.yaml"), "server")["containers"]
     assert not any("trace" in flag for flag in without["command"])
+
+
+def test_prometheus_finds_servers_envoy_and_gateways_and_may_ask_them():
+    found = objects(CHART / "values-many-gpus.yaml")
+    monitors = {"server": "ServiceMonitor", "envoy": "ServiceMonitor", "gateway": "PodMonitor"}
+    for name, kind in monitors.items():
+        spec = found[kind, f"pictures-{name}"]["spec"]
+        labels = found["Deployment", f"pictures-{name}"]["spec"]["template"]["metadata"]["labels"]
+        assert spec["selector"]["matchLabels"] == labels
+        (endpoint,) = spec["endpoints" if kind == "ServiceMonitor" else "podMetricsEndpoints"]
+        (container,) = pod(found, name)["containers"]
+        ports = {each["name"]: each["containerPort"] for each in container["ports"]}
+        *_, rule = found["NetworkPolicy", f"pictures-{name}"]["spec"]["ingress"]
+        assert rule["ports"] == [{"port": ports[endpoint["port"]]}]
+        assert list(rule["from"][0]) == ["namespaceSelector"]
+    assert "--metrics-port=8002" in pod(found, "gateway")["containers"][0]["command"]
+    ports = found["Service", "pictures-gateway"]["spec"]["ports"]
+    assert [port["name"] for port in ports] == ["http"]
+
+
+def test_the_gateway_believes_the_proxies_that_the_values_name(tmp_path):
+    (tmp_path / "values.yaml").write_text(
+        "{ models: { volume: a }, gateway: { trustedProxies: '10.0.0.0/8' } }"
+    )
+    (container,) = pod(objects(tmp_path / "values.yaml"), "gateway")["containers"]
+    assert container["env"] == [{"name": "FORWARDED_ALLOW_IPS", "value": "10.0.0.0/8"}]
 
 
 def test_the_gateway_gets_its_secrets_and_where_webhooks_may_go(tmp_path):

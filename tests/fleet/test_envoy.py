@@ -8,14 +8,18 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
+import httpx
 import pytest
+from http_fake import serving
 
 from tests.fleet.conftest import gateway
 from tests.fleet.envoy import Envoy
 from tests.fleet.load import Load
 from tests.fleet.service import Service
 from tests.fleet.stand_ins import QUEUE, StandIns
+from tests.gateway.fake_triton import FakeTriton
 from tests.gateway.running import wait_for
+from tests.gateway.test_access_log import FOX, TRACEPARENT
 from triptych.client import Client, NotThere, Overloaded, Picture
 
 
@@ -156,6 +160,18 @@ def test_servers_add_up_behind_the_gateway(tmp_path):
     (one, waits), (two, _), (three, _) = found
     assert two >= 1.95 * one and three >= 2.9 * one, found
     assert all(p95 <= 1.15 * waits for _, p95 in found), found
+
+
+def test_what_names_a_request_in_traces_and_logs_passes_through(tmp_path):
+    ids = {"traceparent": TRACEPARENT, "x-request-id": "order-7"}
+    with ExitStack() as stack:
+        triton = stack.enter_context(FakeTriton())
+        health = stack.enter_context(serving({"/v2/health/ready": 200}))
+        envoy = stack.enter_context(Envoy(tmp_path, [(triton.url, health)]))
+        url = stack.enter_context(gateway(envoy.grpc))
+        answer = httpx.post(f"{url}/v1/images/generations", json=FOX, headers=ids, timeout=60)
+    assert answer.status_code == 200
+    assert triton.ids == [("order-7", TRACEPARENT)]
 
 
 def test_no_server_at_all_is_told_as_such(stand_ins, envoy):

@@ -158,6 +158,9 @@ def test_prometheus_and_grafana_find_what_they_need():
     scrape = yaml.safe_load((ROOT / "docker" / "prometheus.yaml").read_text())
     (servers,) = scrape["scrape_configs"][0]["dns_sd_configs"]
     assert (servers["names"], servers["port"]) == (["servers"], 8002)
+    others = [each["static_configs"][0]["targets"] for each in scrape["scrape_configs"][1:]]
+    assert others == [["envoy:8002"], ["gateway:8002"]]
+    assert "--metrics-port=8002" in COMPOSE["services"]["gateway"]["entrypoint"]
     source = yaml.safe_load((ROOT / "docker" / "grafana" / "datasource.yaml").read_text())
     assert source["datasources"][0]["url"] == "http://prometheus:9090"
     board = yaml.safe_load((ROOT / "docker" / "grafana" / "dashboards.yaml").read_text())

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -31,9 +33,11 @@ from triptych.gateway.access_log import AccessLog
 from triptych.gateway.background import Background
 from triptych.gateway.docs import describe
 from triptych.gateway.errors import Problem, body_problem, invalid, problem
+from triptych.gateway.gone import Unended
 from triptych.gateway.jobs import Jobs
 from triptych.gateway.kept import Kept
 from triptych.gateway.keys import Keys
+from triptych.gateway.metrics import MEDIA_TYPE, Metrics
 from triptych.gateway.studio import Studio
 from triptych.gateway.webhooks import Webhooks
 
@@ -58,6 +62,7 @@ def create_app(
     log_prompts: bool = False,
     webhooks: Webhooks | None = None,
     kept: Kept | None = None,
+    spans: Any = None,
 ) -> FastAPI:
     """The application in front of the Triton whose gRPC is at `url`.
 
@@ -68,7 +73,7 @@ def create_app(
     the pages elsewhere that may ask. `model_aliases`: more names in OpenAI's API, each of a model,
     or of the one that is meant by none. `log_prompts`: whether the access log has prompts.
     `webhooks`: where jobs may be told of, nowhere with None. `kept`: the pictures that
-    are asked for by url, in memory with None.
+    are asked for by url, in memory with None. `spans`: a `Spans`, if requests are traced.
     """
 
     @asynccontextmanager
@@ -81,6 +86,8 @@ def create_app(
         yield
         await app.state.background.close()
         app.state.studio.close()
+        if spans is not None:
+            await asyncio.to_thread(spans.close)
 
     app = FastAPI(
         title="Triptych",
@@ -123,12 +130,17 @@ def create_app(
             expose_headers=["Retry-After", "X-Request-Id"],
         )
 
-    if keys is not None:
+    counted = Metrics()
 
-        @app.get("/metrics", include_in_schema=False, dependencies=[Depends(require_key)])
-        def metrics() -> PlainTextResponse:
-            told = keys.metrics() + (webhooks.metrics() if webhooks else "")
-            return PlainTextResponse(told, media_type="text/plain; version=0.0.4")
+    def metrics_text() -> str:
+        drawn = keys.metrics() if keys is not None else app.state.studio.metrics()
+        return counted.text() + drawn + (webhooks.metrics() if webhooks else "")
+
+    app.state.metrics_text = metrics_text
+
+    @app.get("/metrics", include_in_schema=False, dependencies=[Depends(require_key)])
+    def metrics() -> PlainTextResponse:
+        return PlainTextResponse(metrics_text(), media_type=MEDIA_TYPE)
 
     @app.get("/docs", include_in_schema=False)
     def docs() -> HTMLResponse:
@@ -173,7 +185,9 @@ def create_app(
 
     # Around all of Starlette's own too, so that the answer to a failure has an id and a line.
     build = app.build_middleware_stack
-    app.build_middleware_stack = lambda: AccessLog(build(), log_prompts)
+    app.build_middleware_stack = lambda: AccessLog(
+        Unended(build(), respond), log_prompts, counted, spans
+    )
     app.openapi = functools.partial(_openapi, app, app.openapi)
     return app
 

@@ -12,6 +12,7 @@ import httpx
 import pytest
 from http_fake import serving
 
+from tests import dashboard
 from tests.fleet.conftest import gateway
 from tests.fleet.envoy import Envoy
 from tests.fleet.load import Load
@@ -186,3 +187,12 @@ def test_no_server_at_all_is_told_as_such(stand_ins, envoy):
     assert load.statuses() == {503: 4}
     assert all(answer.headers["retry-after"] for answer in load.answers)
     assert load.seconds(100) < 10
+
+
+def test_every_metric_of_envoy_that_the_dashboard_asks_for_is_there(envoy):
+    page = dashboard.samples(httpx.get(f"http://{envoy.operation}/stats/prometheus").text)
+    found = list(dashboard.asked("envoy_"))
+    assert len({one.panel for one in found}) >= 3
+    for one in found:
+        assert one.chosen(page), one
+        assert one.labels == {"envoy_cluster_name": ("=", "servers")}, one

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import signal
 import threading
 from pathlib import Path
 
@@ -51,10 +48,7 @@ class Replicas:
     def kill(self, number: int) -> None:
         """Kill all processes of a server at once, as the end of its machine would."""
         server = self.all[number]
-        found = Processes(server.process.pid).all()
-        for pid in [found.pop("launcher"), found.pop("triton"), *found.values()]:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        Processes(server.process.pid).kill()
         server.process.wait(20)
 
     def start(self, number: int) -> None:

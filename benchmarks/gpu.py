@@ -4,9 +4,10 @@
 
 DIR: a model repository, whose graphs may have no weights (benchmarks/weightless.py); they get
 random ones. Pictures of the model's own size, gRPC in and base64 of a PNG out, of 50 steps with
-guidance 7.5 or as --steps and --guidance-scale say. Parts run one after the other, each until its
-time limit; what was measured is printed in any case. Needs no network. --tiny --device cpu: the
-same with little of everything, to see that it works.
+guidance 7.5 or as --steps and --guidance-scale say. Random weights draw grain, which takes PNG
+longer than other pictures: see --output-format. Parts run one after the other, each until its time
+limit; what was measured is printed in any case. Needs no network. --tiny --device cpu: the same
+with little of everything, to see that it works.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from benchmarks import load, machine, stage_times, tick_log, weightless
 from benchmarks.loop import CHANNEL
 from triptych.model_files import ModelFiles
 from triptych.server.running import RunningServer
+from triptych.settings import OUTPUT_FORMATS
 
 EVERY_GPU = "channel, every GPU"
 VARIANTS = {"Triton": "", "channel": CHANNEL, EVERY_GPU: CHANNEL}
@@ -181,7 +183,8 @@ class Served:
     def measure(self, end: float) -> None:
         begun = time.monotonic()
         running = RunningServer(self._repository, self._scratch / "log")
-        one_gpu = {} if self._variant == EVERY_GPU else {"CUDA_VISIBLE_DEVICES": "0"}
+        first, *_ = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")
+        one_gpu = {} if self._variant == EVERY_GPU else {"CUDA_VISIBLE_DEVICES": first}
         with mock.patch.dict(os.environ, one_gpu):
             running.start()
         try:
@@ -250,6 +253,7 @@ class Served:
             "num_inference_steps": self._options.steps,
             "guidance_scale": self._options.guidance_scale,
             "scheduler": "ddim",  # it calls the UNet as often as it has steps
+            "output_format": self._options.output_format,
         }
         return [
             json.dumps({"prompt": f"a red circle, number {number}", "seed": number, **settings})
@@ -356,6 +360,7 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--guidance-scale", type=float, default=7.5)
+    parser.add_argument("--output-format", choices=OUTPUT_FORMATS, default=OUTPUT_FORMATS[0])
     parser.add_argument("--clients", type=int, default=16)
     parser.add_argument("--pictures", type=int, default=6, help="a client, about")
     parser.add_argument("--tiny", action="store_true", help="few steps, clients and pictures")

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -184,9 +183,7 @@ def many(client: Client, server: RunningServer, options: argparse.Namespace) -> 
 def memory(server: RunningServer) -> float:
     """MiB of the GPUs that are used, else of the server's processes."""
     if machine.gpu() != "no GPU":
-        asked = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
-        told = subprocess.run(asked, capture_output=True, text=True, check=True).stdout
-        return float(sum(map(int, told.split())))
+        return machine.used_memory()
     own, total = {server.process.pid}, 0
     for path in sorted(Path("/proc").glob("[0-9]*/stat"), key=lambda one: int(one.parent.name)):
         try:

@@ -24,15 +24,9 @@ def hardware() -> str:
 
 
 def gpu() -> str:
-    """Of each GPU its name, driver and memory, a line each; or "no GPU"."""
-    asked = "--query-gpu=name,driver_version,memory.total"
+    """Of each GPU that programs see its name, driver and memory, a line each; or "no GPU"."""
     try:
-        return subprocess.run(
-            ["nvidia-smi", asked, "--format=csv,noheader"],
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout.strip()
+        return _asked("name,driver_version,memory.total")
     except (OSError, subprocess.CalledProcessError):
         return "no GPU"
 
@@ -40,6 +34,19 @@ def gpu() -> str:
 def gpus() -> int:
     """How many GPUs there are; one where there is none, for the processor in its place."""
     return len(gpu().splitlines())
+
+
+def used_memory() -> float:
+    """MiB of the GPUs that programs see that are in use, by whatever program."""
+    return float(sum(map(int, _asked("memory.used").split())))
+
+
+def _asked(fields: str) -> str:
+    """What nvidia-smi says of the GPUs that CUDA_VISIBLE_DEVICES names, else of all."""
+    seen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    command = ["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader,nounits"]
+    command += [f"--id={seen}"] if seen else []
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def versions(*packages: str) -> str:

@@ -1,10 +1,11 @@
-"""What `cache_interval` gains a server: pictures a second, and how far they are from those without.
+"""What fewer evaluations gain a server: pictures/s, and how far they are from the usual ones.
 
-    python benchmarks/deep_cache.py --graphs DIR [--output FILE.json]
+    python benchmarks/fewer.py --graphs DIR [--intervals N ...] [--stops X ...] [--output FILE.json]
 
 DIR: a model repository, whose graphs may have no weights (benchmarks/weightless.py); the distance
-means something only where they have. One client and a crowd, at each of the intervals, whose rounds
-alternate. --tiny: little of everything, to see that it works. Needs no network.
+means something only where they have. One client and a crowd, with each `cache_interval` of
+--intervals and each `guidance_stop` of --stops; their rounds alternate. --tiny: little of
+everything, to see that it works. Needs no network.
 """
 
 from __future__ import annotations
@@ -52,44 +53,46 @@ def main() -> int:
 
 
 def measured(client: Client, options: argparse.Namespace) -> dict[str, float]:
-    """Seconds of one client, pictures/s of a crowd, and decibels, for each interval."""
+    """Seconds of one client, pictures/s of a crowd, and decibels, for each way."""
+    ways: dict[str, dict[str, Any]] = {"usual": {}}
+    ways.update({f"cache_interval {one}": {"cache_interval": one} for one in options.intervals})
+    ways.update({f"guidance_stop {one}": {"guidance_stop": one} for one in options.stops})
 
-    def draw(asked: tuple[int, int]) -> np.ndarray:
-        seed, interval = asked
-        more = {"cache_interval": interval} if interval > 1 else {}
-        told = {"seed": seed, "num_inference_steps": options.steps, **more}
+    def draw(asked: tuple[int, str]) -> np.ndarray:
+        seed, way = asked
+        told = {"seed": seed, "num_inference_steps": options.steps, **ways[way]}
         return np.asarray(client.generate(PROMPT, timeout=options.limit, **told).image)
 
+    def crowd(way: str) -> list[tuple[int, str]]:
+        return [(seed, way) for seed in range(options.pictures * options.clients)]
+
     found: dict[str, float] = {}
-    intervals = (1, *options.intervals)
-    for interval in intervals:  # loads its graphs, and records them for each batch of a crowd
+    for way in ways:  # loads its graphs, and records them for each batch of a crowd
         begun = time.perf_counter()
-        draw((0, interval))
-        found[f"interval {interval}: the first picture, s"] = time.perf_counter() - begun
-        load.closed(draw, crowd(options, interval), options.clients)
-    plain = [draw((seed, 1)) for seed in SEEDS]
-    for interval in options.intervals:
-        near = [psnr(draw((seed, interval)), plain[seed]) for seed in SEEDS]
-        found[f"interval {interval}: PSNR of {len(near)} pictures, dB"] = float(np.mean(near))
+        draw((0, way))
+        found[f"{way}: the first picture, s"] = time.perf_counter() - begun
+        load.closed(draw, crowd(way), options.clients)
+    usual, *others = ways
+    plain = [draw((seed, usual)) for seed in SEEDS]
+    for way in others:
+        near = [psnr(draw((seed, way)), plain[seed]) for seed in SEEDS]
+        found[f"{way}: PSNR of {len(near)} pictures, dB"] = float(np.mean(near))
     alone, crowds = defaultdict(list), defaultdict(list)
     for _ in range(options.rounds):
-        for interval in intervals:
-            run = load.closed(draw, [(seed, interval) for seed in range(options.pictures)], 1)
-            alone[interval] += run.latencies
-            run = load.closed(draw, crowd(options, interval), options.clients)
-            crowds[interval].append(run.per_second)
-            print(f"interval {interval}: {run.per_second:.3f} pictures/s", flush=True)
-    for interval in intervals:
-        rate, seconds = median(crowds[interval]), median(alone[interval])
-        name = f"interval {interval}: {options.clients} clients"
-        found[f"interval {interval}: 1 client, s"] = seconds
-        found[f"{name}, pictures/s"] = rate
-        found[f"{name}, times interval 1"] = rate / median(crowds[1])
+        for way in ways:
+            run = load.closed(draw, [(seed, way) for seed in range(options.pictures)], 1)
+            alone[way] += run.latencies
+            run = load.closed(draw, crowd(way), options.clients)
+            crowds[way].append(run.per_second)
+            print(f"{way}: {run.per_second:.3f} pictures/s", flush=True)
+    for way in ways:
+        name = f"{way}: {options.clients} clients"
+        found[f"{way}: 1 client, s"] = median(alone[way])
+        found[f"{name}, pictures/s, least"] = min(crowds[way])
+        found[f"{name}, pictures/s"] = median(crowds[way])
+        found[f"{name}, pictures/s, most"] = max(crowds[way])
+        found[f"{name}, times usual"] = median(crowds[way]) / median(crowds[usual])
     return found
-
-
-def crowd(options: argparse.Namespace, interval: int) -> list[tuple[int, int]]:
-    return [(seed, interval) for seed in range(options.pictures * options.clients)]
 
 
 def _options() -> argparse.Namespace:
@@ -98,7 +101,8 @@ def _options() -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--graphs", type=Path, default=CHECKOUT / "model_repository")
-    add("--intervals", type=int, nargs="+", default=[2, 3, 5])
+    add("--intervals", type=int, nargs="*", default=[2, 3, 5])
+    add("--stops", type=float, nargs="*", default=[0.8, 0.5])
     add("--steps", type=int, default=50)
     add("--clients", type=int, default=16)
     add("--pictures", type=int, default=4, help="a client and a round")

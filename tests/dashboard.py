@@ -1,14 +1,16 @@
-"""What the dashboard's panels ask Prometheus for."""
+"""What the dashboard's panels, and the docs' alarms, ask Prometheus for."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-DASHBOARD = Path(__file__).parents[1] / "deploy" / "helm" / "triptych" / "files" / "grafana.json"
+ROOT = Path(__file__).parents[1]
+DASHBOARD = ROOT / "deploy" / "helm" / "triptych" / "files" / "grafana.json"
+ALARMS = ROOT / "docs" / "production.md"
 INSTANCE = ("=~", "$instance")
 """Chosen on the dashboard. Prometheus gives each sample this label, by where it came from."""
 
@@ -40,15 +42,24 @@ def asked(prefix: str) -> Iterator[Asked]:
     """All metrics of the panels whose names begin so."""
     for panel in json.loads(DASHBOARD.read_text())["panels"]:
         for target in panel["targets"]:
-            expression = target["expr"]
-            told = ",".join(re.findall(r"\bby \(([^)]*)\)", expression))
-            by = frozenset(re.findall(r"\w+", told)) | {
-                *re.findall(r"{{(\w+)}}", target["legendFormat"])
-            }
-            for metric, labels in _METRIC.findall(expression):
-                if metric.startswith(prefix):
-                    found = {name: (how, text) for name, how, text in _LABEL.findall(labels)}
-                    yield Asked(panel["title"], metric, found, by)
+            shown = re.findall(r"{{(\w+)}}", target["legendFormat"])
+            yield from _asked(prefix, panel["title"], target["expr"], shown)
+
+
+def alarms(prefix: str) -> Iterator[Asked]:
+    """The same of the alarms."""
+    for title, expression in re.findall(r"^\| (.*?) \| `(.*?)` \|", ALARMS.read_text(), re.M):
+        yield from _asked(prefix, title, expression, ())
+
+
+def _asked(prefix: str, title: str, expression: str, shown: Iterable[str]) -> Iterator[Asked]:
+    """`shown`: the labels that the panel shows."""
+    told = ",".join(re.findall(r"\bby \(([^)]*)\)", expression))
+    by = frozenset(re.findall(r"\w+", told)) | {*shown}
+    for metric, labels in _METRIC.findall(expression):
+        if metric.startswith(prefix):
+            found = {name: (how, text) for name, how, text in _LABEL.findall(labels)}
+            yield Asked(title, metric, found, by)
 
 
 def samples(page: str) -> list[tuple[str, dict[str, str]]]:

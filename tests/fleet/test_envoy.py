@@ -189,10 +189,10 @@ def test_no_server_at_all_is_told_as_such(stand_ins, envoy):
     assert load.seconds(100) < 10
 
 
-def test_every_metric_of_envoy_that_the_dashboard_asks_for_is_there(envoy):
+def test_every_metric_of_envoy_that_panels_and_alarms_ask_for_is_there(envoy):
     page = dashboard.samples(httpx.get(f"http://{envoy.operation}/stats/prometheus").text)
-    found = list(dashboard.asked("envoy_"))
-    assert len({one.panel for one in found}) >= 3
-    for one in found:
+    panels, alarms = (list(told("envoy_")) for told in (dashboard.asked, dashboard.alarms))
+    assert len({one.panel for one in panels}) >= 3 and len({one.panel for one in alarms}) >= 2
+    for one in (*panels, *alarms):
         assert one.chosen(page), one
         assert one.labels == {"envoy_cluster_name": ("=", "servers")}, one

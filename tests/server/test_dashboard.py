@@ -50,6 +50,13 @@ def test_every_metric_of_a_server_that_the_dashboard_asks_for_is_there(page):
             assert names and {labels["model"] for labels in chosen} == names, one
 
 
+def test_every_metric_of_a_server_that_an_alarm_asks_for_is_there(page):
+    found = [one for prefix in SERVERS for one in dashboard.alarms(prefix)]
+    assert len({one.panel for one in found}) >= 4
+    for one in found:
+        assert one.chosen(page), one
+
+
 def test_panels_show_the_stages_of_every_model():
     models = Names(), Names("xl"), Names("my.ink-2")
     served = {name for names in models for name in names.all}
@@ -60,10 +67,16 @@ def test_panels_show_the_stages_of_every_model():
         assert chosen == {name for names in models for name in SHOWN[one.panel](names)}, one
 
 
-def test_every_metric_of_a_gateway_that_the_dashboard_asks_for_is_there(server):
+def test_every_metric_of_a_gateway_that_panels_and_alarms_ask_for_is_there(server):
     with Gateway(server.grpc) as gateway, httpx.Client(base_url=gateway.url) as web:
-        assert web.get("/healthz").status_code == 200
+        asked = {"prompt": "x", "size": "64x64", "num_inference_steps": 1}
+        assert web.post("/v1/images/generations", json=asked).status_code == 200
         page = dashboard.samples(web.get("/metrics").text)
+    alarms = list(dashboard.alarms("triptych_gateway_"))
+    assert len({one.panel for one in alarms}) >= 4
+    for one in alarms:
+        by_status = one.labels.pop("code", None)
+        assert one.chosen(page) and (by_status is None or one.metric.endswith("_requests_total"))
     found = list(dashboard.asked("triptych_gateway_"))
     assert len({one.panel for one in found}) >= 3
     for one in found:

@@ -133,9 +133,11 @@ def create_app(
     counted = Metrics()
 
     def metrics_text() -> str:
-        drawn = keys.metrics() if keys is not None else app.state.studio.metrics()
-        return counted.text() + drawn + (webhooks.metrics() if webhooks else "")
+        # The studio is there once the application has started.
+        told = counted, keys or app.state.studio, webhooks
+        return "".join(one.metrics() for one in told if one is not None)
 
+    app.state.studio = None
     app.state.metrics_text = metrics_text
 
     @app.get("/metrics", include_in_schema=False, dependencies=[Depends(require_key)])

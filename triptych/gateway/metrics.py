@@ -32,7 +32,7 @@ class Metrics:
             for number, most in enumerate(SECONDS):
                 within[number] += seconds <= most
 
-    def text(self) -> str:
+    def metrics(self) -> str:
         """The lines of the page."""
         name, times = "triptych_gateway_requests", "triptych_gateway_request_seconds"
         lines = [f"# TYPE {name}_in_flight gauge", f"{name}_in_flight {self.in_flight}"]

@@ -27,7 +27,7 @@ import onnxruntime
 from google.protobuf import json_format, text_format
 from tritonclient.grpc import model_config_pb2
 
-from triptych.fastdeploy import providers
+from triptych.fastdeploy import providers, tuning
 from triptych.fastdeploy.accelerators import parse
 from triptych.fastdeploy.network import Network
 from triptych.model_files import ModelFiles
@@ -100,6 +100,7 @@ def measure(
     usual = asked.setdefault("parameters", {})
     accelerators = parse(asked)
     most = min(shape[0] for shape in accelerators.shapes["max_shape"].values())
+    most = min(most, tuning.max_rows(asked) or most)
     requests = {batch: inputs(batch) for batch in batches if batch <= most}
     wanted = on_cpu(repository / model / "1" / "model.onnx", requests)
     chosen, _ = providers.choose(

@@ -51,7 +51,9 @@ def _asked(fields: str) -> str:
 
 def versions(*packages: str) -> str:
     """Python's and the packages' versions, as installed here; "no" for one that is not."""
-    installed = {one.metadata["Name"].lower(): one.version for one in metadata.distributions()}
+    installed: dict[str, str] = {}
+    for one in metadata.distributions():  # in the order in which Python looks for modules
+        installed.setdefault(one.metadata["Name"].lower(), one.version)
     named = [
         f"{package} {installed[package]}" if package in installed else f"no {package}"
         for package in packages

@@ -7,7 +7,14 @@ import tempfile
 from pathlib import Path
 
 from triptych.errors import ModelFileError
-from triptych_export.config_edits import follow_model, with_accelerator, with_input, with_map
+from triptych_export.config_edits import (
+    follow_model,
+    parameter,
+    with_accelerator,
+    with_input,
+    with_map,
+    with_parameter,
+)
 from triptych_export.errors import ExportError
 from triptych_export.families import SIZES
 from triptych_export.repository import Replacement
@@ -18,6 +25,11 @@ STAGE = "text_encoder_2"
 _TOKENIZER = {"input_ids": "TYPE_INT32", "prompt_weights": "TYPE_FP32"}
 _LARGEST = 1.5
 """The largest side, of the usual one: the model was trained on pictures of one area, of any shape.
+"""
+_ONE_PICTURE = ("max_rows", "1")
+"""Of the VAE, which fills a GPU with one picture of 1024x1024.
+
+Of eight at once one tensor has more elements (2**31) than ONNX Runtime counts.
 """
 _STEP = re.compile(r'    \{\n      model_name: "[^"]*"\n(?:      .*\n)*?    \},\n')
 
@@ -65,6 +77,8 @@ def fit_configs(source: Source, new: Replacement) -> None:
     _edit(new, "unet_loop", _with_embeds, wanted)
     _edit(new, "sd_ensemble", _with_steps, wanted, new.names.own("text_encoder"))
     _edit(new, "unet", _with_conditions, second.projection_dim if second else None)
+    for stage in ("vae_decoder", "vae_encoder"):
+        _edit(new, stage, _one_picture, wanted)
     if second is None:
         return
     first = new.config("text_encoder")
@@ -102,6 +116,12 @@ def _with_embeds(config: str, wanted: bool) -> str:
             dims = dims if wanted else None
             config = with_input(config, prefix + name, "negative_prompt_embeds", dims)
     return config
+
+
+def _one_picture(config: str, wanted: bool) -> str:
+    if wanted:
+        return with_parameter(config, *_ONE_PICTURE)
+    return config.replace(parameter(*_ONE_PICTURE), "")
 
 
 def _with_pooled(config: str, width: int) -> str:

@@ -109,11 +109,16 @@ class SDXLTextEncoder(torch.nn.Module):
         return embeds, pooled * heard
 
     def _at_end(self, ids, hidden):
-        """The embeddings at the end token, which CLIP finds as transformers does."""
+        """The embeddings at the first end token, which CLIP finds as transformers does.
+
+        Without an argmax: ONNX Runtime has none of whole numbers for CUDA, and a graph of which
+        the processor runs a part cannot be recorded.
+        """
         end = self.model.config.eos_token_id
-        place = (ids if end == 2 else (ids == end).int()).argmax(1, keepdim=True)
-        there = (torch.arange(self._length) == place).unsqueeze(-1)
-        return (hidden * there.to(hidden.dtype)).sum(1)
+        ends = ids == (ids.amax(1, keepdim=True) if end == 2 else end)
+        places = torch.arange(self._length)
+        first = torch.where(ends, places, self._length).amin(1, keepdim=True)
+        return (hidden * (places == first).unsqueeze(-1).to(hidden.dtype)).sum(1)
 
 
 class _UNet(torch.nn.Module):

@@ -79,6 +79,32 @@ def test_like_requests_share_a_run_and_others_have_their_own(loaded):
     assert sorted(runs) == [(1, 3, 7), (2, 3, 2), (2, 3, 5)]
 
 
+def test_more_rows_than_max_rows_run_one_after_the_other(tmp_path):
+    write(tmp_path)
+    most = {"max_rows": {"string_value": "2"}, "graph_batches": {"string_value": "1 2 4"}}
+    loaded = network.Network(tmp_path, config(parameters=most))
+    runs, run = [], loaded._session.run
+
+    class Session:
+        def run(self, names, feeds):
+            runs.append(len(feeds["rows"]))
+            return run(names, feeds)
+
+    loaded._session = Session()
+    results = loaded.run([tensors(3, fill=10), tensors(2, fill=20)])
+    assert runs == [2, 2, 1]
+    np.testing.assert_array_equal(results[0]["sum"][:, 0, 0], [10, 11, 12])
+    np.testing.assert_array_equal(results[1]["sum"][:, 0, 0], [20, 21])
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "two"])
+def test_max_rows_is_a_number(tmp_path, value):
+    write(tmp_path)
+    most = {"max_rows": {"string_value": value}}
+    with pytest.raises(ConfigError, match=f"max_rows: got '{value}'; allowed: a whole number"):
+        network.Network(tmp_path, config(parameters=most))
+
+
 @pytest.mark.parametrize("first", [Types.FLOAT, Types.FLOAT16])
 @pytest.mark.parametrize("second", [Types.INT64, Types.INT32])
 @pytest.mark.parametrize("declared", ["TYPE_FP32", "TYPE_FP16"])

@@ -56,6 +56,9 @@ class Network:
         self._deep_cached: DeepCached | None = None
         accelerators, graph_batches = parse(model_config), tuning.graph_batches(model_config)
         self._accelerators = accelerators
+        self._max_rows = tuning.max_rows(model_config)
+        if self._max_rows:
+            graph_batches = tuple(one for one in graph_batches if one <= self._max_rows)
         reasons = providers.unusable(onnxruntime.get_available_providers())
         unfit = openvino.unfit(model_config["input"])
         if unfit:
@@ -264,6 +267,14 @@ class Network:
 
     def _compute(self, parts: Mapping[str, Sequence[np.ndarray]], rows: int) -> list[np.ndarray]:
         """The outputs for each input's parts, stacked, of that many rows."""
+        most = self._max_rows
+        if most and rows > most:
+            whole = {name: np.concatenate(arrays) for name, arrays in parts.items()}
+            found = []
+            for start in range(0, rows, most):
+                some = {name: [array[start : start + most]] for name, array in whole.items()}
+                found.append(self._compute(some, min(most, rows - start)))
+            return [np.concatenate(outputs) for outputs in zip(*found)]
         session, outputs = self._session, list(self._outputs)
         if self._on_engine:
             shapes = {name: (rows, *arrays[0].shape[1:]) for name, arrays in parts.items()}

@@ -22,6 +22,17 @@ def graph_batches(model_config: Mapping[str, Any]) -> tuple[int, ...]:
     return tuple(sorted(map(int, words)))
 
 
+def max_rows(model_config: Mapping[str, Any]) -> int | None:
+    """The config.pbtxt's `max_rows`, None for any number; ConfigError if it is no number."""
+    entries = model_config.get("parameters") or {}
+    if "max_rows" not in entries:
+        return None
+    text = entries["max_rows"]["string_value"]
+    if not (text.isdecimal() and int(text)):
+        raise ConfigError(f"max_rows: got {text!r}; allowed: a whole number from 1")
+    return int(text)
+
+
 LORA_BYTES = 2**31
 
 

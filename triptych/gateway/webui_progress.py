@@ -8,6 +8,7 @@ import time
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 
+from triptych.gateway.fields import whole
 from triptych.gateway.jobs import Jobs
 
 router = APIRouter()
@@ -37,7 +38,7 @@ class Progress(BaseModel):
 
 class Task(BaseModel):
     id_task: str = Field(max_length=200, description="The request's `force_task_id`")
-    id_live_preview: int = Field(-1, description="Of the newest preview that is known already")
+    id_live_preview: whole(-1, 2**31 - 1, "Of the newest preview that is known already") = -1
 
 
 class TaskProgress(BaseModel):

@@ -38,7 +38,9 @@ def fleet(replicas, tmp_path):
 
     @contextmanager
     def running(count, *flags):
-        with Envoy(tmp_path, replicas.grpc[:count]) as envoy, gateway(envoy.grpc, *flags) as url:
+        with Envoy(tmp_path, replicas.addresses()[:count]) as envoy, gateway(
+            envoy.grpc, *flags
+        ) as url:
             wait_for(lambda: envoy.stats()["membership_healthy"] == count)
             yield url
 
@@ -60,4 +62,4 @@ def gateway(server, *flags, env=None):
         yield process.stdout.readline().split()[-1].rstrip("/")
     finally:
         process.terminate()
-        process.wait(60)
+        assert process.wait(60) == 0

@@ -7,7 +7,8 @@ import itertools
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import httpx
 import numpy as np
@@ -20,13 +21,18 @@ SMALL = {"size": "64x64", "num_inference_steps": 10, "guidance_scale": 1}
 
 @dataclass(frozen=True)
 class Answer:
-    """`status` is None where no answer came; `begun` and `ended` are monotonic times."""
+    """`status` is None where no answer came; `begun` and `ended` are monotonic times.
+
+    `asked` is the request with the seed that it was drawn with, `picture` the file.
+    """
 
     status: int | None
     begun: float
     ended: float
     headers: dict[str, str]
     text: str = ""
+    asked: dict[str, Any] = field(default_factory=dict)
+    picture: bytes = b""
 
 
 class Load(Crowd):
@@ -66,6 +72,12 @@ class Load(Crowd):
                     return
                 self.answers.append(self._ask(client, request))
 
+    @staticmethod
+    def again(url: str, answer: Answer) -> bytes:
+        """The picture that is drawn when the same is asked for once more."""
+        told = httpx.post(f"{url}/v1/images/generations", json=answer.asked, timeout=100)
+        return base64.b64decode(told.json()["data"][0]["b64_json"])
+
     def _ask(self, client: httpx.Client, number: int) -> Answer:
         asked = {"prompt": f"picture {number}", **self._asked}
         if number % 2:  # the others have the server draw a seed
@@ -76,10 +88,11 @@ class Load(Crowd):
         except httpx.HTTPError as error:
             return Answer(None, begun, time.monotonic(), {}, repr(error))
         ended = time.monotonic()
+        picture = b""
         if answer.status_code == 200:
-            (picture,) = answer.json()["data"]
-            settings = read_settings(base64.b64decode(picture["b64_json"]))
-            assert settings.prompt == asked["prompt"] and settings.seed == asked.get(
-                "seed", settings.seed
-            )
-        return Answer(answer.status_code, begun, ended, dict(answer.headers), answer.text[:300])
+            picture = base64.b64decode(answer.json()["data"][0]["b64_json"])
+            settings = read_settings(picture)
+            assert settings.prompt == asked["prompt"]
+            assert settings.seed == asked.setdefault("seed", settings.seed)
+        times, told = (begun, ended), (dict(answer.headers), answer.text[:300])
+        return Answer(answer.status_code, *times, *told, asked, picture)

@@ -6,6 +6,7 @@ of other names, KEDA's and the Prometheus operator's by their models. What is wr
 
 from __future__ import annotations
 
+import copy
 import importlib
 import json
 import sys
@@ -21,8 +22,12 @@ KUBERNETES = ("1.30", "1.37")
 OTHERS = {
     ("keda.sh/v1alpha1", "ScaledObject"): "cloudcoil.models.keda.v1alpha1",
     ("monitoring.coreos.com/v1", "ServiceMonitor"): "cloudcoil.models.prometheus_operator.v1",
+    ("monitoring.coreos.com/v1", "PodMonitor"): "cloudcoil.models.prometheus_operator.v1",
 }
 """Where their models are. To import one takes seconds."""
+
+BEHAVIORS = ("static", "currentReplicas", "currentReplicasIfHigher", "currentReplicasIfLower")
+"""Of ScaledObject's `fallback`, since KEDA 2.17: the newest models for Python 3.11 are of 2.16."""
 
 
 def rendered(chart: Path, values: dict) -> list[dict]:
@@ -44,6 +49,9 @@ def check(one: dict) -> None:
         for version in KUBERNETES:
             kubernetes_validate.validate(one, version, strict=True)
         return
+    if one["kind"] == "ScaledObject":
+        one = copy.deepcopy(one)
+        assert one["spec"]["fallback"].pop("behavior") in BEHAVIORS
     model = getattr(importlib.import_module(models), one["kind"])
     # What the model does not know it drops.
     known = model.model_validate(one).model_dump(mode="json", by_alias=True, exclude_none=True)

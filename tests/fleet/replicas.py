@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import signal
 import threading
 from pathlib import Path
 
@@ -44,18 +41,14 @@ class Replicas:
         for thread in stopping:
             thread.join()
 
-    @property
-    def grpc(self) -> list[str]:
-        """The addresses of all."""
-        return [server.grpc for server in self.all]
+    def addresses(self) -> list[tuple[str, str]]:
+        """Those of all: gRPC's and HTTP's."""
+        return [(server.grpc, server.http) for server in self.all]
 
     def kill(self, number: int) -> None:
         """Kill all processes of a server at once, as the end of its machine would."""
         server = self.all[number]
-        found = Processes(server.process.pid).all()
-        for pid in [found.pop("launcher"), found.pop("triton"), *found.values()]:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        Processes(server.process.pid).kill()
         server.process.wait(20)
 
     def start(self, number: int) -> None:

@@ -1,4 +1,4 @@
-"""python -m tests.fleet.stand_in PORT QUEUE: speaks Triton's gRPC and draws gray pictures.
+"""python -m tests.fleet.stand_in GRPC_PORT HTTP_PORT QUEUE: speaks as Triton, draws gray pictures.
 
 A step takes longer the more pictures are in work, as on a GPU that is full. It refuses more than
 QUEUE at a time, and everything after SIGUSR1, as a server that is ending does.
@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import grpc
 import numpy as np
@@ -82,13 +83,19 @@ class StandIn(service_pb2_grpc.GRPCInferenceServiceServicer):
         return ""
 
 
-class Health(grpc.GenericRpcHandler):
-    """grpc.health.v1.Health/Check: always SERVING, as Triton says until it has ended."""
+class Health(BaseHTTPRequestHandler):
+    """/v2/health/ready: always 200, as Triton says until it has ended.
 
-    def service(self, details):
-        if details.method == "/grpc.health.v1.Health/Check":
-            return grpc.unary_unary_rpc_method_handler(lambda request, context: b"\x08\x01")
-        return None
+    gRPC's own health service is not here, as Triton 21.10 has none.
+    """
+
+    def do_GET(self):
+        self.send_response(200 if self.path == "/v2/health/ready" else 404)
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
 
 
 def settings_of(request):
@@ -108,15 +115,14 @@ def infer_response(**tensors):
 
 
 def main() -> None:
-    port, queue = map(int, sys.argv[1:])
+    port, http_port, queue = map(int, sys.argv[1:])
     stand_in = StandIn(queue)
     signal.signal(signal.SIGUSR1, lambda *_: setattr(stand_in, "ending", True))
-    server = grpc.server(ThreadPoolExecutor(50), handlers=[Health()])
+    server = grpc.server(ThreadPoolExecutor(50))
     service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(stand_in, server)
     server.add_insecure_port(f"127.0.0.1:{port}")
     server.start()
-    while True:
-        time.sleep(1)
+    ThreadingHTTPServer(("127.0.0.1", http_port), Health).serve_forever()
 
 
 if __name__ == "__main__":

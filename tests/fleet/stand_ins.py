@@ -15,15 +15,16 @@ class StandIns:
     """Stand-ins for servers, which can be ended and started again."""
 
     def __init__(self, count=2):
-        self.ports = free_ports(count)
-        self.processes = [self._start(port) for port in self.ports]
+        self.ports = [free_ports(2) for _ in range(count)]
+        self.processes = [self._start(ports) for ports in self.ports]
 
-    def _start(self, port):
-        command = [sys.executable, "-m", "tests.fleet.stand_in", str(port), str(QUEUE)]
+    def _start(self, ports):
+        command = [sys.executable, "-m", "tests.fleet.stand_in", *map(str, ports), str(QUEUE)]
         return subprocess.Popen(command, preexec_fn=supervise.end_with_parent)
 
     def addresses(self):
-        return [f"127.0.0.1:{port}" for port in self.ports]
+        """Those of all: gRPC's and HTTP's."""
+        return [tuple(f"127.0.0.1:{port}" for port in ports) for ports in self.ports]
 
     def start(self, number):
         self.processes[number] = self._start(self.ports[number])

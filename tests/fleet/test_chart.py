@@ -9,7 +9,7 @@ import subprocess
 import pytest
 import yaml
 
-from tests.fleet.envoy import CONFIG, ENVOY, ROOT
+from tests.fleet.envoy import CONFIG, DRAIN, ENVOY, ROOT
 
 CHART = ROOT / "deploy" / "helm" / "triptych"
 VALUES = sorted(CHART.glob("values-*.yaml"))
@@ -76,6 +76,24 @@ def test_a_gateway_that_ends_waits_for_the_longest_picture(found):
     assert spec["terminationGracePeriodSeconds"] > sleeps + waits
 
 
+def test_an_envoy_that_ends_drains_and_waits_for_the_longest_picture(found):
+    spec = pod(found, "envoy")
+    (container,) = spec["containers"]
+    shell, script, seconds = container["lifecycle"]["preStop"]["exec"]["command"]
+    files = found["ConfigMap", "pictures-envoy"]["data"]
+    assert (shell, files[script.removeprefix("/etc/envoy/")]) == ("bash", DRAIN.read_text())
+    gateway = pod(found, "gateway")["containers"][0]["command"]
+    assert f"--timeout={seconds}" in gateway
+    assert spec["terminationGracePeriodSeconds"] > int(seconds)
+
+
+def test_envoy_may_ask_servers_whether_they_are_ready(found):
+    port = found["NetworkPolicy", "pictures-server"]["spec"]["ingress"][0]["ports"]
+    (container,) = pod(found, "server")["containers"]
+    ports = {each["name"]: each["containerPort"] for each in container["ports"]}
+    assert port == [{"port": ports["grpc"]}, {"port": ports["http"]}]
+
+
 def test_every_container_has_probes_resources_and_no_privileges(found):
     for name in ("server", "envoy", "gateway"):
         spec = pod(found, name)
@@ -105,7 +123,7 @@ def test_gpus_are_asked_for_where_the_values_say_so():
 def test_many_are_scaled_by_images_in_flight_and_never_to_none():
     found = objects(CHART / "values-many-gpus.yaml")
     spec = found["ScaledObject", "pictures-server"]["spec"]
-    assert spec["minReplicaCount"] >= 1 and spec["fallback"]["replicas"] >= spec["minReplicaCount"]
+    assert 1 <= spec["minReplicaCount"] <= spec["maxReplicaCount"]
     (trigger,) = spec["triggers"]
     assert "triptych_images_in_flight" in trigger["metadata"]["query"]
     assert trigger["metadata"]["ignoreNullValues"] == "false"
@@ -115,7 +133,18 @@ def test_many_are_scaled_by_images_in_flight_and_never_to_none():
     assert board["panels"]
 
 
-def test_servers_trace_to_the_collector_that_the_values_name(tmp_path):
+def test_without_prometheus_there_stay_as_many_as_there_are(tmp_path):
+    for least in (1, 3):
+        (tmp_path / f"{least}.yaml").write_text(
+            f"{{ models: {{ volume: a }}, autoscaling: {{ enabled: true, min: {least}, max: 9 }} }}"
+        )
+        found = objects(tmp_path / f"{least}.yaml")
+        fallback = found["ScaledObject", "pictures-server"]["spec"]["fallback"]
+        assert fallback["behavior"] == "currentReplicasIfHigher"
+        assert fallback["replicas"] == least
+
+
+def test_servers_and_gateways_trace_to_the_collector_that_the_values_name(tmp_path):
     (tmp_path / "values.yaml").write_text(
         "{ models: { volume: a }, tracing: { endpoint: 'http://collector:4318' } }"
     )
@@ -123,8 +152,36 @@ def test_servers_trace_to_the_collector_that_the_values_name(tmp_path):
     endpoint = {"name": "OTEL_EXPORTER_OTLP_ENDPOINT", "value": "http://collector:4318"}
     assert container["env"] == [endpoint]
     assert "--trace-config=mode=opentelemetry" in container["command"]
+    (first,) = pod(objects(tmp_path / "values.yaml"), "gateway")["containers"]
+    assert first["env"] == [endpoint]
     (without,) = pod(objects(CHART / "values-one-gpu.yaml"), "server")["containers"]
     assert not any("trace" in flag for flag in without["command"])
+
+
+def test_prometheus_finds_servers_envoy_and_gateways_and_may_ask_them():
+    found = objects(CHART / "values-many-gpus.yaml")
+    monitors = {"server": "ServiceMonitor", "envoy": "ServiceMonitor", "gateway": "PodMonitor"}
+    for name, kind in monitors.items():
+        spec = found[kind, f"pictures-{name}"]["spec"]
+        labels = found["Deployment", f"pictures-{name}"]["spec"]["template"]["metadata"]["labels"]
+        assert spec["selector"]["matchLabels"] == labels
+        (endpoint,) = spec["endpoints" if kind == "ServiceMonitor" else "podMetricsEndpoints"]
+        (container,) = pod(found, name)["containers"]
+        ports = {each["name"]: each["containerPort"] for each in container["ports"]}
+        *_, rule = found["NetworkPolicy", f"pictures-{name}"]["spec"]["ingress"]
+        assert rule["ports"] == [{"port": ports[endpoint["port"]]}]
+        assert list(rule["from"][0]) == ["namespaceSelector"]
+    assert "--metrics-port=8002" in pod(found, "gateway")["containers"][0]["command"]
+    ports = found["Service", "pictures-gateway"]["spec"]["ports"]
+    assert [port["name"] for port in ports] == ["http"]
+
+
+def test_the_gateway_believes_the_proxies_that_the_values_name(tmp_path):
+    (tmp_path / "values.yaml").write_text(
+        "{ models: { volume: a }, gateway: { trustedProxies: '10.0.0.0/8' } }"
+    )
+    (container,) = pod(objects(tmp_path / "values.yaml"), "gateway")["containers"]
+    assert container["env"] == [{"name": "FORWARDED_ALLOW_IPS", "value": "10.0.0.0/8"}]
 
 
 def test_the_gateway_gets_its_secrets_and_where_webhooks_may_go(tmp_path):
@@ -185,6 +242,11 @@ def test_gateways_keep_pictures_in_object_storage_where_there_is_one(tmp_path):
             "gateway: give apiKeySecret or keysSecret",
         ),
         ("{ models: { volume: a }, autoscaling: { enabled: true, min: 0 } }", "at least 1"),
+        ("{ models: { volume: a }, autoscaling: { enabled: true, min: 5 } }", "at least autoscal"),
+        (
+            "{ models: { volume: a }, gateway: { replicas: 2 } }",
+            "gateway: several replicas need picturesVolume or picturesUrl",
+        ),
     ],
 )
 def test_values_that_make_no_sense_are_refused(tmp_path, values, says):

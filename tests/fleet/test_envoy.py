@@ -6,14 +6,21 @@ import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
+import httpx
 import pytest
+from http_fake import serving
 
+from tests import dashboard
 from tests.fleet.conftest import gateway
 from tests.fleet.envoy import Envoy
 from tests.fleet.load import Load
+from tests.fleet.service import Service
 from tests.fleet.stand_ins import QUEUE, StandIns
+from tests.gateway.fake_triton import FakeTriton
 from tests.gateway.running import wait_for
+from tests.gateway.test_access_log import FOX, TRACEPARENT
 from triptych.client import Client, NotThere, Overloaded, Picture
 
 
@@ -28,12 +35,12 @@ def healthy(envoy):
     return envoy.stats()["membership_healthy"]
 
 
-def draw(client, count):
+def draw(client, count, **settings):
     """What so many requests at once get: pictures, or errors."""
 
     def one(seed):
         try:
-            (*_, last) = client.stream(f"picture {seed}", timeout=60, seed=seed)
+            (*_, last) = client.stream(f"picture {seed}", timeout=60, seed=seed, **settings)
         except Exception as error:
             return error
         return last
@@ -63,6 +70,50 @@ def test_a_server_that_is_ending_fails_no_request(stand_ins, envoy):
         for _ in range(5):
             answers = draw(client, QUEUE)
             assert len(pictures(answers)) == QUEUE, answers
+
+
+def test_pictures_in_flight_are_finished_while_their_envoy_is_ended(envoy):
+    """There is no other one that they could be asked of again."""
+    with Client(envoy.grpc) as client, ThreadPoolExecutor(1) as pool:
+        drawing = pool.submit(draw, client, QUEUE, num_inference_steps=80)
+        wait_for(lambda: envoy.passing() == QUEUE)
+        envoy.end(60)
+        answers = drawing.result()
+    assert len(pictures(answers)) == QUEUE, answers
+
+
+def test_an_envoy_that_is_ended_sends_its_callers_to_another(stand_ins, envoy, tmp_path):
+    """Else it would have waited for new pictures all the time that it is given."""
+    with ExitStack() as stack:
+        other = stack.enter_context(Envoy(tmp_path, stand_ins.addresses()))
+        service = stack.enter_context(Service([envoy.grpc, other.grpc]))
+        url = stack.enter_context(gateway(service.address))
+        load = stack.enter_context(Load(url, 6, num_inference_steps=20))
+        load.wait_for(6)
+        ending = max(envoy, other, key=Envoy.passing)
+        service.leave(ending.grpc)
+        assert ending.end(60) < 20
+        load.wait_for(12)
+    assert not load.problems()
+
+
+def test_a_gateway_that_is_restarted_under_load_fails_no_request(envoy):
+    """There is another one, and new connections go there first."""
+    with ExitStack() as stack, ExitStack() as one:
+
+        def start(ending):
+            return ending.enter_context(gateway(envoy.grpc)).removeprefix("http://")
+
+        first, second = start(one), start(stack)
+        service = stack.enter_context(Service([first, second]))
+        url = f"http://{service.address}"
+        with Load(url, 12, num_inference_steps=10) as load:
+            load.wait_for(24)
+            service.leave(first)
+            one.close()  # SIGTERM, and its end
+            service.join(start(one))
+            load.wait_for(36)
+    assert not load.problems()
 
 
 def test_a_server_that_is_back_takes_its_share_within_10_seconds(stand_ins, envoy):
@@ -112,6 +163,18 @@ def test_servers_add_up_behind_the_gateway(tmp_path):
     assert all(p95 <= 1.15 * waits for _, p95 in found), found
 
 
+def test_what_names_a_request_in_traces_and_logs_passes_through(tmp_path):
+    ids = {"traceparent": TRACEPARENT, "x-request-id": "order-7"}
+    with ExitStack() as stack:
+        triton = stack.enter_context(FakeTriton())
+        health = stack.enter_context(serving({"/v2/health/ready": 200}))
+        envoy = stack.enter_context(Envoy(tmp_path, [(triton.url, health)]))
+        url = stack.enter_context(gateway(envoy.grpc))
+        answer = httpx.post(f"{url}/v1/images/generations", json=FOX, headers=ids, timeout=60)
+    assert answer.status_code == 200
+    assert triton.ids == [("order-7", TRACEPARENT)]
+
+
 def test_no_server_at_all_is_told_as_such(stand_ins, envoy):
     """By the gateway too: 503 with Retry-After, and at once."""
     for number in (0, 1):
@@ -124,3 +187,12 @@ def test_no_server_at_all_is_told_as_such(stand_ins, envoy):
     assert load.statuses() == {503: 4}
     assert all(answer.headers["retry-after"] for answer in load.answers)
     assert load.seconds(100) < 10
+
+
+def test_every_metric_of_envoy_that_panels_and_alarms_ask_for_is_there(envoy):
+    page = dashboard.samples(httpx.get(f"http://{envoy.operation}/stats/prometheus").text)
+    panels, alarms = (list(told("envoy_")) for told in (dashboard.asked, dashboard.alarms))
+    assert len({one.panel for one in panels}) >= 3 and len({one.panel for one in alarms}) >= 2
+    for one in (*panels, *alarms):
+        assert one.chosen(page), one
+        assert one.labels == {"envoy_cluster_name": ("=", "servers")}, one

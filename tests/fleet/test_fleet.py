@@ -1,12 +1,17 @@
 """What several servers behind Envoy do together, and what happens when one of them goes."""
 
+import io
 import re
 import time
+from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from tests.fleet.conftest import QUEUE
 from tests.fleet.load import Load
+from tests.gateway.running import wait_for
 from tests.server.calls import metrics
 
 CLIENTS = 4
@@ -18,6 +23,14 @@ TOTAL = ("triptych_images_total", "unet_loop")
 
 def drawn(replicas):
     return [metrics(server.metrics)[TOTAL] for server in replicas.all]
+
+
+def in_flight(server):
+    return metrics(server.metrics)["triptych_images_in_flight", "unet_loop"]
+
+
+def pixels(file):
+    return np.asarray(Image.open(io.BytesIO(file)))
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +61,13 @@ def test_a_killed_replica_loses_no_request_and_takes_its_share_within_10_seconds
     with fleet(3) as url:
         with Load(url, 30, 500, num_inference_steps=2) as load:
             load.wait_for(60)
+            wait_for(lambda: in_flight(replicas.all[2]) >= 4)
             replicas.kill(2)
+            killed = time.monotonic()
             load.wait()
+        in_work = [answer for answer in load.answers if answer.begun < killed < answer.ended]
+        with ThreadPoolExecutor(6) as pool:
+            again = list(pool.map(lambda answer: Load.again(url, answer), in_work))
         with Load(url, 12, num_inference_steps=4) as more:
             replicas.start(2)
             time.sleep(10)
@@ -58,6 +76,9 @@ def test_a_killed_replica_loses_no_request_and_takes_its_share_within_10_seconds
             shares = [now - then for now, then in zip(drawn(replicas), before)]
     assert not load.problems() and not more.problems()
     assert len(load.answers) == 500
+    assert len(in_work) >= 20
+    for answer, file in zip(in_work, again):
+        assert (pixels(answer.picture) == pixels(file)).all(), answer.asked
     assert min(shares) >= 0.8 * sum(shares) / 3, shares
 
 

@@ -38,7 +38,7 @@ def storage(request, tmp_path):
 @pytest.fixture
 def start(stand_ins, storage):
     """`start()`: the address of one more gateway with its pictures in the storage."""
-    (server, _) = stand_ins.addresses()
+    ((server, _), _) = stand_ins.addresses()
     with ExitStack() as stack:
 
         def started():

@@ -51,7 +51,12 @@ def test_its_end_waits_for_a_picture_as_long_as_is_told(triton, waits, finishes)
             process.send_signal(signal.SIGTERM)
             time.sleep(3)
             triton.hold.set()
-            assert (answer.result().status_code == 200) is finishes
+            status, told = answer.result().status_code, answer.result().json()
+        if finishes:
+            assert status == 200
+        else:
+            assert status == 503 and answer.result().headers["retry-after"]
+            assert "the gateway has ended before" in told["error"]["message"]
         assert process.wait(30) == 0
 
 

@@ -45,7 +45,7 @@ def interrupt(url, key):
 def metrics(url, key="ada's"):
     answer = httpx.get(f"{url}/metrics", headers={"Authorization": f"Bearer {key}"})
     lines = [line for line in answer.text.splitlines() if not line.startswith("#")]
-    return {name: int(number) for name, number in map(str.split, lines)}
+    return {name: float(number) for name, number in map(str.split, lines)}
 
 
 def test_each_has_a_key_of_its_own_and_the_file_is_read_again(start, tmp_path):
@@ -93,7 +93,8 @@ def test_pictures_at_a_time(start, triton, tmp_path):
     many = ask(url, key="bob's", n=3)
     assert many.status_code == 400
     assert "allowed: 2 at a time with this key" in many.json()["error"]["message"]
-    assert metrics(url) == {
+    pictures = {name: n for name, n in metrics(url).items() if "_pictures_" in name}
+    assert pictures == {
         'triptych_gateway_pictures_total{name="ada"}': 1,
         'triptych_gateway_pictures_in_flight{name="ada"}': 0,
         'triptych_gateway_pictures_total{name="bob"}': 2,

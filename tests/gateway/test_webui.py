@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import httpx
@@ -353,6 +354,71 @@ def test_interrupt_gives_everything_up(webui, triton):
     assert answers[0].status_code == 200
     assert answers[0].json()["images"] == []
     wait_for(lambda: triton.left == 3)
+
+
+def as_client(address):
+    """Headers by which a proxy on this machine says whose request it hands on."""
+    return {"X-Forwarded-For": address}
+
+
+def test_progress_and_interrupt_are_about_the_pictures_of_the_same_address(webui, triton):
+    triton.held_from = 4
+    triton.hold.clear()
+    answers = {}
+
+    def draw(address):
+        asked = {"prompt": "x", "steps": 8}
+        answers[address] = webui.post("/txt2img", json=asked, headers=as_client(address))
+
+    def state(address):
+        return webui.get("/progress", headers=as_client(address)).json()["state"]
+
+    clients = "192.0.2.1", "192.0.2.2"
+    drawing = [threading.Thread(target=draw, args=(address,)) for address in clients]
+    for thread in drawing:
+        thread.start()
+    wait_for(lambda: [state(address)["job_count"] for address in clients] == [1, 1])
+    assert state("192.0.2.3")["job_count"] == 0
+    webui.post("/interrupt", headers=as_client("192.0.2.3"))
+    assert not any(state(address)["interrupted"] for address in clients)
+    webui.post("/interrupt", headers=as_client(clients[0]))
+    drawing[0].join(10)
+    triton.hold.set()
+    drawing[1].join(10)
+    assert [len(answers[address].json()["images"]) for address in clients] == [0, 1]
+
+
+def test_the_progress_of_one_request_by_the_name_that_it_has(webui, gateway, triton):
+    """As the WebUI's own page asks, and clients that stand behind one address."""
+
+    def ask(task, **more):
+        asked = {"id_task": task, **more}
+        return httpx.post(f"{gateway.url}/internal/progress", json=asked).json()
+
+    assert ask("task(a)") == {
+        "active": False,
+        "queued": False,
+        "completed": False,
+        **dict.fromkeys(("progress", "eta", "live_preview", "textinfo"), None),
+        "id_live_preview": -1,
+    }
+    triton.held_from = 4
+    triton.hold.clear()
+    asked = {"prompt": "x", "force_task_id": "task(a)"}
+    with ThreadPoolExecutor(2) as pool:
+        drawing = pool.submit(webui.post, "/txt2img", json=asked)
+        other = pool.submit(webui.post, "/txt2img", json={"prompt": "x", "force_task_id": "b"})
+        wait_for(lambda: (ask("task(a)")["progress"] or 0) >= 0.75)
+        now = ask("task(a)")
+        assert (now["active"], now["queued"], now["progress"]) == (True, False, 0.75)
+        assert base64.b64decode(now["live_preview"].partition("base64,")[2]) == PREVIEW
+        again = ask("task(a)", id_live_preview=now["id_live_preview"])
+        assert again["live_preview"] is None and again["id_live_preview"] == now["id_live_preview"]
+        triton.hold.set()
+        assert drawing.result().status_code == other.result().status_code == 200
+    assert ask("task(a)")["completed"]
+    answer = httpx.post(f"{gateway.url}/internal/progress", json={})
+    assert answer.status_code == 422 and answer.json()["detail"][0]["loc"] == ["body", "id_task"]
 
 
 def test_what_clients_ask_before_they_draw(webui):

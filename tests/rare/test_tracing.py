@@ -9,6 +9,7 @@ import pytest
 from tests import otlp
 from tests.gateway.receiver import Receiver
 from tests.gateway.running import Gateway, wait_for
+from triptych.gateway.spans import Spans
 from triptych.server.running import RunningServer
 
 FLAGS = ("mode=opentelemetry", "level=TIMESTAMPS", "rate=0")
@@ -99,6 +100,21 @@ def test_from_the_gateway_to_the_unets_calls_in_one_trace(web, receiver):
     found = spans(receiver, TRACE, {*NAMES, "sd_ensemble_stream"})
     check_ways(found, ["sd_ensemble_stream", "InferRequest"])
     assert {span.trace for span in otlp.spans(receiver)} == {TRACE}
+
+
+def test_what_has_no_trace_begins_one_at_a_gateway_that_traces(server, receiver):
+    def ours():
+        return [span for span in otlp.spans(receiver) if span.name.startswith("POST ")]
+
+    with Gateway(server.grpc, spans=Spans()) as gateway:
+        asked = {"prompt": "a red circle", **SMALL}
+        url = f"{gateway.url}/v1/images/generations"
+        assert httpx.post(url, json=asked, timeout=60).status_code == 200
+    (root,) = ours()  # it has sent them at its end
+    found = spans(receiver, root.trace, {*NAMES, "sd_ensemble_stream"})
+    (first,) = found["InferRequest"]
+    assert (root.parent, first.parent) == ("", root.id)
+    assert root.begun < first.begun and found["unet"][-1].ended < root.ended
 
 
 def test_from_tritons_own_http_too(server, receiver):

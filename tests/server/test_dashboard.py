@@ -1,18 +1,19 @@
-"""The dashboard asks for what the metrics page has, and the docs tell all of it."""
+"""The dashboard asks for what the metrics pages have, and the docs tell all of it."""
 
 import json
 import re
 from pathlib import Path
 
+import httpx
 import pytest
 
+from tests import dashboard
+from tests.gateway.running import Gateway
 from tests.server.calls import SMALL, get, request
 from triptych.names import NETWORKS, Names
 
-ROOT = Path(__file__).parents[2]
-DOCS = ROOT / "docs"
-DASHBOARD = ROOT / "deploy" / "helm" / "triptych" / "files" / "grafana.json"
-METRIC = re.compile(r'((?:nv|triptych)_\w+)(?:\{model([=!]~)"([^"]*)"\})?')
+DOCS = Path(__file__).parents[2] / "docs"
+SERVERS = ("nv_", "triptych_unet", "triptych_i", "triptych_s", "triptych_q")
 SHOWN = {
     "Time of a picture": lambda names: {names.model},
     "Time of a run of a network": lambda names: set(map(names.stage, NETWORKS)),
@@ -27,48 +28,87 @@ SHOWN = {
 
 @pytest.fixture
 def page(calls, server):
-    """The samples on the metrics page after a picture: (metric, its labels)."""
+    """The samples on the metrics page after a picture."""
     calls.pictures(request(**SMALL))
-    lines = re.findall(r"^(\w+)(?:\{(.*)\})? ", get(f"{server.metrics}/metrics"), re.MULTILINE)
-    return [(name, dict(re.findall(r'(\w+)="([^"]*)"', labels))) for name, labels in lines]
+    return dashboard.samples(get(f"{server.metrics}/metrics"))
 
 
-def asked():
-    """What the panels ask for: (title, metric, relation, pattern), the latter empty for all."""
-    for panel in json.loads(DASHBOARD.read_text())["panels"]:
-        for target in panel["targets"]:
-            found = METRIC.findall(target["expr"])
-            assert target["expr"].count("{") == sum(bool(relation) for _, relation, _ in found)
-            yield from ((panel["title"], *each) for each in found)
+def of_servers():
+    return [one for prefix in SERVERS for one in dashboard.asked(prefix)]
 
 
-def chosen(served, relation, pattern):
-    """Those of the names that Prometheus chooses, whose patterns match the whole of a name."""
-    return {name for name in served if bool(re.fullmatch(pattern, name)) == (relation == "=~")}
+def test_every_metric_of_a_server_that_the_dashboard_asks_for_is_there(page):
+    assert {one.panel for one in of_servers()} >= SHOWN.keys()
+    for one in of_servers():
+        served = {found["model"] for name, found in page if name == one.metric and "model" in found}
+        assert one.labels["instance"] == dashboard.INSTANCE, one
+        chosen = one.chosen(page)
+        assert chosen, one
+        assert all(one.by <= {*labels, "instance"} for labels in chosen), one
+        if "model" in one.labels:
+            names = SHOWN[one.panel](Names()) & served
+            assert names and {labels["model"] for labels in chosen} == names, one
 
 
-def test_every_metric_that_the_dashboard_asks_for_is_there(page):
-    panels = {title for title, *_ in asked()}
-    assert len(panels) >= 10 and panels >= SHOWN.keys()
-    for title, metric, relation, pattern in asked():
-        labels = [found for name, found in page if name == metric]
-        assert labels, metric
-        if relation:
-            served = {found["model"] for found in labels}
-            names = SHOWN[title](Names()) & served
-            assert names and chosen(served, relation, pattern) == names, (title, metric)
+def test_every_metric_of_a_server_that_an_alarm_asks_for_is_there(page):
+    found = [one for prefix in SERVERS for one in dashboard.alarms(prefix)]
+    assert len({one.panel for one in found}) >= 4
+    for one in found:
+        assert one.chosen(page), one
 
 
 def test_panels_show_the_stages_of_every_model():
     models = Names(), Names("xl"), Names("my.ink-2")
     served = {name for names in models for name in names.all}
-    selections = [(title, *how) for title, _, *how in asked() if how[0]]
-    assert {title for title, *_ in selections} == SHOWN.keys()
-    for title, relation, pattern in selections:
-        wanted = {name for names in models for name in SHOWN[title](names)}
-        assert chosen(served, relation, pattern) == wanted, title
+    selections = [one for one in of_servers() if "model" in one.labels]
+    assert {one.panel for one in selections} == SHOWN.keys()
+    for one in selections:
+        chosen = {name for name in served if dashboard.fits(name, *one.labels["model"])}
+        assert chosen == {name for names in models for name in SHOWN[one.panel](names)}, one
 
 
-def test_every_metric_of_the_loop_is_described(page):
+def test_every_metric_of_a_gateway_that_panels_and_alarms_ask_for_is_there(server):
+    with Gateway(server.grpc) as gateway, httpx.Client(base_url=gateway.url) as web:
+        asked = {"prompt": "x", "size": "64x64", "num_inference_steps": 1}
+        assert web.post("/v1/images/generations", json=asked).status_code == 200
+        page = dashboard.samples(web.get("/metrics").text)
+    alarms = list(dashboard.alarms("triptych_gateway_"))
+    assert len({one.panel for one in alarms}) >= 4
+    for one in alarms:
+        by_status = one.labels.pop("code", None)
+        assert one.chosen(page) and (by_status is None or one.metric.endswith("_requests_total"))
+    found = list(dashboard.asked("triptych_gateway_"))
+    assert len({one.panel for one in found}) >= 3
+    for one in found:
+        chosen = one.chosen(page)
+        assert chosen, one
+        # Without keys there are no names, and Prometheus takes an empty one for none.
+        assert all(one.by <= {*labels, "name"} for labels in chosen), one
+
+
+def test_all_servers_are_shown_or_those_that_are_chosen():
+    board = json.loads(dashboard.DASHBOARD.read_text())
+    variables = {one["name"]: one for one in board["templating"]["list"]}
+    instance = variables["instance"]
+    assert (instance["multi"], instance["includeAll"], instance["allValue"]) == (True, True, ".*")
+    assert instance["query"] == "label_values(triptych_images_in_flight, instance)"
+    for panel in board["panels"]:
+        for target in panel["targets"]:
+            rates = len(re.findall(r"\brate\(", target["expr"]))
+            summed = len(
+                re.findall(r"\bsum (by \([^)]*\) )?\(rate\(|\bsum\(rate\(", target["expr"])
+            )
+            assert rates == summed, target["expr"]
+
+
+@pytest.mark.parametrize("prefix", ["", "gateway_"])
+def test_every_metric_is_described(page, server, prefix):
     described = re.findall(r"^\| `(triptych_\w+)` \|", (DOCS / "metrics.md").read_text(), re.M)
-    assert sorted(described) == sorted(name for name, _ in page if name.startswith("triptych_"))
+    if prefix:
+        with Gateway(server.grpc) as gateway:
+            text = httpx.get(f"{gateway.url}/metrics").text
+        names = set(re.findall(r"^# TYPE (\w+)", text, re.M)) | {"triptych_gateway_webhooks_total"}
+    else:
+        names = {name for name, _ in page if name.startswith("triptych_")}
+    ours = [name for name in described if name.startswith("triptych_gateway_") == bool(prefix)]
+    assert sorted(ours) == sorted(names)

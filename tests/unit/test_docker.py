@@ -12,9 +12,10 @@ import yaml
 from http_fake import serving
 
 ROOT = Path(__file__).resolve().parents[2]
-IMAGES = sorted((ROOT / "docker").glob("*.Dockerfile"))
 COMPOSE = yaml.safe_load((ROOT / "docker" / "compose.yaml").read_text())
 SERVERS = ("cpu", "tritonserver", "fastdeploy")
+IMAGES = [ROOT / "docker" / f"{name}.Dockerfile" for name in SERVERS]
+MODELS = ROOT / "docker" / "models.Dockerfile"
 
 
 def instructions(path):
@@ -37,7 +38,21 @@ def ignored(name):
 
 
 def test_there_is_an_image_for_every_server():
-    assert sorted(path.stem for path in IMAGES) == sorted(SERVERS)
+    assert {*(ROOT / "docker").glob("*.Dockerfile")} == {*IMAGES, MODELS}
+
+
+def test_the_image_of_models_is_what_the_chart_copies_and_nothing_is_kept_out():
+    """The folder that is built is the repository's own, so that .dockerignore does not reach it."""
+    assert instructions(MODELS)[1:] == [("COPY", "--chown=1000:1000 . /models"), ("USER", "1000")]
+    (built,) = re.findall("^# docker build .*", MODELS.read_text(), re.M)
+    *_, name, folder = built.split()
+    assert (ROOT / folder / "sd_ensemble").is_dir() and not (
+        ROOT / folder / ".dockerignore"
+    ).exists()
+    chart = ROOT / "deploy" / "helm" / "triptych"
+    values = yaml.safe_load((chart / "values-one-gpu.yaml").read_text())
+    assert values["models"]["image"] == f"{name}:latest"
+    assert "cp -R /models/. /copy/" in (chart / "templates" / "server.yaml").read_text()
 
 
 @pytest.mark.parametrize("image", IMAGES, ids=lambda path: path.stem)
@@ -114,7 +129,12 @@ def test_two_servers_stand_behind_envoy_and_the_gateway_before_it():
         assert set(services[name]["profiles"]) == set(SERVERS)
         assert all(port.startswith("127.0.0.1:") for port in services[name]["ports"])
     (mount,) = services["envoy"]["volumes"]
-    config = yaml.safe_load((ROOT / "docker" / mount.split(":")[0]).read_text())
+    files = ROOT / "docker" / mount.split(":")[0]
+    (before_its_end,) = services["envoy"]["pre_stop"]
+    for command in (services["envoy"]["command"], before_its_end["command"]):
+        (file,) = [word for word in command if word.startswith("/etc/envoy/")]
+        assert (files / file.removeprefix("/etc/envoy/")).is_file()
+    config = yaml.safe_load((files / "envoy.yaml").read_text())
     listening = [
         each["address"]["socket_address"] for each in config["static_resources"]["listeners"]
     ]
@@ -123,6 +143,7 @@ def test_two_servers_stand_behind_envoy_and_the_gateway_before_it():
     (endpoint,) = servers[0]["lb_endpoints"]
     address = endpoint["endpoint"]["address"]["socket_address"]
     assert address == {"address": "servers", "port_value": 8001}
+    assert endpoint["endpoint"]["health_check_config"] == {"port_value": 8000}
     assert "--url=envoy:8001" in services["gateway"]["entrypoint"]
 
 
@@ -137,6 +158,9 @@ def test_prometheus_and_grafana_find_what_they_need():
     scrape = yaml.safe_load((ROOT / "docker" / "prometheus.yaml").read_text())
     (servers,) = scrape["scrape_configs"][0]["dns_sd_configs"]
     assert (servers["names"], servers["port"]) == (["servers"], 8002)
+    others = [each["static_configs"][0]["targets"] for each in scrape["scrape_configs"][1:]]
+    assert others == [["envoy:8002"], ["gateway:8002"]]
+    assert "--metrics-port=8002" in COMPOSE["services"]["gateway"]["entrypoint"]
     source = yaml.safe_load((ROOT / "docker" / "grafana" / "datasource.yaml").read_text())
     assert source["datasources"][0]["url"] == "http://prometheus:9090"
     board = yaml.safe_load((ROOT / "docker" / "grafana" / "dashboards.yaml").read_text())

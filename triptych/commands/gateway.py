@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from triptych import interrupts
+from triptych import interrupts, tracing
 
 KEY = "TRIPTYCH_API_KEY"
 WEBHOOK_SECRET = "TRIPTYCH_WEBHOOK_SECRET"
@@ -45,6 +45,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--keys-file",
         metavar="FILE",
         help="several keys, each with a name and bounds, as JSON; read again when it changes",
+    )
+    add(
+        "--metrics-port",
+        type=int,
+        metavar="PORT",
+        help="serves /metrics there too, by http and without a key, for a network that is "
+        "Prometheus' alone",
     )
     add("--tls-cert", metavar="FILE", help="a certificate, PEM, with its chain: serves https")
     add("--tls-key", metavar="FILE", help="the certificate's key, PEM, without a passphrase")
@@ -162,13 +169,20 @@ def run(options: argparse.Namespace) -> int:
 
         from triptych.addresses import check_url
         from triptych.client_errors import ClientError
-        from triptych.gateway import access_log
+        from triptych.gateway import access_log, metrics
         from triptych.gateway.app import LOOPBACK, create_app
         from triptych.gateway.kept import Kept
         from triptych.gateway.keys import Keys
         from triptych.gateway.webhooks import Webhooks
+
+        spans = None
+        if tracing.is_wanted():
+            from triptych.gateway.spans import Spans
+
+            spans = Spans()
     except ModuleNotFoundError as error:
-        print(f"triptych gateway: {error}: pip install 'triptych[gateway]'", file=sys.stderr)
+        extras = "gateway,tracing" if tracing.is_wanted() else "gateway"
+        print(f"triptych gateway: {error}: pip install 'triptych[{extras}]'", file=sys.stderr)
         return 2
     try:
         check_url(options.url)
@@ -189,9 +203,7 @@ def run(options: argparse.Namespace) -> int:
         print(f"triptych gateway: {error}", file=sys.stderr)
         return 2
     except (OSError, OverflowError) as error:
-        where = f"{options.host}:{options.port}"
-        print(f"triptych gateway: cannot listen on {where}: {error}", file=sys.stderr)
-        return 1
+        return _cannot_listen(options.host, options.port, error)
     on_loopback = options.host in ("127.0.0.1", "localhost")
     if not on_loopback and key is None and keys is None:
         print("triptych gateway: warning: anybody may draw here; see --api-key-file", flush=True)
@@ -207,7 +219,15 @@ def run(options: argparse.Namespace) -> int:
         log_prompts=options.log_prompts,
         webhooks=webhooks,
         kept=kept,
+        spans=spans,
     )
+    if options.metrics_port is not None:
+        try:
+            page = metrics.server(options.host, options.metrics_port, app.state.metrics_text)
+        except (OSError, OverflowError) as error:
+            return _cannot_listen(options.host, options.metrics_port, error)
+        where = f"{options.host}:{page.server_port}"
+        print(f"triptych gateway: metrics at http://{where}/metrics", flush=True)
     if options.access_log:
         _log_to_stderr(access_log.log)
     config = uvicorn.Config(
@@ -246,6 +266,12 @@ def run(options: argparse.Namespace) -> int:
         print(f"triptych gateway: the page and the APIs are at {where}", flush=True)
         server.run(sockets=[listening])
     return 0
+
+
+def _cannot_listen(host: str, port: int, error: Exception) -> int:
+    """Say so; the exit code."""
+    print(f"triptych gateway: cannot listen on {host}:{port}: {error}", file=sys.stderr)
+    return 1
 
 
 def _log_to_stderr(log: logging.Logger) -> None:

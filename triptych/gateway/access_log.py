@@ -16,6 +16,7 @@ from typing import Any
 from starlette.datastructures import Headers, MutableHeaders
 
 from triptych.gateway.keys import CALLER
+from triptych.gateway.metrics import Metrics
 
 MOST_PATH = 200
 """Characters of a path in a line."""
@@ -35,18 +36,28 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Entry:
-    """What is known of the request that is served; `drawn` what it had drawn, for its line."""
+    """What is known of the request that is served; `drawn` what it had drawn, for its line.
+
+    `client` is the address that it came from, as a trusted proxy says it. `spans` makes the
+    request's `span`, once something is drawn for it, if requests are traced.
+    """
 
     request_id: str
     traceparent: str | None = None
+    client: str | None = None
+    spans: Any = None
+    span: Any = None
+    begun: int = field(default_factory=time.time_ns)
     drawn: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, headers: Mapping[str, str]) -> Entry:
+    def of(cls, scope: Mapping[str, Any], spans: Any = None) -> Entry:
         """By the request's `x-request-id` and `traceparent`; what is none of these is not used."""
+        headers, client = Headers(scope=scope), scope.get("client")
         request_id, trace = headers.get("x-request-id", ""), headers.get("traceparent", "")
         known = request_id if _ID.fullmatch(request_id) else secrets.token_hex(16)
-        return cls(known, trace if _TRACE.fullmatch(trace) else None)
+        trace = trace if _TRACE.fullmatch(trace) else None
+        return cls(known, trace, client and client[0], spans)
 
     @property
     def metadata(self) -> dict[str, str]:
@@ -63,6 +74,8 @@ class Entry:
         """Note the pictures that are drawn for it, as `Studio.draw` has them."""
         prompts = list(dict.fromkeys(one["prompt"] for one in asked))
         self.drawn = {"model": asked[0]["model"], "pictures": len(asked), "prompts": prompts}
+        if self.spans is not None and self.span is None:
+            self.span, self.traceparent = self.spans.begin(self.traceparent, self.begun)
 
 
 ENTRY: ContextVar[Entry | None] = ContextVar("entry", default=None)
@@ -70,22 +83,24 @@ ENTRY: ContextVar[Entry | None] = ContextVar("entry", default=None)
 
 
 class AccessLog:
-    """ASGI middleware: logs each request when its answer has ended, a stream's too.
+    """ASGI middleware: logs each request when its answer has ended, a stream's too, and counts it.
 
     Every answer gets the request's id as `x-request-id`.
     """
 
-    def __init__(self, app: Any, prompts: bool) -> None:
-        """`prompts`: whether the lines have them."""
+    def __init__(self, app: Any, prompts: bool, metrics: Metrics, spans: Any = None) -> None:
+        """`prompts`: whether the lines have them. `spans`: a `Spans`, if requests are traced."""
         self._app = app
         self._prompts = prompts
+        self._metrics = metrics
+        self._spans = spans
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         begun, status = time.monotonic(), None
-        entry = Entry.of(Headers(scope=scope))
+        entry = Entry.of(scope, self._spans)
         ENTRY.set(entry)
         CALLER.set(None)
 
@@ -96,20 +111,27 @@ class AccessLog:
                 MutableHeaders(scope=message)["x-request-id"] = entry.request_id
             await send(message)
 
+        self._metrics.in_flight += 1
         try:
             await self._app(scope, receive, told)
         finally:
+            self._metrics.in_flight -= 1
+            seconds, route = time.monotonic() - begun, getattr(scope.get("route"), "path", "none")
+            self._metrics.count(route, status or 499, seconds)
+            line = self._line(scope, entry, status)
             if status != 200 or not scope["path"].startswith(_FILES):
-                write(self._line(scope, entry, status), time.monotonic() - begun)
+                write(line, seconds)
+            if entry.span is not None:
+                self._spans.end(entry.span, line, route)
 
     def _line(self, scope: Any, entry: Entry, status: int | None) -> dict[str, Any]:
         """A status is None where no answer was begun."""
-        caller, client = CALLER.get(), scope.get("client")
+        caller = CALLER.get()
         line = {
             "method": scope["method"],
             "path": _OPENS.sub(r"\1...", scope["path"])[:MOST_PATH],
             "status": status,
-            "client": client and client[0],
+            "client": entry.client,
             "key": caller and caller.key.name,
             **entry.ids,
             **entry.drawn,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -31,9 +33,11 @@ from triptych.gateway.access_log import AccessLog
 from triptych.gateway.background import Background
 from triptych.gateway.docs import describe
 from triptych.gateway.errors import Problem, body_problem, invalid, problem
+from triptych.gateway.gone import Unended
 from triptych.gateway.jobs import Jobs
 from triptych.gateway.kept import Kept
 from triptych.gateway.keys import Keys
+from triptych.gateway.metrics import MEDIA_TYPE, Metrics
 from triptych.gateway.studio import Studio
 from triptych.gateway.webhooks import Webhooks
 
@@ -58,6 +62,7 @@ def create_app(
     log_prompts: bool = False,
     webhooks: Webhooks | None = None,
     kept: Kept | None = None,
+    spans: Any = None,
 ) -> FastAPI:
     """The application in front of the Triton whose gRPC is at `url`.
 
@@ -68,7 +73,7 @@ def create_app(
     the pages elsewhere that may ask. `model_aliases`: more names in OpenAI's API, each of a model,
     or of the one that is meant by none. `log_prompts`: whether the access log has prompts.
     `webhooks`: where jobs may be told of, nowhere with None. `kept`: the pictures that
-    are asked for by url, in memory with None.
+    are asked for by url, in memory with None. `spans`: a `Spans`, if requests are traced.
     """
 
     @asynccontextmanager
@@ -81,6 +86,8 @@ def create_app(
         yield
         await app.state.background.close()
         app.state.studio.close()
+        if spans is not None:
+            await asyncio.to_thread(spans.close)
 
     app = FastAPI(
         title="Triptych",
@@ -106,6 +113,7 @@ def create_app(
         openai_edits.short,
         openai.files,
         webui.router,
+        webui.internal,
         page.router,
         web_files.router,
     ):
@@ -122,12 +130,19 @@ def create_app(
             expose_headers=["Retry-After", "X-Request-Id"],
         )
 
-    if keys is not None:
+    counted = Metrics()
 
-        @app.get("/metrics", include_in_schema=False, dependencies=[Depends(require_key)])
-        def metrics() -> PlainTextResponse:
-            told = keys.metrics() + (webhooks.metrics() if webhooks else "")
-            return PlainTextResponse(told, media_type="text/plain; version=0.0.4")
+    def metrics_text() -> str:
+        # The studio is there once the application has started.
+        told = counted, keys or app.state.studio, webhooks
+        return "".join(one.metrics() for one in told if one is not None)
+
+    app.state.studio = None
+    app.state.metrics_text = metrics_text
+
+    @app.get("/metrics", include_in_schema=False, dependencies=[Depends(require_key)])
+    def metrics() -> PlainTextResponse:
+        return PlainTextResponse(metrics_text(), media_type=MEDIA_TYPE)
 
     @app.get("/docs", include_in_schema=False)
     def docs() -> HTMLResponse:
@@ -158,7 +173,7 @@ def create_app(
     @app.exception_handler(RequestValidationError)
     async def validation_error(request: Request, error: RequestValidationError) -> JSONResponse:
         untyped = body_problem(error.errors(), request.headers.get("content-type", ""))
-        if untyped is None and request.url.path.startswith(webui.PREFIX):
+        if untyped is None and request.url.path.startswith(webui.PREFIXES):
             return webui.invalid_response(error.errors())
         return respond(request, untyped or invalid(error.errors()))
 
@@ -172,7 +187,9 @@ def create_app(
 
     # Around all of Starlette's own too, so that the answer to a failure has an id and a line.
     build = app.build_middleware_stack
-    app.build_middleware_stack = lambda: AccessLog(build(), log_prompts)
+    app.build_middleware_stack = lambda: AccessLog(
+        Unended(build(), respond), log_prompts, counted, spans
+    )
     app.openapi = functools.partial(_openapi, app, app.openapi)
     return app
 
@@ -182,7 +199,7 @@ def _openapi(app: FastAPI, whole: Callable[[], dict]) -> dict:
     if app.openapi_schema is None:
         for path, methods in whole()["paths"].items():
             for method in methods.values():
-                if not path.startswith(webui.PREFIX):
+                if not path.startswith(webui.PREFIXES):
                     method["responses"].pop("422", None)
     return app.openapi_schema
 
@@ -190,7 +207,7 @@ def _openapi(app: FastAPI, whole: Callable[[], dict]) -> dict:
 def respond(request: Request, error: HTTPException) -> JSONResponse:
     """The error in the shape of the API that was asked."""
     path = request.url.path
-    for api, prefix in ((openai, openai.PREFIX), (openai, "/images/"), (webui, webui.PREFIX)):
-        if path.startswith(prefix):
+    for api, prefixes in ((openai, (openai.PREFIX, "/images/")), (webui, webui.PREFIXES)):
+        if path.startswith(prefixes):
             return api.error_response(error)
     return page.error_response(error)

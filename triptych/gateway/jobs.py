@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine, Iterator, Sequence
+from collections import deque
+from collections.abc import Coroutine, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from triptych.client import GivenUp
+from triptych.gateway.access_log import ENTRY
 from triptych.gateway.keys import CALLER
 from triptych.streaming import Step
+
+MOST_ENDED = 64
+"""Tasks that are known to have ended."""
 
 
 @dataclass(frozen=True)
 class Now:
-    """The progress of a caller's jobs together.
+    """The progress of some jobs together.
 
     `pictures`: how many are drawn. `step` of `total` UNet calls are made, both 0 before the first
     one. `begun`: when the oldest job began, as time.time(), 0 without a job. `seconds_left`: an
-    estimate by the calls so far. `preview`: the newest PNG of a preview.
+    estimate by the calls so far. `preview`: the newest PNG of a preview, `previews` how many came.
     """
 
     pictures: int
@@ -29,24 +34,34 @@ class Now:
     begun: float
     seconds_left: float
     preview: bytes | None
+    previews: int
     interrupted: bool
+
+    @property
+    def progress(self) -> float:
+        """From 0 to 1."""
+        return self.step / self.total if self.total else 0.0
 
 
 class Job:
     """One request to txt2img; `steps` has each picture's newest Step, None before its first."""
 
-    def __init__(self, pictures: int) -> None:
-        self.caller = CALLER.get()
+    def __init__(self, pictures: int, task: str | None) -> None:
+        """`task`: what the caller calls it, if anything."""
+        self.caller, self.task = _caller(), task
         self.begun = time.time()
         self.steps: list[Step | None] = [None] * pictures
         self.preview: bytes | None = None
+        self.previews = 0
         self.interrupted = False
         self._drawing: asyncio.Future | None = None
 
     def watch(self, number: int, step: Step) -> None:
         """Keep a Step of the picture of this number, and its preview if it has one."""
         self.steps[number] = step
-        self.preview = step.preview or self.preview
+        if step.preview:
+            self.preview = step.preview
+            self.previews += 1
 
     async def interruptible(self, drawing: Coroutine[Any, Any, Any]) -> Any:
         """What `drawing` gives; GivenUp if the job is interrupted meanwhile."""
@@ -74,29 +89,39 @@ def made(steps: Sequence[Step | None]) -> tuple[int, int]:
 
 
 class Jobs:
-    """All jobs of a gateway; where there are keys by name, a caller sees those of its key alone."""
+    """All jobs of a gateway, each its caller's: of a key by name, else of a client's address.
+
+    Where there are no keys by name, whoever knows a job's task may ask for it.
+    """
 
     def __init__(self) -> None:
         self._jobs: list[Job] = []
+        self._ended: deque[Job] = deque(maxlen=MOST_ENDED)
 
     @contextmanager
-    def begin(self, pictures: int) -> Iterator[Job]:
+    def begin(self, pictures: int, task: str | None = None) -> Iterator[Job]:
         """A new job, listed here until the `with` block ends."""
-        job = Job(pictures)
+        job = Job(pictures, task)
         self._jobs.append(job)
         try:
             yield job
         finally:
             self._jobs.remove(job)
+            if task is not None:
+                self._ended.append(job)
 
     def interrupt(self) -> None:
         """Interrupt every job of the caller."""
-        for job in self._own():
+        for job in self._meant(self._jobs, None):
             job.interrupt()
 
-    def now(self) -> Now:
-        """The progress of the caller's jobs together, all zero without any."""
-        jobs = self._own()
+    def has_ended(self, task: str) -> bool:
+        """Whether a job of that task has ended lately."""
+        return bool(self._meant(self._ended, task))
+
+    def now(self, task: str | None = None) -> Now:
+        """The progress of the caller's jobs together, or of a task's, all zero without any."""
+        jobs = self._meant(self._jobs, task)
         steps = [step for job in jobs for step in job.steps]
         step, total = made(steps)
         begun = min((job.begun for job in jobs), default=0.0)
@@ -108,8 +133,20 @@ class Jobs:
             begun=begun,
             seconds_left=(time.time() - begun) * (total - step) / step if step else 0.0,
             preview=previews[-1] if previews else None,
+            previews=sum(job.previews for job in jobs),
             interrupted=any(job.interrupted for job in jobs),
         )
 
-    def _own(self) -> list[Job]:
-        return [job for job in self._jobs if job.caller is CALLER.get()]
+    @staticmethod
+    def _meant(jobs: Iterable[Job], task: str | None) -> list[Job]:
+        caller = _caller()
+        if task is None:
+            return [job for job in jobs if job.caller == caller]
+        named = [job for job in jobs if job.task == task]
+        return [job for job in named if CALLER.get() is None or job.caller == caller]
+
+
+def _caller() -> object:
+    """Who asks: the caller of a key, else the client's address."""
+    entry = ENTRY.get()
+    return CALLER.get() or (entry and entry.client)

@@ -7,7 +7,7 @@ import logging
 import os
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -122,15 +122,8 @@ class Keys:
 
     def metrics(self) -> str:
         """In Prometheus' text format, by name."""
-        lines = []
-        for metric, kind, field in (
-            ("triptych_gateway_pictures_total", "counter", "drawn"),
-            ("triptych_gateway_pictures_in_flight", "gauge", "drawing"),
-        ):
-            lines.append(f"# TYPE {metric} {kind}")
-            for name, caller in sorted(self._callers.items()):
-                lines.append(f'{metric}{{name="{name}"}} {getattr(caller, field)}')
-        return "\n".join(lines) + "\n"
+        callers = sorted(self._callers.items())
+        return pictures_text({name: (one.drawn, one.drawing) for name, one in callers})
 
     def _stat(self) -> tuple[int, ...]:
         try:
@@ -158,3 +151,17 @@ class Keys:
             callers[key.name].key = key
         self._callers = callers
         self._by_hash = {caller.key.sha256: caller for caller in callers.values()}
+
+
+def pictures_text(counts: Mapping[str, tuple[int, int]]) -> str:
+    """How many pictures are drawn, and being drawn, by key's name, in Prometheus' text format.
+
+    The name of all is empty.
+    """
+    lines = []
+    for number, (what, kind) in enumerate((("total", "counter"), ("in_flight", "gauge"))):
+        lines.append(f"# TYPE triptych_gateway_pictures_{what} {kind}")
+        for name, count in counts.items():
+            label = f'{{name="{name}"}}' if name else ""
+            lines.append(f"triptych_gateway_pictures_{what}{label} {count[number]}")
+    return "\n".join(lines) + "\n"

@@ -13,7 +13,7 @@ from triptych.client import Client, Overloaded, Picture, PictureStream, Refused
 from triptych.errors import InvalidRequest
 from triptych.gateway.access_log import ENTRY
 from triptych.gateway.errors import problem
-from triptych.gateway.keys import CALLER
+from triptych.gateway.keys import CALLER, pictures_text
 from triptych.gateway.line import Line
 from triptych.gateway.pictures import ANY_PICTURE
 from triptych.limits import Limits
@@ -44,7 +44,7 @@ class Studio:
         self._most = max_pictures
         self._most_in_jobs = (max_pictures + 1) // 2
         self._timeout = timeout
-        self._drawing = self._in_jobs = 0
+        self._drawing = self._in_jobs = self._drawn = 0
         self._line = Line()
         self._threads = ThreadPoolExecutor(max_pictures)
 
@@ -144,6 +144,10 @@ class Studio:
         """The result of `question(*arguments)`, a short blocking call, made in a thread."""
         return await asyncio.to_thread(question, *arguments)
 
+    def metrics(self) -> str:
+        """The pictures of all callers, in Prometheus' text format."""
+        return pictures_text({"": (self._drawn, self._drawing)})
+
     def close(self) -> None:
         """End the connection and the threads."""
         self.client.close()
@@ -176,6 +180,7 @@ class Studio:
         self._in_jobs += in_jobs
         try:
             yield
+            self._drawn += pictures
         finally:
             self._drawing -= pictures
             self._in_jobs -= in_jobs

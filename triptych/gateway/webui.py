@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import json
-import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -17,7 +16,7 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 from triptych.client import GivenUp, Picture, Refused
-from triptych.gateway import webui_facts
+from triptych.gateway import webui_facts, webui_progress
 from triptych.gateway.access import require_key
 from triptych.gateway.errors import Problem, problem, renamed, responses, said
 from triptych.gateway.gone import unless_gone
@@ -32,6 +31,7 @@ from triptych.gateway.webui_request import NAMES, Asked, requests_of
 from triptych.picture.infotext import infotext
 
 PREFIX = "/sdapi/v1"
+PREFIXES = (PREFIX, "/internal/")
 PREVIEW_EVERY = 3
 Drawing = Coroutine[Any, Any, list[Picture]]
 
@@ -65,31 +65,14 @@ class PictureInfo(BaseModel):
     parameters: dict[str, Any]
 
 
-class State(BaseModel):
-    job: str
-    job_count: int
-    job_no: int
-    job_timestamp: str
-    sampling_step: int
-    sampling_steps: int
-    interrupted: bool
-    skipped: bool = False
-
-
-class Progress(BaseModel):
-    """How far the pictures are that were asked for here and are being drawn."""
-
-    progress: float = Field(ge=0, le=1)
-    eta_relative: float = Field(description="Seconds that are left, as it looks now")
-    state: State
-    current_image: str | None = Field(description="A small preview, base64 of a PNG")
-    textinfo: str | None = None
-
-
 RESPONSES = responses(Error)
-router = APIRouter(
-    prefix=PREFIX, tags=["WebUI"], dependencies=[Depends(require_key)], responses=RESPONSES
-)
+COMMON: dict[str, Any] = {
+    "tags": ["WebUI"],
+    "dependencies": [Depends(require_key)],
+    "responses": RESPONSES,
+}
+router = APIRouter(prefix=PREFIX, **COMMON)
+internal = APIRouter(**COMMON)
 
 
 @router.post("/txt2img")
@@ -119,35 +102,6 @@ async def image_to_image(asked: ImageToImage, request: Request) -> Drawn:
     return answer
 
 
-@router.get("/progress")
-def progress(request: Request, skip_current_image: bool = False) -> Progress:
-    """How far what is drawn for the caller now is, all of it together."""
-    jobs: Jobs = request.app.state.jobs
-    now = jobs.now()
-    preview = None if skip_current_image or now.preview is None else now.preview
-    return Progress(
-        progress=now.step / now.total if now.total else 0.0,
-        eta_relative=now.seconds_left,
-        state=State(
-            job=f"{now.pictures} pictures" if now.pictures else "",
-            job_count=now.pictures,
-            job_no=0,
-            job_timestamp=time.strftime("%Y%m%d%H%M%S", time.localtime(now.begun)),
-            sampling_step=now.step,
-            sampling_steps=now.total,
-            interrupted=now.interrupted,
-        ),
-        current_image=base64.b64encode(preview).decode() if preview else None,
-    )
-
-
-@router.post("/interrupt")
-async def interrupt(request: Request) -> dict[str, str]:
-    """Give up every picture that the caller asked for at /txt2img and /img2img."""
-    request.app.state.jobs.interrupt()
-    return {}
-
-
 @router.post("/png-info")
 def png_info(asked: PngInfo) -> PictureInfo:
     """The settings in a picture's file, also of other programs; nothing where there are none."""
@@ -159,6 +113,8 @@ def png_info(asked: PngInfo) -> PictureInfo:
 
 
 router.include_router(webui_facts.router)
+router.include_router(webui_progress.router)
+internal.include_router(webui_progress.internal)
 
 
 async def _drawn(
@@ -171,7 +127,7 @@ async def _drawn(
     """The answer with the pictures of `requests`, which `draw` draws, or the studio in one pass."""
     jobs: Jobs = request.app.state.jobs
     pictures: list[Picture] = []
-    with jobs.begin(len(requests)) as job:
+    with jobs.begin(len(requests), asked.force_task_id) as job:
         if draw is None:
             drawing = request.app.state.studio.draw(requests, job.watch, PREVIEW_EVERY)
         else:

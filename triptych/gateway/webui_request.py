@@ -74,6 +74,9 @@ class Asked(Ours):
         description="sd_model_checkpoint: a model; samples_format: png, jpg or webp; others must "
         "be neutral",
     )
+    force_task_id: str | None = Field(
+        None, max_length=200, description="A name for the request, to ask /internal/progress for"
+    )
     eta: float | None = Field(None, description="0 to 1 with DDIM, 1 with Euler a")
     clip_skip: whole(0, MAX_CLIP_SKIP + 1) | None = Field(
         None, description="The WebUI's count: 1 is the text encoder's last layer, 2 the one before"

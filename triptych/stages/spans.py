@@ -1,29 +1,21 @@
 """The loop in the trace of a request: OpenTelemetry's spans of an image and of its UNet calls.
 
 Imported for the first request that is traced, and never without one: the packages of the extra
-`tracing` are needed for nothing else. Spans go to where OpenTelemetry's environment variables say,
-OTEL_EXPORTER_OTLP_ENDPOINT first of all.
+`tracing` are needed for nothing else.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 
-from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import Link, Status, StatusCode, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from triptych import tracing
 from triptych.denoise.denoising import Denoising
 from triptych.stages import triton
 
-provider = TracerProvider(
-    resource=Resource.create({"service.name": os.environ.get("OTEL_SERVICE_NAME", "triptych")})
-)
-provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+provider = tracing.provider("triptych")
 
 
 class ImageSpan:

@@ -1,0 +1,81 @@
+"""The gateway's own page for Prometheus."""
+
+import re
+import signal
+import subprocess
+import sys
+import threading
+
+import httpx
+
+from tests.gateway.running import wait_for
+
+GENERATIONS = "/v1/images/generations"
+FOX = {"prompt": "a fox", "size": "64x64"}
+
+
+def page(url):
+    """The samples on it, by name and labels."""
+    answer = httpx.get(f"{url}/metrics")
+    assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+    return samples(answer.text)
+
+
+def samples(text):
+    lines = (line.rpartition(" ") for line in text.splitlines() if not line.startswith("#"))
+    return {name: float(value) for name, _, value in lines}
+
+
+def test_requests_by_route_and_status_and_pictures_without_any_key(start, triton):
+    url = start().url
+    triton.hold.clear()
+    drawing = threading.Thread(
+        target=httpx.post, args=(url + GENERATIONS,), kwargs={"json": {**FOX, "n": 2}}
+    )
+    drawing.start()
+    wait_for(lambda: page(url)["triptych_gateway_pictures_in_flight"] == 2)
+    assert page(url)["triptych_gateway_requests_in_flight"] == 2  # with the one that asks
+    triton.hold.set()
+    drawing.join()
+    httpx.post(url + GENERATIONS, json={**FOX, "size": "65x64"})
+    httpx.get(f"{url}{GENERATIONS}/none")
+    httpx.get(f"{url}/nothing")
+    found = page(url)
+    total = "triptych_gateway_requests_total"
+    assert found[f'{total}{{route="{GENERATIONS}",code="200"}}'] == 1
+    assert found[f'{total}{{route="{GENERATIONS}",code="400"}}'] == 1
+    assert found[f'{total}{{route="{GENERATIONS}/{{id}}",code="404"}}'] == 1
+    assert found[f'{total}{{route="none",code="404"}}'] == 1
+    assert found["triptych_gateway_pictures_total"] == 2
+    assert found["triptych_gateway_pictures_in_flight"] == 0
+    seconds = f'triptych_gateway_request_seconds_%s{{route="{GENERATIONS}"%s}}'
+    assert found[seconds % ("count", "")] == found[seconds % ("bucket", ',le="+Inf"')] == 2
+    buckets = [value for name, value in found.items() if f'bucket{{route="{GENERATIONS}",' in name]
+    assert len(buckets) == 9 and buckets == sorted(buckets)
+    assert 0 < found[seconds % ("sum", "")] < 60
+
+
+def test_the_page_asks_for_the_key(start):
+    url = start(api_key="sesame").url
+    assert httpx.get(f"{url}/metrics").status_code == 401
+    headers = {"Authorization": "Bearer sesame"}
+    answer = httpx.get(f"{url}/metrics", headers=headers)
+    assert 'route="/metrics",code="401"} 1' in answer.text
+
+
+def test_a_port_of_its_own_needs_no_key_and_has_nothing_else(triton, tmp_path):
+    (tmp_path / "key").write_text("sesame")
+    command = [sys.executable, "-m", "triptych.cli", "gateway", "--port", "0", "--url", triton.url]
+    command += ["--api-key-file", str(tmp_path / "key"), "--allow-host", "gateway.example"]
+    with subprocess.Popen(
+        [*command, "--metrics-port", "0"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        metrics, url = (process.stdout.readline().split()[-1].rstrip("/") for _ in range(2))
+        assert re.fullmatch(r"http://127\.0\.0\.1:\d+/metrics", metrics)
+        assert httpx.get(f"{url}/metrics").status_code == 401
+        headers = {"Host": "gateway:8002"}
+        found = samples(httpx.get(metrics, headers=headers).text)
+        assert found['triptych_gateway_requests_total{route="/metrics",code="401"}'] == 1
+        assert httpx.get(metrics.replace("/metrics", "/v1/models")).status_code == 404
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0

@@ -29,8 +29,8 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(CHECKOUT))
 
 from benchmarks import load, machine
+from benchmarks.different import Requests
 from benchmarks.load import Run, percentile
-from benchmarks.requests import Requests
 from benchmarks.table import Table
 from benchmarks.worker import Worker
 from triptych.model_files import ModelFiles

@@ -27,7 +27,7 @@ sys.path.insert(0, str(CHECKOUT))
 
 from benchmarks import load, machine
 from benchmarks.cpu import Served
-from benchmarks.requests import Requests
+from benchmarks.different import Requests
 from benchmarks.table import Table
 from benchmarks.worker import Worker
 from triptych.model_files import ModelFiles

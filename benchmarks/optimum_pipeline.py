@@ -10,7 +10,7 @@ import tempfile
 from functools import partial
 from pathlib import Path
 
-sys.path[0] = str(Path(__file__).resolve().parents[1])  # or requests were benchmarks/requests.py
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import openvino
 from optimum.intel import OVStableDiffusionPipeline

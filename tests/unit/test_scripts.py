@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from importlib.machinery import PathFinder
 from pathlib import Path
 
 import pytest
@@ -41,3 +42,12 @@ def test_make_with_a_gpu_is_refused_at_once_where_there_is_no_driver():
     assert done.returncode == 2
     assert "this machine has no NVIDIA driver" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("folder", ["benchmarks", "scripts"])
+def test_no_script_has_the_name_of_a_package_that_others_import(folder):
+    """Python finds the scripts' own folder first: diffusers once imported benchmarks/requests.py."""
+    own = str(CHECKOUT / folder)
+    elsewhere = [path for path in sys.path if path != own]
+    for script in (CHECKOUT / folder).glob("*.py"):
+        assert PathFinder.find_spec(script.stem, elsewhere) is None, script.name

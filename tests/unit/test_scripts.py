@@ -46,7 +46,7 @@ def test_make_with_a_gpu_is_refused_at_once_where_there_is_no_driver():
 
 @pytest.mark.parametrize("folder", ["benchmarks", "scripts"])
 def test_no_script_has_the_name_of_a_package_that_others_import(folder):
-    """Python finds the scripts' own folder first: diffusers once imported benchmarks/requests.py."""
+    """Python looks into a script's own folder first: diffusers got benchmarks/requests.py once."""
     own = str(CHECKOUT / folder)
     elsewhere = [path for path in sys.path if path != own]
     for script in (CHECKOUT / folder).glob("*.py"):

@@ -12,6 +12,15 @@ INTERRUPTED = 130
 """The exit code of a command that Ctrl-C ended, as shells have it: 128 + SIGINT."""
 
 
+def tell(line: bytes) -> None:
+    """Write to standard error from within a signal's handler, or nothing where nobody reads it.
+
+    What is printed may be half written there.
+    """
+    with contextlib.suppress(OSError):
+        os.write(2, line)
+
+
 def end_at_once(*signals: int, code: int = INTERRUPTED, line: bytes = b"interrupted\n") -> None:
     """From here on SIGINT, or each of `signals`, ends this process with `code` where it stands.
 
@@ -19,7 +28,7 @@ def end_at_once(*signals: int, code: int = INTERRUPTED, line: bytes = b"interrup
     """
 
     def leave(*_: object) -> None:
-        os.write(2, line)
+        tell(line)
         os._exit(code)
 
     for signum in signals or (signal.SIGINT,):
@@ -66,6 +75,6 @@ def run(work: Callable[[], int], code: int = INTERRUPTED) -> int:
             return result
     end_at_once(code=code, line=b"")
     sys.stdout.flush()
-    os.write(2, b"interrupted\n")
+    tell(b"interrupted\n")
     # Not by sys.exit, which waits for threads, and at whose end a Ctrl-C kills.
     os._exit(code)

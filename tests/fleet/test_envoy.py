@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -55,8 +54,11 @@ def pictures(answers):
 
 def test_a_killed_server_loses_no_picture(stand_ins, envoy):
     with Client(envoy.grpc) as client:
-        threading.Timer(0.25, stand_ins.end, (1, signal.SIGKILL)).start()
-        answers = draw(client, QUEUE)
+        with ThreadPoolExecutor(1) as pool:
+            drawing = pool.submit(draw, client, QUEUE, num_inference_steps=40)
+            wait_for(lambda: envoy.passing() == QUEUE)
+            stand_ins.end(1, signal.SIGKILL)
+            answers = drawing.result()
         again = draw(client, QUEUE)
     assert [one.settings.seed for one in answers] == list(range(QUEUE)), answers
     assert len(pictures(again)) == QUEUE, again

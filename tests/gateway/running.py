@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import subprocess
 import threading
 import time
 
@@ -31,6 +33,16 @@ class Gateway:
     def __exit__(self, *_: object) -> None:
         self._server.should_exit = True
         self._thread.join()
+
+
+@contextlib.contextmanager
+def started(command, stdout=subprocess.PIPE, text=True, **options):
+    """A process, which does not outlive the `with` block, however that ends."""
+    with subprocess.Popen(command, stdout=stdout, text=text, **options) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def wait_for(condition, seconds=20):

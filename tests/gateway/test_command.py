@@ -1,5 +1,6 @@
 """`triptych gateway` where it cannot start, and what it leaves."""
 
+import os
 import signal
 import socket
 import subprocess
@@ -10,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
-from tests.gateway.running import wait_for
+from tests.gateway.running import started, wait_for
 
 COMMAND = [sys.executable, "-m", "triptych.cli", "gateway"]
 
@@ -41,8 +42,8 @@ def test_the_command_says_why_it_cannot_start(tmp_path):
 @pytest.mark.parametrize(("waits", "finishes"), [("20", True), ("1", False)])
 def test_its_end_waits_for_a_picture_as_long_as_is_told(triton, waits, finishes):
     triton.hold.clear()
-    command = [*COMMAND, "--port", "0", "--url", triton.url, "--exit-timeout-secs", waits]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    options = ["--port", "0", "--url", triton.url, "--exit-timeout-secs", waits]
+    with started([*COMMAND, *options]) as process:
         url = process.stdout.readline().split()[-1].rstrip("/")
         with ThreadPoolExecutor(1) as pool:
             asked = {"json": {"prompt": "x"}, "timeout": 30}
@@ -60,6 +61,24 @@ def test_its_end_waits_for_a_picture_as_long_as_is_told(triton, waits, finishes)
         assert process.wait(30) == 0
 
 
+def test_ctrl_c_waits_for_a_picture_also_where_nobody_reads_what_it_says(triton):
+    triton.hold.clear()
+    reads, writes = os.pipe()
+    os.close(reads)
+    options = ["--port", "0", "--url", triton.url, "--no-access-log"]
+    with started([*COMMAND, *options], stderr=writes) as process, ThreadPoolExecutor(1) as pool:
+        os.close(writes)
+        url = process.stdout.readline().split()[-1].rstrip("/")
+        asked = {"json": {"prompt": "x"}, "timeout": 30}
+        answer = pool.submit(httpx.post, f"{url}/v1/images/generations", **asked)
+        wait_for(lambda: triton.requests)
+        process.send_signal(signal.SIGINT)
+        time.sleep(1)
+        triton.hold.set()
+        assert answer.result().status_code == 200
+        assert process.wait(30) == 0
+
+
 IN_A_PROCESS = """
 import signal, sys
 from triptych import cli
@@ -72,9 +91,7 @@ assert [signal.getsignal(signum) for signum in stops] == before
 
 def test_signals_are_afterwards_whose_they_were(triton):
     command = [sys.executable, "-c", IN_A_PROCESS, triton.url]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
+    with started(command, stderr=subprocess.PIPE) as process:
         process.stdout.readline()
         process.send_signal(signal.SIGTERM)
         assert (process.wait(30), process.stderr.read()) == (0, "")

@@ -8,7 +8,7 @@ import threading
 
 import httpx
 
-from tests.gateway.running import wait_for
+from tests.gateway.running import started, wait_for
 
 GENERATIONS = "/v1/images/generations"
 FOX = {"prompt": "a fox", "size": "64x64"}
@@ -67,9 +67,7 @@ def test_a_port_of_its_own_needs_no_key_and_has_nothing_else(triton, tmp_path):
     (tmp_path / "key").write_text("sesame")
     command = [sys.executable, "-m", "triptych.cli", "gateway", "--port", "0", "--url", triton.url]
     command += ["--api-key-file", str(tmp_path / "key"), "--allow-host", "gateway.example"]
-    with subprocess.Popen(
-        [*command, "--metrics-port", "0"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
+    with started([*command, "--metrics-port", "0"], stderr=subprocess.PIPE) as process:
         metrics, url = (process.stdout.readline().split()[-1].rstrip("/") for _ in range(2))
         assert re.fullmatch(r"http://127\.0\.0\.1:\d+/metrics", metrics)
         assert httpx.get(f"{url}/metrics").status_code == 401

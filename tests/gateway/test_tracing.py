@@ -10,7 +10,7 @@ import pytest
 
 from tests import otlp
 from tests.gateway.receiver import Receiver
-from tests.gateway.running import wait_for
+from tests.gateway.running import started, wait_for
 from tests.gateway.test_access_log import FOX, GENERATIONS, TRACE, TRACEPARENT
 from triptych.gateway.spans import Spans
 
@@ -97,8 +97,8 @@ def test_a_trace_that_is_not_sampled_is_not_begun(monkeypatch, receiver, triton,
 
 def test_the_command_traces_where_a_collector_is_named(triton, receiver):
     command = [sys.executable, "-m", "triptych.cli", "gateway", "--port", "0", "--url", triton.url]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
-        url = process.stdout.readline().decode().split()[-1].rstrip("/")
+    with started(command, stderr=subprocess.DEVNULL) as process:
+        url = process.stdout.readline().split()[-1].rstrip("/")
         httpx.post(url + GENERATIONS, json=FOX)
         process.terminate()
         assert process.wait(30) == 0

@@ -11,6 +11,7 @@ from tests.server.calls import metrics, pixels
 from tests.server.processes import Processes
 from triptych.server.running import RunningServer
 
+TOTAL = ("triptych_images_total", "unet_loop")
 IN_FLIGHT = ("triptych_images_in_flight", "unet_loop")
 ASKED = {"prompt": "a red circle", "seed": 7, "width": 128, "height": 128, "steps": 30}
 
@@ -18,9 +19,13 @@ ASKED = {"prompt": "a red circle", "seed": 7, "width": 128, "height": 128, "step
 def test_a_picture_that_is_lost_with_its_server_is_drawn_by_another(server, repository, tmp_path):
     """The gateway asks again by itself, and the seed makes the same picture."""
 
+    def drawn():
+        return metrics(server.metrics).get(TOTAL, 0)
+
     def draw(url):
         return httpx.post(f"{url}/sdapi/v1/txt2img", json=ASKED, timeout=100)
 
+    before = drawn()
     lost = RunningServer(repository, tmp_path / "server.log")
     with lost, Service([lost.grpc]) as service, Gateway(service.address) as gateway:
         with ThreadPoolExecutor(1) as pool:
@@ -33,3 +38,4 @@ def test_a_picture_that_is_lost_with_its_server_is_drawn_by_another(server, repo
         again = draw(gateway.url)
     first, second = (pixels(b64decode(one.json()["images"][0])) for one in (answer, again))
     assert (first == second).all()
+    wait_for(lambda: drawn() == before + 2)  # the lost one too

@@ -52,7 +52,7 @@ def launched(tmp_path, model_py):
     server.write_text(SERVER.replace("REPOSITORY", str(tmp_path)))
     started = []
 
-    def start(how="live", exit_timeout=60):
+    def start(how="live", exit_timeout=60, stderr=subprocess.STDOUT):
         command = [
             sys.executable,
             "-c",
@@ -63,9 +63,7 @@ def launched(tmp_path, model_py):
             how,
         ]
         started.append(
-            subprocess.Popen(
-                command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, bufsize=1
-            )
+            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True, bufsize=1)
         )
         return started[-1]
 
@@ -123,12 +121,32 @@ def test_a_signal_waits_for_the_work_and_no_longer_than_the_exit_timeout(launche
         launcher.send_signal(signal.SIGTERM)
         output = launcher.communicate(timeout=20)[0]
         assert time.monotonic() - begun >= least
-        assert "Ended(code=0, fault=False)" in output
+        assert "Ended(code=0, fault=False)" in output and "Ctrl-C" not in output
         assert work.server_is_ending
         assert not Path("/proc", str(model)).exists()
         for path in (tmp_path / "activity").iterdir():
             path.unlink()
         (tmp_path / "activity").rmdir()
+
+
+def test_ctrl_c_waits_for_the_work_also_where_nobody_reads_what_it_says(launched, tmp_path):
+    """As in `make serve 2>&1 | tee log`, where Ctrl-C ends tee too."""
+    reads, writes = os.pipe()
+    os.close(reads)
+    launcher = launched(exit_timeout=2, stderr=writes)
+    os.close(writes)
+    descend(launcher)
+    os.environ[VARIABLE] = str(tmp_path / "activity")
+    try:
+        work = Activity("unet_loop")
+    finally:
+        del os.environ[VARIABLE]
+    work.set(1)
+    begun = time.monotonic()
+    launcher.send_signal(signal.SIGINT)
+    output = launcher.communicate(timeout=20)[0]
+    assert "Ended(code=0, fault=False)" in output
+    assert time.monotonic() - begun >= 1.9 and work.server_is_ending
 
 
 RESTARTS = """

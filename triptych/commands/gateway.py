@@ -241,22 +241,23 @@ def run(options: argparse.Namespace) -> int:
 
     class Server(uvicorn.Server):
         def handle_exit(self, signum: int, frame: Any) -> None:
-            if self.should_exit:  # the second ends it at once; what that breaks off is no error
+            ends_already = self.should_exit
+            super().handle_exit(signum, frame)
+            if ends_already:  # the second ends it at once; what that breaks off is no error
                 logging.disable()
             else:
                 tell(signum)
-            super().handle_exit(signum, frame)
 
     server = Server(config)
 
     def tell(signum: int) -> None:
         if signum == signal.SIGINT:
-            os.write(2, ENDING)
+            interrupts.tell(ENDING)
 
     def end(signum: int, frame: Any) -> None:
-        if not server.should_exit:
+        ends_already, server.should_exit = server.should_exit, True
+        if not ends_already:
             tell(signum)
-        server.should_exit = True
 
     # The server has handlers of its own while it runs; at its end it sends itself what came.
     with interrupts.handled_by(end, signal.SIGTERM, signal.SIGINT):

@@ -11,6 +11,7 @@ import sys
 import time
 from dataclasses import dataclass
 
+from triptych import interrupts
 from triptych.ipc.activity import Stages
 from triptych.server.model_processes import ModelProcesses
 
@@ -124,12 +125,13 @@ class Supervisor:
         self._signals += 1
         if self._signals == 1:
             self._signalled = time.monotonic()
-            line = "fastdeployserver: ending, when no picture is being drawn or after"
-            line += f" {self._exit_timeout:g} s; a second Ctrl-C ends it at once\n"
-            os.write(2, line.encode())  # what is printed may be half written
             if self._stages is not None:
                 self._stages.end()
             self._drain()
+            if signum == signal.SIGINT:
+                line = "fastdeployserver: ending, when no picture is being drawn or after"
+                line += f" {self._exit_timeout:g} s; a second Ctrl-C ends it at once\n"
+                interrupts.tell(line.encode())
         elif self._process is not None:
             _kill_group(self._process.pid)
 

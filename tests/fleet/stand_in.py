@@ -1,7 +1,8 @@
-"""python -m tests.fleet.stand_in GRPC_PORT HTTP_PORT QUEUE: speaks as Triton, draws gray pictures.
+"""python -m tests.fleet.stand_in GRPC_PORT HTTP_PORT QUEUE STREAMS: a stand-in for a server.
 
-A step takes longer the more pictures are in work, as on a GPU that is full. It refuses more than
-QUEUE at a time, and everything after SIGUSR1, as a server that is ending does.
+It speaks as Triton and draws gray pictures. A step takes longer the more pictures are in work, as on
+a GPU that is full. It refuses more than QUEUE at a time, more streams than STREAMS, and everything
+after SIGUSR1, as a server that is ending does.
 """
 
 from __future__ import annotations
@@ -30,9 +31,9 @@ STEP = 0.02
 class StandIn(service_pb2_grpc.GRPCInferenceServiceServicer):
     """The stages that a client asks: sd_ensemble_stream and, for its refusals, tokenizer."""
 
-    def __init__(self, queue: int) -> None:
+    def __init__(self, queue: int, streams: int) -> None:
         self.ending = False
-        self._queue = queue
+        self._queue, self._streams = queue, streams
         self._drawing = 0
         self._lock = threading.Lock()
 
@@ -56,6 +57,8 @@ class StandIn(service_pb2_grpc.GRPCInferenceServiceServicer):
         for request in requests:
             with self._lock:
                 refusal = self._refusal()
+                if self._drawing >= self._streams:
+                    refusal = f"{self._streams} images are streamed already; try later"
                 self._drawing += not refusal
             if refusal:
                 text = f"sd_ensemble_stream: in ensemble 'sd_ensemble', {refusal}"
@@ -115,8 +118,8 @@ def infer_response(**tensors):
 
 
 def main() -> None:
-    port, http_port, queue = map(int, sys.argv[1:])
-    stand_in = StandIn(queue)
+    port, http_port, *most = map(int, sys.argv[1:])
+    stand_in = StandIn(*most)
     signal.signal(signal.SIGUSR1, lambda *_: setattr(stand_in, "ending", True))
     server = grpc.server(ThreadPoolExecutor(50))
     service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(stand_in, server)

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from tests.fleet.envoy import CONFIG, DRAIN, ENVOY, ROOT
+from tests.fleet.stand_ins import AS_SHIPPED
 
 CHART = ROOT / "deploy" / "helm" / "triptych"
 VALUES = sorted(CHART.glob("values-*.yaml"))
@@ -55,6 +56,27 @@ def test_ports_have_the_names_that_others_call_them_by(found):
             assert {port["targetPort"] for port in one["spec"]["ports"]} <= ports
 
 
+def flags(container):
+    return dict(flag.split("=", 1) for flag in container["command"] if "=" in flag)
+
+
+def test_a_gateway_takes_what_all_servers_stream_and_keda_can_ask_for_them_all(found):
+    most = int(flags(pod(found, "gateway")["containers"][0])["--max-pictures"])
+    scaled = found.get(("ScaledObject", "pictures-server"))
+    servers = found["Deployment", "pictures-server"]["spec"].get("replicas")
+    if scaled:
+        servers = scaled["spec"]["maxReplicaCount"]
+        each = int(scaled["spec"]["triggers"][0]["metadata"]["threshold"])
+        assert most > each * (servers - 1)
+    assert most == AS_SHIPPED[1] * servers
+
+
+def test_a_number_of_pictures_may_be_given(tmp_path):
+    (tmp_path / "values.yaml").write_text("{ models: { volume: a }, gateway: { maxPictures: 7 } }")
+    (container,) = pod(objects(tmp_path / "values.yaml"), "gateway")["containers"]
+    assert flags(container)["--max-pictures"] == "7"
+
+
 def test_a_server_has_shared_memory_and_time_to_finish(found):
     server = pod(found, "server")
     (container,) = server["containers"]
@@ -62,16 +84,17 @@ def test_a_server_has_shared_memory_and_time_to_finish(found):
     volumes = {volume["name"]: volume for volume in server["volumes"]}
     assert volumes[mounts["/dev/shm"]]["emptyDir"]["medium"] == "Memory"
     assert "--restart=false" in container["command"]
-    (timeout,) = [flag for flag in container["command"] if "exit-timeout" in flag]
+    waits = int(flags(container)["--exit-timeout-secs"])
+    assert waits >= int(flags(pod(found, "gateway")["containers"][0])["--timeout"])
     sleeps = container["lifecycle"]["preStop"]["sleep"]["seconds"]
-    assert server["terminationGracePeriodSeconds"] > sleeps + int(timeout.partition("=")[2])
+    assert server["terminationGracePeriodSeconds"] > sleeps + waits
 
 
 def test_a_gateway_that_ends_waits_for_the_longest_picture(found):
     spec = pod(found, "gateway")
-    flags = dict(flag.split("=", 1) for flag in spec["containers"][0]["command"] if "=" in flag)
-    waits = int(flags["--exit-timeout-secs"])
-    assert waits >= int(flags["--timeout"])
+    given = flags(spec["containers"][0])
+    waits = int(given["--exit-timeout-secs"])
+    assert waits >= int(given["--timeout"])
     sleeps = spec["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
     assert spec["terminationGracePeriodSeconds"] > sleeps + waits
 
@@ -136,7 +159,8 @@ def test_many_are_scaled_by_images_in_flight_and_never_to_none():
 def test_without_prometheus_there_stay_as_many_as_there_are(tmp_path):
     for least in (1, 3):
         (tmp_path / f"{least}.yaml").write_text(
-            f"{{ models: {{ volume: a }}, autoscaling: {{ enabled: true, min: {least}, max: 9 }} }}"
+            f"{{ models: {{ volume: a }}, autoscaling: {{ enabled: true, min: {least}, max: 9 }}, "
+            "monitoring: { enabled: true } }"
         )
         found = objects(tmp_path / f"{least}.yaml")
         fallback = found["ScaledObject", "pictures-server"]["spec"]["fallback"]
@@ -244,6 +268,14 @@ def test_gateways_keep_pictures_in_object_storage_where_there_is_one(tmp_path):
         ("{ models: { volume: a }, autoscaling: { enabled: true, min: 0 } }", "at least 1"),
         ("{ models: { volume: a }, autoscaling: { enabled: true, min: 5 } }", "at least autoscal"),
         (
+            "{ models: { volume: a }, autoscaling: { enabled: true } }",
+            "autoscaling: needs monitoring.enabled",
+        ),
+        (
+            "{ models: { volume: a }, gateway: { timeout: 2.5 } }",
+            "gateway.timeout: a whole number of seconds",
+        ),
+        (
             "{ models: { volume: a }, gateway: { replicas: 2 } }",
             "gateway: several replicas need picturesVolume or picturesUrl",
         ),
@@ -269,6 +301,9 @@ def test_the_serving_runtime_of_kserve_is_a_pod_that_its_service_names(tmp_path)
     formats = [each["name"] for each in runtime["spec"]["supportedModelFormats"]]
     assert model["modelFormat"]["name"] in formats
     assert model["protocolVersion"] in runtime["spec"]["protocolVersions"]
+    predictor, (container,) = service["spec"]["predictor"], runtime["spec"]["containers"]
+    waits = int(flags(container)["--exit-timeout-secs"])
+    assert predictor["timeout"] <= waits < predictor["terminationGracePeriodSeconds"]
     spec = {name: runtime["spec"][name] for name in ("containers", "volumes")}
     pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x"}, "spec": spec}
     (tmp_path / "pod.yaml").write_text(yaml.safe_dump(pod))

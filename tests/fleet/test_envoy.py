@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -9,18 +10,21 @@ from contextlib import ExitStack
 
 import httpx
 import pytest
+import yaml
 from http_fake import serving
 
 from tests import dashboard
 from tests.fleet.conftest import gateway
-from tests.fleet.envoy import Envoy
+from tests.fleet.envoy import ROOT, Envoy
 from tests.fleet.load import Load
 from tests.fleet.service import Service
-from tests.fleet.stand_ins import QUEUE, StandIns
+from tests.fleet.stand_ins import AS_SHIPPED, QUEUE, StandIns
 from tests.gateway.fake_triton import FakeTriton
 from tests.gateway.running import wait_for
 from tests.gateway.test_access_log import FOX, TRACEPARENT
 from triptych.client import Client, NotThere, Overloaded, Picture
+
+COMPOSE = ROOT / "docker" / "compose.yaml"
 
 
 @pytest.fixture
@@ -136,6 +140,43 @@ def test_the_room_of_all_is_used_before_any_request_is_refused(envoy):
     assert len(pictures(answers)) >= 2 * QUEUE
     refused = [each for each in answers if not isinstance(each, Picture)]
     assert refused and all(type(each) is Overloaded for each in refused), refused
+
+
+@pytest.fixture
+def shipped(tmp_path):
+    """Stand-ins that take as much as servers do, and their Envoy."""
+    made = StandIns(2, *AS_SHIPPED)
+    try:
+        with Envoy(tmp_path, made.addresses()) as running:
+            wait_for(lambda: healthy(running) == 2, 60)
+            yield made, running
+    finally:
+        made.close()
+
+
+def test_the_compose_files_gateway_uses_the_room_of_all_its_servers(shipped):
+    """With the numbers that stand in the files."""
+    command = yaml.safe_load(COMPOSE.read_text())["services"]["gateway"]["entrypoint"]
+    (flag,) = [re.sub(r"\$\{\w+:-(\d+)\}", r"\1", one) for one in command if "max-pict" in one]
+    room = 2 * AS_SHIPPED[1]
+    with gateway(shipped[1].grpc, flag) as url, Load(
+        url, room, room, num_inference_steps=3
+    ) as load:
+        load.wait()
+    assert load.statuses() == {200: room}, load.problems()
+
+
+def test_a_picture_that_a_full_server_refuses_is_drawn_by_another(shipped):
+    """Its pictures came by another Envoy: for this one it is the idle one."""
+    (made, envoy), streams = shipped, []
+    with Client(made.addresses()[0][0]) as other, Client(envoy.grpc) as client:
+        for seed in range(AS_SHIPPED[1]):
+            streams.append(other.stream("x", seed=seed, num_inference_steps=200))
+            next(iter(streams[-1]))
+        answers = draw(client, QUEUE)
+        for stream in streams:
+            stream.cancel()
+    assert len(pictures(answers)) == QUEUE, answers
 
 
 def test_servers_add_up_behind_the_gateway(tmp_path):

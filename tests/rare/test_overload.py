@@ -26,7 +26,8 @@ def own(repository, tmp_path_factory):
     folder = tmp_path_factory.mktemp("overload")
     models = repositories.with_unet(repositories.linked(folder / "models", repository))
     config = repositories.own(models, "unet_loop") / "config.pbtxt"
-    repositories.change(config, 'string_value: "64"', f'string_value: "{QUEUE}"')
+    old, new = (f'max_queue" value {{ string_value: "{most}"' for most in (32, QUEUE))
+    repositories.change(config, old, new)
     with RunningServer(models, folder / "server.log") as server:
         yield server
 

@@ -1,5 +1,6 @@
 """The images and the compose file, as far as they can be judged without a container engine."""
 
+import argparse
 import json
 import re
 import subprocess
@@ -10,6 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 from http_fake import serving
+
+from triptych.commands.gateway import add_arguments
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPOSE = yaml.safe_load((ROOT / "docker" / "compose.yaml").read_text())
@@ -120,6 +123,18 @@ def test_a_server_of_the_compose_file_has_memory_models_and_a_name(name):
     assert "ports" not in server, "several servers have one machine's ports"
     assert server["networks"]["default"]["aliases"] == ["servers"]
     assert ("resources" in server["deploy"]) == (name != "cpu")
+
+
+def test_what_ends_waits_for_the_longest_picture():
+    services = COMPOSE["services"]
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    longest = parser.get_default("timeout")
+    for name in (*SERVERS, "gateway"):
+        words = services[name].get("command", services[name].get("entrypoint"))
+        (waits,) = [word.split("=")[1] for word in words if "--exit-timeout-secs" in word]
+        grace = services[name]["stop_grace_period"]
+        assert longest <= int(waits) < int(grace.removesuffix("s")), name
 
 
 def test_two_servers_stand_behind_envoy_and_the_gateway_before_it():

@@ -1,7 +1,7 @@
 """python -m tests.fleet.stand_in GRPC_PORT HTTP_PORT QUEUE STREAMS: a stand-in for a server.
 
-It speaks as Triton and draws gray pictures. A step takes longer the more pictures are in work, as on
-a GPU that is full. It refuses more than QUEUE at a time, more streams than STREAMS, and everything
+It speaks as Triton and draws gray pictures. A step takes longer the more pictures are in work, as
+on a GPU that is full. It refuses more than QUEUE at a time, more streams than STREAMS, and all
 after SIGUSR1, as a server that is ending does.
 """
 

@@ -11,6 +11,7 @@ import yaml
 
 from tests.fleet.envoy import CONFIG, DRAIN, ENVOY, ROOT
 from tests.fleet.stand_ins import AS_SHIPPED
+from triptych.gateway import access_log, web_files
 
 CHART = ROOT / "deploy" / "helm" / "triptych"
 VALUES = sorted(CHART.glob("values-*.yaml"))
@@ -97,6 +98,13 @@ def test_a_gateway_that_ends_waits_for_the_longest_picture(found):
     assert waits >= int(given["--timeout"])
     sleeps = spec["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
     assert spec["terminationGracePeriodSeconds"] > sleeps + waits
+
+
+def test_a_gateway_is_asked_whether_it_lives_by_what_it_does_not_log(found):
+    (container,) = pod(found, "gateway")["containers"]
+    path = container["livenessProbe"]["httpGet"]["path"]
+    assert path.startswith(access_log._FILES)
+    assert web_files.page_file(path.removeprefix(access_log._FILES)).status_code == 200
 
 
 def test_an_envoy_that_ends_drains_and_waits_for_the_longest_picture(found):
@@ -202,10 +210,10 @@ def test_prometheus_finds_servers_envoy_and_gateways_and_may_ask_them():
 
 def test_the_gateway_believes_the_proxies_that_the_values_name(tmp_path):
     (tmp_path / "values.yaml").write_text(
-        "{ models: { volume: a }, gateway: { trustedProxies: '10.0.0.0/8' } }"
+        "{ models: { volume: a }, gateway: { trustedProxies: '10.0.3.7,10.0.3.8' } }"
     )
     (container,) = pod(objects(tmp_path / "values.yaml"), "gateway")["containers"]
-    assert container["env"] == [{"name": "FORWARDED_ALLOW_IPS", "value": "10.0.0.0/8"}]
+    assert container["env"] == [{"name": "FORWARDED_ALLOW_IPS", "value": "10.0.3.7,10.0.3.8"}]
 
 
 def test_the_gateway_gets_its_secrets_and_where_webhooks_may_go(tmp_path):
@@ -270,6 +278,14 @@ def test_gateways_keep_pictures_in_object_storage_where_there_is_one(tmp_path):
         (
             "{ models: { volume: a }, autoscaling: { enabled: true } }",
             "autoscaling: needs monitoring.enabled",
+        ),
+        (
+            "{ models: { volume: a }, gateway: { service: { type: LoadBalancer } } }",
+            "give apiKeySecret or keysSecret",
+        ),
+        (
+            "{ models: { volume: a }, gateway: { trustedProxies: '*' } }",
+            "gateway.trustedProxies: addresses, not *",
         ),
         (
             "{ models: { volume: a }, gateway: { timeout: 2.5 } }",

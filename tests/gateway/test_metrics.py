@@ -2,6 +2,7 @@
 
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -9,6 +10,7 @@ import threading
 import httpx
 
 from tests.gateway.running import started, wait_for
+from triptych.gateway import metrics
 
 GENERATIONS = "/v1/images/generations"
 FOX = {"prompt": "a fox", "size": "64x64"}
@@ -41,6 +43,7 @@ def test_requests_by_route_and_status_and_pictures_without_any_key(start, triton
     httpx.get(f"{url}{GENERATIONS}/none")
     httpx.get(f"{url}/nothing")
     found = page(url)
+    assert found[f'triptych_gateway_requests_total{{route="{GENERATIONS}",code="503"}}'] == 0
     total = "triptych_gateway_requests_total"
     assert found[f'{total}{{route="{GENERATIONS}",code="200"}}'] == 1
     assert found[f'{total}{{route="{GENERATIONS}",code="400"}}'] == 1
@@ -53,6 +56,14 @@ def test_requests_by_route_and_status_and_pictures_without_any_key(start, triton
     buckets = [value for name, value in found.items() if f'bucket{{route="{GENERATIONS}",' in name]
     assert len(buckets) == 9 and buckets == sorted(buckets)
     assert 0 < found[seconds % ("sum", "")] < 60
+
+
+def test_who_says_nothing_is_not_waited_for(monkeypatch):
+    monkeypatch.setattr(metrics, "PATIENCE", 0.2)
+    page = metrics.server("127.0.0.1", 0, str)
+    with socket.create_connection(page.server_address, timeout=10) as silent:
+        assert silent.recv(1) == b""
+    page.shutdown(), page.server_close()
 
 
 def test_the_page_asks_for_the_key(start):
@@ -68,12 +79,12 @@ def test_a_port_of_its_own_needs_no_key_and_has_nothing_else(triton, tmp_path):
     command = [sys.executable, "-m", "triptych.cli", "gateway", "--port", "0", "--url", triton.url]
     command += ["--api-key-file", str(tmp_path / "key"), "--allow-host", "gateway.example"]
     with started([*command, "--metrics-port", "0"], stderr=subprocess.PIPE) as process:
-        metrics, url = (process.stdout.readline().split()[-1].rstrip("/") for _ in range(2))
-        assert re.fullmatch(r"http://127\.0\.0\.1:\d+/metrics", metrics)
+        own, url = (process.stdout.readline().split()[-1].rstrip("/") for _ in range(2))
+        assert re.fullmatch(r"http://127\.0\.0\.1:\d+/metrics", own)
         assert httpx.get(f"{url}/metrics").status_code == 401
         headers = {"Host": "gateway:8002"}
-        found = samples(httpx.get(metrics, headers=headers).text)
+        found = samples(httpx.get(own, headers=headers).text)
         assert found['triptych_gateway_requests_total{route="/metrics",code="401"}'] == 1
-        assert httpx.get(metrics.replace("/metrics", "/v1/models")).status_code == 404
+        assert httpx.get(own.replace("/metrics", "/v1/models")).status_code == 404
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0

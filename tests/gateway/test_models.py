@@ -7,7 +7,10 @@ from selenium.webdriver.support.select import Select
 
 from tests.gateway import browser as chromium
 from tests.gateway.running import wait_for
+from tests.gateway.test_keys import write
 from triptych.commands import gateway as command
+from triptych.gateway import webui_facts
+from triptych.gateway.keys import Keys
 
 
 @pytest.fixture
@@ -63,6 +66,38 @@ def test_the_webuis_option_chooses_for_all_that_follow(webui, triton):
     refused = webui.post("/options", json={"sd_model_checkpoint": "oil", "sd_vae": "x"})
     assert refused.status_code == 400
     assert webui.get("/options").json()["sd_model_checkpoint"] == "ink"
+
+
+def test_the_webuis_option_is_the_callers_own(webui, triton, monkeypatch):
+    """A caller is known by the address, as for progress; the newest choices are kept."""
+    monkeypatch.setattr(webui_facts, "MOST_CHOICES", 2)
+    ada, bob, eve = ({"X-Forwarded-For": f"192.0.2.{number}"} for number in (1, 2, 3))
+
+    def chosen(who):
+        return webui.get("/options", headers=who).json()["sd_model_checkpoint"]
+
+    for who, model in ((ada, "ink"), (bob, "oil")):
+        webui.post("/options", json={"sd_model_checkpoint": model}, headers=who)
+    assert [chosen(who) for who in (ada, bob, eve)] == ["ink", "oil", "sd_ensemble"]
+    webui.post("/txt2img", json={"prompt": "x"}, headers=bob)
+    webui.post("/txt2img", json={"prompt": "x"}, headers=eve)
+    assert triton.asked_of == ["oil", "sd_ensemble"]
+    webui.post("/options", json={"sd_model_checkpoint": "oil"}, headers=eve)
+    assert [chosen(who) for who in (ada, bob, eve)] == ["sd_ensemble", "oil", "oil"]
+
+
+def test_a_key_chooses_its_own_models_alone_and_for_itself(start, triton, tmp_path):
+    triton.models = ["ink", "sd_ensemble"]
+    entries = {"name": "ada", "models": ["sd_ensemble"]}, {"name": "bob"}
+    url = start(keys=Keys(write(tmp_path / "keys.json", *entries))).url + "/sdapi/v1/options"
+
+    def choose(key):
+        headers = {"Authorization": f"Bearer {key}"}
+        answer = httpx.post(url, json={"sd_model_checkpoint": "ink"}, headers=headers)
+        return answer.status_code, httpx.get(url, headers=headers).json()["sd_model_checkpoint"]
+
+    assert choose("bob's") == (200, "ink")
+    assert choose("ada's") == (403, "sd_ensemble")
 
 
 def test_an_unknown_checkpoint_is_refused_with_the_list(webui, triton):

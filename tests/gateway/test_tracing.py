@@ -95,6 +95,14 @@ def test_a_trace_that_is_not_sampled_is_not_begun(monkeypatch, receiver, triton,
     assert triton.ids[0][1] is None and "trace_id" not in line
 
 
+def test_a_trace_that_its_sender_does_not_sample_is_handed_on_as_it_is(traced, triton, lines):
+    brought = f"00-{TRACE}-{CALLER}-00"
+    httpx.post(traced.url + GENERATIONS, json=FOX, headers={"traceparent": brought})
+    (line,) = lines(1)
+    assert triton.ids[0][1] == brought and line["trace_id"] == TRACE
+    assert traced.spans() == []
+
+
 def test_the_command_traces_where_a_collector_is_named(triton, receiver):
     command = [sys.executable, "-m", "triptych.cli", "gateway", "--port", "0", "--url", triton.url]
     with started(command, stderr=subprocess.DEVNULL) as process:

@@ -3,6 +3,9 @@
 import base64
 import io
 import json
+import os
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -13,7 +16,7 @@ import webuiapi
 from PIL import Image
 
 from tests.gateway.fake_triton import PREVIEW
-from tests.gateway.running import wait_for
+from tests.gateway.running import started, wait_for
 from triptych.schedulers import NAMES, TABLE
 
 
@@ -386,6 +389,15 @@ def test_progress_and_interrupt_are_about_the_pictures_of_the_same_address(webui
     triton.hold.set()
     drawing[1].join(10)
     assert [len(answers[address].json()["images"]) for address in clients] == [0, 1]
+
+
+def test_who_writes_another_address_without_being_a_trusted_proxy_is_not_believed(triton, lines):
+    command = [sys.executable, "-m", "triptych.cli", "gateway", "--port", "0", "--url", triton.url]
+    env = {**os.environ, "FORWARDED_ALLOW_IPS": "10.0.0.1"}
+    with started(command, env=env, stderr=subprocess.PIPE) as process:
+        url = process.stdout.readline().split()[-1]
+        httpx.get(f"{url}api/models", headers=as_client("192.0.2.1"))
+        assert json.loads(process.stderr.readline())["client"] == "127.0.0.1"
 
 
 def test_the_progress_of_one_request_by_the_name_that_it_has(webui, gateway, triton):

@@ -12,6 +12,7 @@ from typing import Any
 from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
+from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
@@ -81,7 +82,7 @@ def create_app(
         app.state.studio = Studio(Client(url), max_pictures, timeout)
         app.state.jobs = Jobs()
         app.state.background = Background(app.state.studio)
-        app.state.checkpoint = None  # chosen by the WebUI's options
+        app.state.checkpoints = {}  # by caller, chosen by the WebUI's options
         app.state.started = int(time.time())
         yield
         await app.state.background.close()
@@ -103,7 +104,7 @@ def create_app(
     app.state.webhooks = webhooks or Webhooks()
     app.state.kept = kept or Kept()
     app.state.aliases = dict(model_aliases or {})
-    for router in (
+    routers = (
         openai.router,
         openai_generations.router,
         openai_generations.short,
@@ -116,7 +117,8 @@ def create_app(
         webui.internal,
         page.router,
         web_files.router,
-    ):
+    )
+    for router in routers:
         app.include_router(router)
     app.add_middleware(BoundedBody)
     if hosts is not None:
@@ -130,7 +132,8 @@ def create_app(
             expose_headers=["Retry-After", "X-Request-Id"],
         )
 
-    counted = Metrics()
+    routes = (route for router in routers for route in router.routes)
+    counted = Metrics({route.path for route in routes if isinstance(route, APIRoute)})
 
     def metrics_text() -> str:
         # The studio is there once the application has started.

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Coroutine, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 from triptych.client import GivenUp
 from triptych.gateway.access_log import ENTRY
@@ -43,12 +43,19 @@ class Now:
         return self.step / self.total if self.total else 0.0
 
 
+class Named(NamedTuple):
+    """What is kept of a job that has ended."""
+
+    caller: object
+    task: str
+
+
 class Job:
     """One request to txt2img; `steps` has each picture's newest Step, None before its first."""
 
     def __init__(self, pictures: int, task: str | None) -> None:
         """`task`: what the caller calls it, if anything."""
-        self.caller, self.task = _caller(), task
+        self.caller, self.task = caller(), task
         self.begun = time.time()
         self.steps: list[Step | None] = [None] * pictures
         self.preview: bytes | None = None
@@ -88,6 +95,9 @@ def made(steps: Sequence[Step | None]) -> tuple[int, int]:
     return min(sum(step.step for step in known), total), total
 
 
+Meant = TypeVar("Meant", Job, Named)
+
+
 class Jobs:
     """All jobs of a gateway, each its caller's: of a key by name, else of a client's address.
 
@@ -96,7 +106,7 @@ class Jobs:
 
     def __init__(self) -> None:
         self._jobs: list[Job] = []
-        self._ended: deque[Job] = deque(maxlen=MOST_ENDED)
+        self._ended: deque[Named] = deque(maxlen=MOST_ENDED)
 
     @contextmanager
     def begin(self, pictures: int, task: str | None = None) -> Iterator[Job]:
@@ -108,7 +118,7 @@ class Jobs:
         finally:
             self._jobs.remove(job)
             if task is not None:
-                self._ended.append(job)
+                self._ended.append(Named(job.caller, job.task))
 
     def interrupt(self) -> None:
         """Interrupt every job of the caller."""
@@ -138,15 +148,14 @@ class Jobs:
         )
 
     @staticmethod
-    def _meant(jobs: Iterable[Job], task: str | None) -> list[Job]:
-        caller = _caller()
+    def _meant(jobs: Iterable[Meant], task: str | None) -> list[Meant]:
         if task is None:
-            return [job for job in jobs if job.caller == caller]
+            return [job for job in jobs if job.caller == caller()]
         named = [job for job in jobs if job.task == task]
-        return [job for job in named if CALLER.get() is None or job.caller == caller]
+        return [job for job in named if CALLER.get() is None or job.caller == caller()]
 
 
-def _caller() -> object:
+def caller() -> object:
     """Who asks: the caller of a key, else the client's address."""
     entry = ENTRY.get()
     return CALLER.get() or (entry and entry.client)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 MEDIA_TYPE = "text/plain; version=0.0.4"
@@ -13,12 +13,21 @@ SECONDS = (0.1, 0.3, 1, 3, 10, 30, 100, 300)
 """The bounds of the histogram of answers' times."""
 
 
+FAILURES = (500, 503, 504)
+"""Statuses that are counted from 0 on: to Prometheus a series that begins with 1 has not grown."""
+
+
+PATIENCE = 10
+"""Seconds that the page's own port waits for a request."""
+
+
 class Metrics:
     """Requests, by route and status; `in_flight` is how many have no whole answer yet."""
 
-    def __init__(self) -> None:
+    def __init__(self, routes: Iterable[str]) -> None:
+        """`routes`: all that there are."""
         self.in_flight = 0
-        self._answers: Counter[tuple[str, int]] = Counter()
+        self._answers = Counter({(route, status): 0 for route in routes for status in FAILURES})
         self._within: dict[str, list[int]] = {}
         self._seconds: Counter[str] = Counter()
         self._lock = threading.Lock()
@@ -58,6 +67,8 @@ def server(host: str, port: int, text: Callable[[], str]) -> ThreadingHTTPServer
     """
 
     class Page(BaseHTTPRequestHandler):
+        timeout = PATIENCE
+
         def do_GET(self) -> None:
             found = self.path == "/metrics"
             body = text().encode() if found else b"only /metrics is here\n"

@@ -23,14 +23,14 @@ class Spans:
         """The span of a request, and the traceparent of what the request leads to.
 
         It came at `begun`, as time.time_ns(). With None a new trace begins; one that is not sampled
-        has no traceparent.
+        has no traceparent, but the one that was brought.
         """
         carrier = {"traceparent": traceparent} if traceparent else {}
         parent = TraceContextTextMapPropagator().extract(carrier)
         span = self._tracer.start_span("request", parent, kind=SpanKind.SERVER, start_time=begun)
         context = span.get_span_context()
         if not context.trace_flags.sampled:
-            return span, None
+            return span, traceparent
         ids = f"{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
         return span, f"00-{ids}"
 

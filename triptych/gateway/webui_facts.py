@@ -10,8 +10,13 @@ from pydantic import BaseModel
 from triptych.client import Refused
 from triptych.errors import shorten
 from triptych.gateway.errors import Problem
+from triptych.gateway.jobs import caller
+from triptych.gateway.keys import CALLER
 from triptych.gateway.samplers import LABELS, SCHEDULES
 from triptych.gateway.webui_hires import LATENT_MODES, UPSCALERS
+
+MOST_CHOICES = 1000
+"""Callers whose choice of a model is known, the newest."""
 
 router = APIRouter()
 
@@ -77,8 +82,13 @@ async def with_checkpoint(requests: list[dict[str, Any]], request: Request) -> l
     """`requests` with their model: the first one's own, or the one that was chosen at /options."""
     named = requests[0].get("model")
     field = "override_settings.sd_model_checkpoint" if named else "sd_model_checkpoint"
-    model = await _checkpoint(named or request.app.state.checkpoint, request, field)
+    model = await _checkpoint(named or _chosen(request), request, field)
     return [{**one, "model": model} for one in requests]
+
+
+def _chosen(request: Request) -> str | None:
+    """The model that the caller has chosen at /options."""
+    return request.app.state.checkpoints.get(caller())
 
 
 async def _checkpoint(name: str | None, request: Request, field: str) -> str:
@@ -101,9 +111,9 @@ async def checkpoints(request: Request) -> list[Checkpoint]:
 @router.get("/options")
 async def options(request: Request) -> dict[str, Any]:
     """The WebUI's options that mean something here: the model alone can be changed."""
-    studio, chosen = request.app.state.studio, request.app.state.checkpoint
+    studio = request.app.state.studio
     return {
-        "sd_model_checkpoint": chosen or await studio.model(),
+        "sd_model_checkpoint": _chosen(request) or await studio.model(),
         "samples_format": "png",
         "CLIP_stop_at_last_layers": 1,
     }
@@ -111,18 +121,27 @@ async def options(request: Request) -> dict[str, Any]:
 
 @router.post("/options")
 async def set_options(given: dict[str, Any], request: Request) -> None:
-    """Choose the model of requests that name none; other options must be as they are."""
+    """Choose the model of the caller's requests that name none; other options must be as they are.
+
+    Who the caller is, is told as for progress.
+    """
     known = await options(request)
     checkpoint = given.get("sd_model_checkpoint")
     if isinstance(checkpoint, str):
         known["sd_model_checkpoint"] = await _checkpoint(checkpoint, request, "sd_model_checkpoint")
+        if (own := CALLER.get()) is not None:
+            own.check(1, known["sd_model_checkpoint"])
     for name, value in given.items():
         current = known.get(name)
         if value != current or current is None:
             allowed = shorten(current) if current else f"only {', '.join(known)}"
             raise Problem(400, f"{shorten(name)}: got {shorten(value)}; allowed: {allowed}", name)
     if "sd_model_checkpoint" in given:
-        request.app.state.checkpoint = checkpoint
+        chosen = request.app.state.checkpoints
+        chosen.pop(caller(), None)
+        chosen[caller()] = checkpoint
+        if len(chosen) > MOST_CHOICES:
+            del chosen[next(iter(chosen))]
 
 
 @router.post("/refresh-checkpoints")
@@ -135,8 +154,8 @@ def refresh() -> None:
 @router.get("/loras")
 async def loras(request: Request) -> list[LoraFile]:
     """What a prompt's <lora:name:scale> can name."""
-    state = request.app.state
-    names = await state.studio.loras(await state.studio.model(state.checkpoint))
+    studio = request.app.state.studio
+    names = await studio.loras(await studio.model(_chosen(request)))
     return [LoraFile(name=name, alias=name, path=f"{name}.safetensors") for name in names]
 
 

@@ -15,6 +15,6 @@ ask() { # METHOD PATH; Envoy's image has bash, and no curl
 
 ask POST /healthcheck/fail >/dev/null
 sleep 5 # until nobody has its address any more
-while ((SECONDS < $1)) && ! ask GET /stats?filter=http.grpc.downstream_rq_active | grep -q ': 0'; do
+while ((SECONDS < $1)) && [[ $(ask GET /stats?filter=http.grpc.downstream_rq_active) != *": 0"* ]]; do
     sleep 1
 done

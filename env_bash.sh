@@ -53,5 +53,7 @@ fi
 if in_fastdeploy; then
     echo "Ready: fastdeployserver --model-repository=model_repository"
 else
-    echo 'Ready: make run PROMPT="..." draws a picture, make web starts the page'
+    gpu=
+    [ ! -e /dev/nvidiactl ] && [ ! -e /dev/dxg ] || gpu=" GPU=1"
+    echo "Ready: make run$gpu PROMPT=\"...\" draws a picture, make web$gpu starts the page"
 fi

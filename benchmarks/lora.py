@@ -213,6 +213,8 @@ def _options() -> argparse.Namespace:
     add("--limit", type=float, default=300, help="seconds for the start, and for a picture")
     add("--tiny", action="store_true")
     options = parser.parse_args()
+    if options.many < max(options.sets):
+        parser.error(f"--many {options.many}: not enough for --sets up to {max(options.sets)}")
     if options.tiny:
         tiny = {"clients": 4, "steps": 4, "pictures": 1, "sets": [1, 4], "many": 6}
         vars(options).update(tiny)

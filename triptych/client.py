@@ -255,6 +255,7 @@ class Client:
         except InferenceServerException as error:
             if not streaming.lost(error):
                 raise
+        time.sleep(streaming.SETTLES)
         return call(*arguments, **named)
 
     def _timed_out(self, timeout: float | None) -> TimedOut:

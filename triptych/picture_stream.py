@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from tritonclient.utils import InferenceServerException
 
-from triptych.streaming import Step, Stream, lost
+from triptych.streaming import SETTLES, Step, Stream, lost
 
 if TYPE_CHECKING:
     from triptych.client import Client, Picture
@@ -75,6 +75,8 @@ class PictureStream:
         unavailable = str(error.status()) == "StatusCode.UNAVAILABLE"
         if lost(error) or (begun and unavailable):
             before, self._lost = self._lost, True
+            if not before:
+                time.sleep(SETTLES)
             return not before
         return unavailable and self._has_room()
 

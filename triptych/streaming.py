@@ -25,6 +25,13 @@ _FULL = "Exceeds maximum queue size"
 _ANY_LENGTH = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
 
 
+SETTLES = 0.2
+"""Seconds from a connection's loss to another try.
+
+gRPC may not know of it sooner, and lose a call that is made on the same connection.
+"""
+
+
 def patience(timeout: float | None) -> float | None:
     """gRPC's deadline, in seconds, for a request with this `timeout` in its INPUT_0: 1 s later.
 

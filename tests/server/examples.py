@@ -35,7 +35,7 @@ NOT_RUN = {
     "make serve": "listens on the usual ports; tests/server/test_scripts.py runs it on others",
     "make web": "listens on the usual ports; tests/server/test_scripts.py runs it on others",
     "fastdeployserver --model-repository": "as make serve",
-    "OTEL_EXPORTER_OTLP_ENDPOINT=": "as make serve; tests/rare/test_tracing.py",
+    "export OTEL_EXPORTER_OTLP_ENDPOINT": "as make serve; tests/rare/test_tracing.py",
     "export TRIPTYCH_SECRET": "as make serve; tests/rare/test_models.py",
     "triptych models": "needs a second model; tests/rare/test_models.py",
     "triptych gateway": "does not end; tests/server/test_gateway.py runs it",
@@ -56,7 +56,9 @@ NOT_RUN = {
     '.venv/bin/triptych draw "a green star" --image': OWN_PICTURE,
     "curl -s localhost:7860/v1/images/edits": OWN_PICTURE,
     "docker compose": "needs Docker",
-    "helm install": "needs Helm and a cluster; tests/fleet/test_chart.py renders the chart",
+    "docker build": "needs Docker; tests/unit/test_docker.py reads the file",
+    "helm ": "needs Helm and a cluster; tests/fleet/test_chart.py renders the chart",
+    "kubectl ": "needs a cluster",
     "MODELS=/srv/models docker compose": "needs Docker",
 }
 

@@ -19,7 +19,9 @@ import pytest
 from PIL import Image
 
 from tests.server.calls import SMALL, metrics, post, request, tensors, texts
+from tests.server.processes import Processes
 from triptych.client import Client, GivenUp, Overloaded, Picture, Refused, TimedOut
+from triptych.ipc.shared_memory import FOLDER, PREFIX_VARIABLE
 from triptych.model_files import ModelFiles
 from triptych.streaming import Step
 
@@ -169,9 +171,19 @@ def test_more_streams_than_the_server_takes_are_refused_and_the_others_come(clie
     wait_for(lambda: empty(server))
 
 
-def test_nothing_stays_in_shared_memory(client):
-    list(client.stream("x", 60, **small(2)))
-    wait_for(lambda: not [name for name in os.listdir("/dev/shm") if "_progress_" in name])
+def test_nothing_stays_in_shared_memory(client, server):
+    triton = Processes(server.process.pid).all()["triton"]
+    told = Path(f"/proc/{triton}/environ").read_bytes().decode().split("\0")
+    (prefix,) = (one.partition("=")[2] for one in told if one.startswith(PREFIX_VARIABLE))
+
+    def stays():
+        return [name for name in os.listdir(FOLDER) if re.match(f"{prefix}progress_", name)]
+
+    stream = iter(client.stream("x", 60, **small(4)))
+    next(stream)
+    assert stays()
+    list(stream)
+    wait_for(lambda: not stays())
 
 
 def test_a_request_id_of_ones_own_does_no_harm(calls):

@@ -12,9 +12,11 @@ from tests import lora_files
 from tests.server.repositories import MODELS, linked
 from tests.unit.test_configs import config
 from triptych.errors import InvalidRequest
+from triptych.fastdeploy.adapted import LEAST_BYTES
 from triptych.fastdeploy.lru import Lru
 from triptych.fastdeploy.network import Network
 from triptych.fastdeploy.onnx_graph import OnnxGraph
+from triptych.lora import files
 from triptych.lora.folder import LoraFolder
 from triptych.lora.request import Lora
 from triptych.pipeline import Pipeline
@@ -184,6 +186,21 @@ def test_a_graph_for_loras_is_expected_where_a_file_fits_the_network(tmp_path):
     assert expected() == {"unet"}
     lora_files.write(tmp_path, "ink", INK)
     assert expected() == {"unet", "text_encoder"}
+
+
+def test_files_for_other_networks_alone_are_not_read_whole_for_that(tmp_path, monkeypatch):
+    lora_files.write(tmp_path, "chalk", lora_files.changes(0, text={}))
+    adapted = network("text_encoder", LoraFolder(tmp_path))._adapt()
+    monkeypatch.setattr(files, "read", None)
+    assert not adapted.expected()
+
+
+def test_sets_that_leave_a_network_as_it_is_are_no_more_than_a_number(loras):
+    unet = network("unet", loras)._adapt()
+    unet._sets = Lru(3 * LEAST_BYTES, LEAST_BYTES)
+    for scale in range(1, 9):
+        assert unet.run(loras.find([Lora("words", scale / 8)]), {}, 2) is None
+    assert len(unet._sets._kept) == 3
 
 
 def test_a_network_whose_graph_keeps_no_names_refuses(tmp_path, loras, feeds):

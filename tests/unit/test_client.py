@@ -36,6 +36,7 @@ from triptych.picture.encode import encode
 from triptych.picture.metadata import read_settings
 from triptych.picture.request import read_request
 from triptych.settings import Defaults, Limits
+from triptych.streaming import SETTLES
 
 START = "start one with `make web` or `make serve`, outside of the checkout with `fastdeployserver "
 COMMAND = Path(__file__).parents[2] / "client" / "client.py"
@@ -212,7 +213,9 @@ def test_a_request_that_is_lost_with_its_server_is_made_once_more(fake):
 
     fake.behave = lose
     with Client(fake.url) as client:
+        begun = time.monotonic()
         assert client.generate("x", seed=4).settings.seed == 4
+    assert time.monotonic() > begun + SETTLES
     assert len(fake.requests) == 2
 
 

@@ -1,8 +1,11 @@
 """What LoRAs add to a graph's tensors, as factors and as whole tensors: the same."""
 
+import math
+
 import numpy as np
 import pytest
 
+from triptych.fastdeploy.changing_weights import DeviceWeights
 from triptych.lora.files import Layer
 from triptych.lora.merging import Place, factors, merged
 
@@ -19,12 +22,30 @@ def layer(out, read, *window, rank=3, mid=False):
 def check(places, shapes, *changes):
     originals = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
     expected = merged(places, changes, originals.__getitem__)
-    found = factors(places, changes, shapes.__getitem__)
+    found = factors(places, changes)
     assert found.keys() == expected.keys()
-    for name, (left, right) in found.items():
-        got = (left @ right).reshape(shapes[name])
+    for name, blocks in found.items():
+        got = np.zeros((shapes[name][0], math.prod(shapes[name][1:])), np.float32)
+        for axis, start, left, right in blocks:
+            part = np.s_[:, start:] if axis else np.s_[start:]
+            got[part][: len(left), : right.shape[1]] += left @ right
+        got = got.reshape(shapes[name])
         np.testing.assert_allclose(got, expected[name], rtol=1e-4, atol=1e-5)
         assert np.abs(got).max() > 0.5
+    originals["other"] = np.zeros((2, 2), np.float32)
+    places = {**places, "other": Place((2, 2), "other", (0, 1))}
+    device = DeviceWeights(originals, places, ("cpu", 0))
+    held, nbytes = device.hold(changes)
+    other, _ = device.hold([({"other": layer(2, 2)}, 1.0)])
+    for _ in range(2):
+        values = device.switch(held)
+        for name, wanted in expected.items():
+            np.testing.assert_allclose(values[name].numpy(), wanted, rtol=1e-4, atol=1e-5)
+        assert not values["other"].numpy().any()
+        values = device.switch(other)
+        assert values["other"].numpy().any()
+        assert not any(values[name].numpy().any() for name in expected)
+    return nbytes
 
 
 @pytest.mark.parametrize("axes", [(0, 1), (1, 0)])
@@ -53,4 +74,16 @@ def test_layers_that_are_in_one_tensor(axes, axis):
     places = {name: Place((5, 5), "qkv", axes, axis, 5 * at) for at, name in enumerate("qkv")}
     shape = (15, 5) if axis == 0 else (5, 15)
     one, other = {"q": layer(5, 5), "v": layer(5, 5)}, {"v": layer(5, 5, rank=2)}
-    check(places, {"qkv": shape}, (one, 1.0), (other, 2.0))
+    nbytes = check(places, {"qkv": shape}, (one, 1.0), (other, 2.0))
+    own = sum(of.up.nbytes + of.down.nbytes for of in (*one.values(), *other.values()))
+    nothing = 4 * (5 + 5)
+    assert nbytes == own + nothing
+
+
+def test_layers_of_other_widths_with_gaps_between():
+    starts, sizes = {"a": 2, "b": 9}, {"a": 3, "b": 6}
+    for axis in (0, 1):
+        axes = (0, 1) if axis == 0 else (1, 0)
+        places = {n: Place((sizes[n], 4), "all", axes, axis, starts[n]) for n in sizes}
+        shape = (17, 4) if axis == 0 else (4, 17)
+        check(places, {"all": shape}, ({n: layer(sizes[n], 4) for n in sizes}, 1.0))

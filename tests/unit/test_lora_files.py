@@ -1,6 +1,7 @@
 """What is read from a LoRA's file, and what is refused, by name."""
 
 import json
+import os
 from pathlib import Path
 
 import ml_dtypes
@@ -98,9 +99,14 @@ def test_pefts_configuration_says_scales(tmp_path):
         "unet.lora_alpha": 6,
         "unet.alpha_pattern": {"attn2.to_v": 1},
         "unet.use_rslora": False,
+        "text_encoder.lora_alpha": 3,
+        "text_encoder_2.lora_alpha": 8,
     }
-    tensors = lora_files.tensors(lora_files.changes(0, text={}), "peft")
+    tensors = lora_files.tensors(lora_files.changes(0, text_2=lora_files.TEXT), "peft")
     found = read(tmp_path, tensors, {"lora_adapter_metadata": json.dumps(config)})
+    for network, alpha in (("text_encoder", 3), ("text_encoder_2", 8)):
+        scales = {change.scale * len(change.down) for change in found.layers[network].values()}
+        np.testing.assert_allclose(list(scales), alpha)
     for layer, change in found.layers["unet"].items():
         alpha = 1 if layer.endswith("attn2_to_v") else 6
         assert change.scale == alpha / len(change.down)
@@ -204,8 +210,30 @@ def test_a_file_for_two_text_encoders_is_refused_by_a_model_with_one(tmp_path):
     (ink,) = loras.find([Lora("ink", 1.0)])
     both = (*NETWORKS, "text_encoder_2")
     assert loras.changed((ink,), both) == set(both)
-    with pytest.raises(InvalidRequest, match=r"^loras: got 'ink'; .* which has no text_encoder_2$"):
+    with pytest.raises(InvalidRequest, match=r"a LoRA for this model, but it is for SDXL \("):
         loras.changed((ink,), NETWORKS)
+    known = folder.LoraFolder(tmp_path, 768)
+    said = r"^loras: got 'ink'; allowed: a LoRA for Stable Diffusion 1.x, but it is for SDXL \("
+    with pytest.raises(InvalidRequest, match=said):
+        known.changed((ink,), NETWORKS)
+
+
+def test_a_file_for_a_model_that_is_not_served_is_refused_with_both_names(tmp_path):
+    tensors = {"lora_unet_double_blocks_0_img.alpha": np.ones(1, "f")}
+    save_file(tensors, tmp_path / "flux.safetensors")
+    said = r"^loras: got 'flux'; allowed: a LoRA for SDXL, but it is for FLUX \(.?lora_unet_double"
+    with pytest.raises(InvalidRequest, match=said):
+        files.read(tmp_path / "flux.safetensors", "flux", "SDXL")
+
+
+def test_files_that_no_request_can_name_are_not_listed(tmp_path):
+    lora_files.write(tmp_path, "ink", lora_files.changes(0))
+    for odd in (b"._ink", b"", b"t\xf6ne", b"x" * 201):
+        (tmp_path / os.fsdecode(odd + b".safetensors")).touch()
+    loras = folder.LoraFolder(tmp_path, 192)
+    assert loras.names() == loras.offered() == ["ink"]
+    with pytest.raises(InvalidRequest, match=r"as ink$"):
+        loras.find([Lora("inkk", 1.0)])
 
 
 def test_a_file_for_text_of_another_width_is_not_offered(tmp_path):

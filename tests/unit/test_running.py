@@ -1,6 +1,12 @@
+import shutil
+import sys
+from pathlib import Path
+
 import pytest
 from http_fake import serving
 
+from scripts import own_server
+from triptych.server import Unfit
 from triptych.server.running import RunningServer, free_ports
 
 
@@ -15,3 +21,54 @@ def test_a_server_is_ready_when_its_models_and_its_metrics_are(tmp_path, health,
         running.http = first if health else nobody
         running.metrics = second if metrics else nobody
         assert running.is_ready() == ready
+
+
+def test_a_server_may_load_for_longer_than_one_waits(tmp_path):
+    running = RunningServer(tmp_path, tmp_path / "log")
+    running._command = [sys.executable, "-c", "import time; time.sleep(60)"]
+    running.start()
+    assert not running.comes_ready(0.2)
+    assert running.process.poll() is None
+    with pytest.raises(Unfit, match="was not ready after 0 s"):
+        running.wait_ready(0.2)
+    assert running.process.poll() is not None
+
+
+class Loading(RunningServer):
+    """Ready when it was asked for the third time; or it ends, where `ends`."""
+
+    asked, ends = 0, False
+
+    def start(self):
+        self.log.write_text("the log\n")
+
+    def comes_ready(self, seconds):
+        self.asked += 1
+        if self.ends:
+            raise Unfit(f"{self.log}: the log")
+        return self.asked == 3
+
+    def stop(self):
+        return 0
+
+
+def test_a_script_says_that_its_server_still_loads(monkeypatch, capsys):
+    monkeypatch.setattr(own_server, "RunningServer", Loading)
+    logs = []
+    assert own_server.with_server(lambda server: logs.append(server.log) or 0) == 0
+    first, *more = capsys.readouterr().out.splitlines()
+    assert first == "server: starting"
+    assert [line.split(" after")[0] for line in more[:3]] == [
+        *["server: still loading"] * 2,
+        "server: ready",
+    ]
+    assert not logs[0].exists()
+
+
+def test_the_log_of_a_server_that_cannot_start_stays(monkeypatch, capsys):
+    monkeypatch.setattr(own_server, "RunningServer", Loading)
+    monkeypatch.setattr(Loading, "ends", True)
+    assert own_server.with_server(lambda server: 0) == 1
+    log = Path(capsys.readouterr().err.split(": the log")[0])
+    assert log.read_text() == "the log\n"
+    shutil.rmtree(log.parent)

@@ -18,12 +18,14 @@ from triptych.fastdeploy.nhwc_conv import is_product
 from triptych.fastdeploy.onnx_graph import OnnxGraph
 from triptych.fastdeploy.places import places
 from triptych.fastdeploy.tuning import LORA_BYTES
-from triptych.lora import files, merging
+from triptych.lora import files, merging, names
 from triptych.lora.folder import Adapter, LoraFolder
 from triptych.lora.request import Lora
 
 FILES_BYTES = 2**28
 """Of the files that were read last, and are kept for other scales and sets."""
+LEAST_BYTES = 2**12
+"""That a set counts for: one that leaves the network as it is has none."""
 Parts = Mapping[str, Sequence[np.ndarray]]
 Run = Callable[[Parts, int, Mapping[str, Any]], Any]
 
@@ -51,7 +53,7 @@ class Adapted:
         self._device = device
         self._network, self._model, self._places = places(graph)
         self._tensors = {place.tensor for place in self._places.values()}
-        self._files, self._sets = Lru(FILES_BYTES), Lru(most_bytes)
+        self._files, self._sets = Lru(FILES_BYTES), Lru(most_bytes, LEAST_BYTES)
         self._weights: HostWeights | DeviceWeights = HostWeights({}, {})
         self._run: Run | None = None
 
@@ -61,10 +63,10 @@ class Adapted:
         None where the adapters leave this network as it is. InvalidRequest for files that are no
         LoRAs, are for another model, or were replaced since.
         """
-        names, held = self._sets.get(adapters, lambda: self._made(adapters))
-        if not names:
+        tensors, held = self._sets.get(adapters, lambda: self._made(adapters))
+        if not tensors:
             return None
-        self._take(names)
+        self._take(tensors)
         return self._run(parts, rows, self._weights.switch(held))
 
     def expected(self) -> bool:
@@ -72,7 +74,8 @@ class Adapted:
         for name in self._folder.names():
             try:
                 adapters = self._folder.find([Lora(name, 1.0)])
-                if any(self._layers(adapter) for adapter in adapters):
+                told = self._folder.changed(adapters, names.NETWORKS)
+                if self._network in told and any(map(self._layers, adapters)):
                     return True
             except InvalidRequest:
                 continue
@@ -86,27 +89,27 @@ class Adapted:
     def _made(self, adapters: tuple[Adapter, ...]) -> tuple[Any, int]:
         """The names of the tensors that a set changes, and what holds them; and their bytes."""
         changes = [(self._layers(adapter), adapter.scale) for adapter in adapters]
-        names = frozenset(self._places[layer].tensor for layers, _ in changes for layer in layers)
-        if not names:
-            return (names, None), 0
-        self._take(names)
+        tensors = frozenset(self._places[layer].tensor for layers, _ in changes for layer in layers)
+        if not tensors:
+            return (tensors, None), 0
+        self._take(tensors)
         held, nbytes = self._weights.hold(changes)
-        return (names, held), nbytes
+        return (tensors, held), nbytes
 
     def _products(self) -> set[str]:
         """The tensors that matrix products take. Others make convolutions slower as inputs."""
         weights = self._graph.weights
         return {name for name in self._tensors if is_product(weights[name].shape)}
 
-    def _take(self, names: Iterable[str]) -> None:
+    def _take(self, tensors: Iterable[str]) -> None:
         """Have a session whose inputs are these weights, and those of the one before."""
         known = self._weights.values.keys()
-        if set(names) <= known:
+        if set(tensors) <= known:
             return
         if self._device is not None:  # where recorded graphs make it dear: in two steps
             products = self._products()
-            names = products if set(names) <= products else self._tensors
-        wanted = sorted({*known, *names})
+            tensors = products if set(tensors) <= products else self._tensors
+        wanted = sorted({*known, *tensors})
         self._run, self._weights = None, HostWeights({}, {})  # frees their memory first
         if self._device is not None:
             self._sets.clear()  # they write into the weights that are gone
@@ -128,7 +131,7 @@ class Adapted:
         def make() -> tuple[files.LoraFile, int]:
             file = None
             if is_there():
-                file = files.read(self._folder.path(adapter.name), adapter.name)
+                file = files.read(self._folder.path(adapter.name), adapter.name, self._model)
             if file is None or not is_there():
                 allowed = "a file that stays as it is while it is used: this one was replaced"
                 raise InvalidRequest("loras", adapter.name, allowed)

@@ -70,12 +70,12 @@ class DeviceWeights:
 
     def hold(self, changes: Changes) -> tuple[_Held, int]:
         """What `switch` takes for a set; and how many bytes of the device it has."""
-        factors = merging.factors(self._places, changes, lambda name: self._originals[name].shape)
-        pairs = {
-            name: [_as(self._originals[name].dtype, one) for one in pair]
-            for name, pair in factors.items()
+        found = {
+            name: self._whole(name, blocks)
+            for name, blocks in merging.factors(self._places, changes).items()
         }
-        return self._held(pairs), sum(one.nbytes for pair in pairs.values() for one in pair)
+        matrices = [one for blocks in found.values() for block in blocks for one in block[2:]]
+        return self._held(found), sum(one.nbytes for one in matrices)
 
     def switch(self, held: _Held) -> Mapping[str, Any]:
         """All weights, with a set's."""
@@ -83,32 +83,48 @@ class DeviceWeights:
             back = self._changed - held.names
             self._now, self._changed = None, self._changed | held.names
             if back:
-                self._compute(self._held({name: self._nothing(name) for name in back}))
+                self._compute(self._held({name: self._whole(name, []) for name in back}))
             self._compute(held)
             self._now, self._changed = held, held.names
         return self.values
 
-    def _held(self, pairs: Mapping[str, Sequence[np.ndarray]]) -> _Held:
-        names = frozenset(pairs)
-        session = self._sessions.get(names, lambda: (self._adding(names), 1))
+    def _whole(self, name: str, blocks: Sequence[merging.Block]) -> list[merging.Block]:
+        """The blocks in a tensor's type, with such as add nothing where there are none."""
+        dtype, shape = self._originals[name].dtype, _matrix(self._originals[name].shape)
+        axis = blocks[0].axis if blocks else 0
+        found: list[merging.Block] = []
+        end = 0
+        for start, block in [(block.start, block) for block in blocks] + [(shape[axis], None)]:
+            if start > end:
+                sizes = list(shape)
+                sizes[axis] = start - end
+                left, right = np.zeros((sizes[0], 1), dtype), np.zeros((1, sizes[1]), dtype)
+                found.append(merging.Block(axis, end, left, right))
+            if block is not None:
+                left, right = _as(dtype, block.left), _as(dtype, block.right)
+                found.append(block._replace(left=left, right=right))
+                end = start + block.length
+        return found
+
+    def _held(self, found: Mapping[str, Sequence[merging.Block]]) -> _Held:
+        layout = frozenset(
+            (name, blocks[0].axis, tuple(block.length for block in blocks))
+            for name, blocks in found.items()
+        )
+        session = self._sessions.get(layout, lambda: (self._adding(layout), 1))
         binding = session.io_binding()
-        for name, (left, right) in pairs.items():
-            binding.bind_ortvalue_input(f"{name}.left", self._copy(left))
-            binding.bind_ortvalue_input(f"{name}.right", self._copy(right))
+        for name, blocks in found.items():
+            for at, block in enumerate(blocks):
+                binding.bind_ortvalue_input(f"{name}.left.{at}", self._copy(block.left))
+                binding.bind_ortvalue_input(f"{name}.right.{at}", self._copy(block.right))
             self._bind(binding.bind_input, f"{name}.from", name, self._on_device[name])
             self._bind(binding.bind_output, f"{name}.to", name, self.values[name])
-        return _Held(names, session, binding)
+        return _Held(frozenset(found), session, binding)
 
     def _bind(self, bind: Callable, end: str, name: str, value: Any) -> None:
         """Have an input or output of the graph be `value`, seen as a matrix."""
         array = self._originals[name]
         bind(end, *self._device, array.dtype.type, _matrix(array.shape), value.data_ptr())
-
-    def _nothing(self, name: str) -> tuple[np.ndarray, np.ndarray]:
-        """Factors whose product is zero."""
-        rows, columns = _matrix(self._originals[name].shape)
-        dtype = self._originals[name].dtype
-        return np.zeros((rows, 1), dtype), np.zeros((1, columns), dtype)
 
     def _compute(self, held: _Held) -> None:
         held.session.run_with_iobinding(held.binding)
@@ -117,17 +133,30 @@ class DeviceWeights:
         # On the host an OrtValue is the array itself.
         return onnxruntime.OrtValue.ortvalue_from_numpy(array.copy(), *self._device)
 
-    def _adding(self, names: Iterable[str]) -> onnxruntime.InferenceSession:
+    def _adding(
+        self, layout: Iterable[tuple[str, int, tuple[int, ...]]]
+    ) -> onnxruntime.InferenceSession:
+        """What computes all of some tensors, each with its blocks' axis and their lengths."""
         fields = []
-        for name in names:
+        for name, axis, lengths in layout:
             array = self._originals[name]
-            rows, columns = _matrix(array.shape)
-            rank, ends = f"{name}.rank", [f"{name}.{end}" for end in ("left", "right", "from")]
-            shapes = ([rows, rank], [rank, columns], [rows, columns])
-            fields.append(onnx_nodes.node("Gemm", ends, f"{name}.to"))
-            for end, shape in zip(ends, shapes):
-                fields.append(onnx_nodes.graph_input(end, shape, array.dtype))
-            fields.append(onnx_nodes.graph_output(f"{name}.to", [rows, columns], array.dtype))
+            shape, parts = _matrix(array.shape), []
+            for at, length in enumerate(lengths):
+                rows, columns = (length, shape[1]) if axis == 0 else (shape[0], length)
+                left, right, rank = (f"{name}.{end}.{at}" for end in ("left", "right", "rank"))
+                fields.append(onnx_nodes.graph_input(left, [rows, rank], array.dtype))
+                fields.append(onnx_nodes.graph_input(right, [rank, columns], array.dtype))
+                parts.append((left, right))
+            fields.append(onnx_nodes.graph_input(f"{name}.from", shape, array.dtype))
+            fields.append(onnx_nodes.graph_output(f"{name}.to", shape, array.dtype))
+            if len(parts) == 1:
+                fields.append(onnx_nodes.node("Gemm", [*parts[0], f"{name}.from"], f"{name}.to"))
+                continue
+            products = [f"{name}.product.{at}" for at in range(len(parts))]
+            fields += map(onnx_nodes.node, ["MatMul"] * len(parts), parts, products)
+            along = [onnx_nodes.integer("axis", axis)]
+            fields.append(onnx_nodes.node("Concat", products, f"{name}.sum", along))
+            fields.append(onnx_nodes.node("Add", [f"{name}.from", f"{name}.sum"], f"{name}.to"))
         return onnx_nodes.session(fields, self._device)
 
 

@@ -75,11 +75,16 @@ class LoraFile(NamedTuple):
         )
 
 
-def read(path: Path, name: str) -> LoraFile:
+class WrongModel(ValueError):
+    """A file for a model that is not served here; says which, and how that is known."""
+
+
+def read(path: Path, name: str, served: str = "this model") -> LoraFile:
     """The LoRA in a .safetensors file.
 
     InvalidRequest, with `name`, for a file that cannot be read, is something else than a LoRA, is
-    too large, or holds NaN or infinity.
+    too large, or holds NaN or infinity; with the model's name, `served`, for one that is for
+    another.
     """
     try:
         _check_size(path)
@@ -87,6 +92,9 @@ def read(path: Path, name: str) -> LoraFile:
             metadata = file.metadata() or {}
         # As bytes: NumPy has no bfloat16, which safe_open would need to give tensors.
         return _lora(dict(safetensors.deserialize(path.read_bytes())), metadata)
+    except WrongModel as error:
+        allowed = f"a LoRA for {served}, but it is for {error}"
+        raise InvalidRequest("loras", name, allowed) from None
     except Exception as error:
         raise _unfit(name, error) from None
 
@@ -152,7 +160,7 @@ def _lora(tensors: Mapping[str, Mapping[str, Any]], metadata: Mapping[str, str])
         parts[part.part] = _values(name, tensor)
     model = models.of_lora(found, others, metadata)
     if others:
-        raise ValueError(f"it is for {model} ({shorten(others[0])})")
+        raise WrongModel(f"{model} ({shorten(others[0])})")
     scales = scales_of(metadata)
     layers: dict[str, dict[str, Layer]] = {}
     for (network, layer), parts in found.items():

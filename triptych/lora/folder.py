@@ -10,7 +10,7 @@ from typing import NamedTuple, Tuple
 
 from triptych import config_pbtxt
 from triptych.errors import InvalidRequest
-from triptych.lora import files
+from triptych.lora import files, models, request
 from triptych.lora.request import Lora
 
 ENDING = ".safetensors"
@@ -54,12 +54,13 @@ class LoraFolder:
         return cls(unet / named.get("loras", "loras"), known)
 
     def names(self) -> list[str]:
-        """Of all files, sorted; none where there is no such folder."""
+        """Of all files that a request can name, sorted; none where there is no such folder."""
         try:
             files = [entry.name for entry in self._path.iterdir()]
         except OSError:
             return []
-        return sorted(name[: -len(ENDING)] for name in files if name.endswith(ENDING))
+        stems = (name[: -len(ENDING)] for name in files if name.endswith(ENDING))
+        return sorted(filter(request.is_name, stems))
 
     def offered(self) -> list[str]:
         """`names` without those of files for a model whose UNet reads text of another width.
@@ -102,10 +103,17 @@ class LoraFolder:
         for one in adapters:
             changed = _networks(self.path(one.name), one.name, one.version)
             for network in sorted(changed - own):
-                allowed = f"a LoRA for this model, which has no {network}"
+                model = models.of_network(network)
+                why = f"it has layers for {network}"
+                allowed = f"a LoRA for {self._served}, but it is for {model} ({why})"
                 raise InvalidRequest("loras", one.name, allowed)
             found |= changed
         return found
+
+    @property
+    def _served(self) -> str:
+        """The name of the model that the folder belongs to."""
+        return "this model" if self._text_width is None else models.by_width(self._text_width)
 
     def _may_fit(self, name: str) -> bool:
         if self._text_width is None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -84,33 +83,44 @@ def merged(
     return tensors
 
 
-def factors(
-    places: Mapping[str, Place],
-    changes: Iterable[tuple[Mapping[str, Layer], float]],
-    shape_of: Callable[[str], Sequence[int]],
-) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """What `merged` adds to each tensor, as two matrices whose product it is, in single precision.
+class Block(NamedTuple):
+    """What is added to a part of a tensor, seen as a matrix, as the product of two matrices.
 
-    They are [rows, rank] and [rank, columns], rows being the tensor's first axis, whose shape
-    `shape_of` gives. The rank is that of all layers in the tensor, of all LoRAs, together.
+    The part is all of the tensor, or its rows (axis 0) or columns (axis 1) from `start` on; `left`
+    is [rows, rank] and `right` [rank, columns], of the part.
     """
-    found: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
+
+    axis: int
+    start: int
+    left: np.ndarray
+    right: np.ndarray
+
+    @property
+    def length(self) -> int:
+        """Rows or columns of the part."""
+        return self.right.shape[1] if self.axis else len(self.left)
+
+
+def factors(
+    places: Mapping[str, Place], changes: Iterable[tuple[Mapping[str, Layer], float]]
+) -> dict[str, list[Block]]:
+    """What `merged` adds to each tensor, in single precision: a block a layer, as they lie.
+
+    Its rank is that of all LoRAs together.
+    """
+    found: dict[str, dict[int, Block]] = {}
     for layers, scale in changes:
         for layer, change in layers.items():
             place = places[layer]
-            rows, *others = shape_of(place.tensor)
             left, right = _turned(place, change, np.float32(scale))
-            if place.axis == 0:
-                left = _within(rows, place.start, left)
-            else:
-                right = _within(math.prod(others), place.start, right.T).T
-            found.setdefault(place.tensor, []).append((left, right))
+            blocks = found.setdefault(place.tensor, {})
+            if place.start in blocks:
+                before = blocks[place.start]
+                left = np.concatenate([before.left, left], 1)
+                right = np.concatenate([before.right, right])
+            blocks[place.start] = Block(place.axis, place.start, left, right)
     return {
-        tensor: (
-            np.concatenate([left for left, _ in pairs], 1),
-            np.concatenate([right for _, right in pairs]),
-        )
-        for tensor, pairs in found.items()
+        tensor: [block for _, block in sorted(blocks.items())] for tensor, blocks in found.items()
     }
 
 
@@ -124,13 +134,6 @@ def _turned(place: Place, change: Layer, scale: np.float32) -> tuple[np.ndarray,
     if len(place.axes) != 2:
         raise ValueError(f"{place.tensor} has its weight's axes in the order {place.axes}")
     return down.T, up.T
-
-
-def _within(rows: int, start: int, part: np.ndarray) -> np.ndarray:
-    """The rows of a matrix that is zero elsewhere."""
-    whole = np.zeros((rows, part.shape[1]), part.dtype)
-    whole[start : start + len(part)] = part
-    return whole
 
 
 def _plain(shape: tuple[int, ...]) -> tuple[int, ...]:

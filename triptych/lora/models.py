@@ -34,6 +34,11 @@ def by_text_encoder(width: int) -> str:
     return _BY_TEXT_ENCODER.get(width, by_width(width))
 
 
+def of_network(network: str) -> str:
+    """The name of a model that has that network, where others have none."""
+    return "SDXL" if network == "text_encoder_2" else "another model"
+
+
 def of_lora(
     found: Mapping[tuple[str, str], Mapping[str, Any]],
     others: Iterable[str],
@@ -48,7 +53,7 @@ def of_lora(
             return name
     for (network, layer), parts in sorted(found.items(), reverse=True):
         if network == "text_encoder_2":
-            return "SDXL"
+            return of_network(network)
         name, ends = by_width, TEXT
         if network == "text_encoder":
             name, ends = by_text_encoder, ("self_attn_q_proj", "self_attn_k_proj", "mlp_fc1")

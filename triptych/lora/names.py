@@ -31,6 +31,8 @@ _PREFIXES = re.compile(
 _UNET = re.compile(
     r"^(?:down_blocks|mid_block|up_blocks|conv_in|conv_out|time_embedding|add_embedding)(?:[._]|$)"
 )
+NETWORKS = ("unet", "text_encoder", "text_encoder_2")
+"""Those that LoRAs change."""
 _FIRST_PROCESSORS = {
     "to_q_lora": "q_proj",
     "to_k_lora": "k_proj",

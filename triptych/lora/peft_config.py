@@ -24,7 +24,7 @@ def scales(metadata: Mapping[str, str]) -> dict[str, Callable[[str, int], float]
     if not isinstance(config, dict):
         raise ValueError(f"{_KEY} is no JSON object")
     found = {}
-    for network in ("unet", "text_encoder"):
+    for network in names.NETWORKS:
         prefix = f"{network}."
         own = {key[len(prefix) :]: config[key] for key in config if key.startswith(prefix)}
         if own.get("use_dora"):

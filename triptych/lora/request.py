@@ -51,11 +51,17 @@ def _read(value: Any) -> Lora:
     return one(value.get("name"), value.get("scale", 1.0))
 
 
+def is_name(name: Any) -> bool:
+    """Whether a request may ask for the file of that name."""
+    encoded = checks.utf8(name)
+    if encoded is None or not 0 < len(encoded) <= LONGEST_NAME or name.startswith("."):
+        return False
+    return not any(sign in name for sign in "/\\\0")
+
+
 def one(name: Any, scale: Any) -> Lora:
     """A LoRA of a name that a file can have, and of a scale within the bounds."""
-    encoded = checks.utf8(name)
-    odd = encoded is None or not 0 < len(encoded) <= LONGEST_NAME or name.startswith(".")
-    if odd or any(sign in name for sign in "/\\\0"):
+    if not is_name(name):
         allowed = f"the name of a file in the folder of LoRAs, at most {LONGEST_NAME} bytes"
         raise InvalidRequest("loras", name, allowed)
     if not checks.is_number(scale) or not abs(scale) <= MOST_SCALE:

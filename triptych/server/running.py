@@ -72,14 +72,20 @@ class RunningServer:
 
     def wait_ready(self, seconds: float = 120) -> None:
         """Return when `is_ready`; Unfit, with the log's end, if that does not come."""
+        if not self.comes_ready(seconds):
+            self.stop()
+            raise Unfit(f"the server was not ready after {seconds:.0f} s: {self._end()}")
+
+    def comes_ready(self, seconds: float) -> bool:
+        """Whether it `is_ready` within so many seconds; Unfit, with the log's end, if it ends."""
         deadline = time.monotonic() + seconds
         while not self.is_ready():
             if self.process.poll() is not None:
                 raise Unfit(f"the server ended with code {self.process.returncode}: {self._end()}")
             if time.monotonic() > deadline:
-                self.stop()
-                raise Unfit(f"the server was not ready after {seconds:.0f} s: {self._end()}")
+                return False
             time.sleep(0.05)
+        return True
 
     def is_ready(self) -> bool:
         """Whether all models are ready, and the metrics, whose port Triton opens last."""

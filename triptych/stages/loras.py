@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from triptych.errors import InvalidRequest
+from triptych.lora import request
 from triptych.lora.folder import Adapter, Adapters, LoraFolder
 from triptych.settings import Settings
 from triptych.stages import triton
@@ -49,7 +50,7 @@ def asked(given: Mapping[str, Any]) -> Adapters:
     try:
         rows = json.loads(given[PARAMETER])
         return tuple(
-            Adapter(str(name), float(scale), str(version)) for name, scale, version in rows
+            Adapter(*request.one(name, scale), str(version)) for name, scale, version in rows
         )
     except (TypeError, ValueError, RecursionError):
         allowed = "a list of [name, scale, version] in JSON, as unet_loop gives it"

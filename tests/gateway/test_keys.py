@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import socket
 import threading
 
 import httpx
@@ -10,6 +11,7 @@ import pytest
 
 from tests.gateway.running import wait_for
 from triptych.gateway import keys as keys_module
+from triptych.gateway.access import FILES
 from triptych.gateway.keys import Keys
 
 PATHS = ("/v1/images/generations", "/sdapi/v1/txt2img", "/api/picture")
@@ -148,3 +150,12 @@ def test_a_file_that_is_none_is_said_at_the_start(tmp_path, text, said):
         Keys(tmp_path / "keys.json")
     with pytest.raises(ValueError, match="No such file"):
         Keys(tmp_path / "none")
+
+
+@pytest.mark.parametrize("path", FILES)
+def test_a_body_is_not_read_of_who_has_no_key(start, path):
+    address = httpx.URL(start(api_key="sesame").url)
+    with socket.create_connection((address.host, address.port), timeout=10) as caller:
+        length = "Content-Type: application/json\r\nContent-Length: 30000000"
+        caller.sendall(f"POST {path} HTTP/1.1\r\nHost: x\r\n{length}\r\n\r\n".encode())
+        assert caller.recv(100).startswith(b"HTTP/1.1 401 ")

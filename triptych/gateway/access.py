@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 from fastapi import Depends, Request
+from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
 
 from triptych.errors import shorten
@@ -53,6 +54,19 @@ async def require_key(request: Request, _: Annotated[object, Depends(_bearer)] =
         known = secrets.compare_digest(given.encode(), key.encode())
     if not known:
         raise Problem(401, "a key is needed: Authorization: Bearer KEY")
+
+
+class KeyFirst(APIRoute):
+    """A route of `require_key` that asks before it reads the body, which may be large."""
+
+    def get_route_handler(self) -> Callable[[Request], Any]:
+        handle = super().get_route_handler()
+
+        async def handler(request: Request) -> Any:
+            await require_key(request)
+            return await handle(request)
+
+        return handler
 
 
 def _password(text: str) -> str:

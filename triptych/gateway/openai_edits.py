@@ -6,7 +6,7 @@ from typing import Any
 
 from fastapi import APIRouter, Depends, Request
 
-from triptych.gateway.access import require_key
+from triptych.gateway.access import KeyFirst, require_key
 from triptych.gateway.errors import Problem
 from triptych.gateway.fields import MaskBlur, PaddingMaskCrop, Strength, only
 from triptych.gateway.forms import Form, described, read_form
@@ -38,9 +38,15 @@ class Variation(InBackground):
 
 
 router = APIRouter(
-    prefix=PREFIX, tags=["OpenAI"], dependencies=[Depends(require_key)], responses=RESPONSES
+    prefix=PREFIX,
+    tags=["OpenAI"],
+    route_class=KeyFirst,
+    dependencies=[Depends(require_key)],
+    responses=RESPONSES,
 )
-short = APIRouter(dependencies=[Depends(require_key)], include_in_schema=False)
+short = APIRouter(
+    route_class=KeyFirst, dependencies=[Depends(require_key)], include_in_schema=False
+)
 
 
 @short.post("/images/edits", **OR_JOB)

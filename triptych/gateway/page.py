@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 
 from triptych.checks import number
 from triptych.client import ClientError, Picture
-from triptych.gateway.access import require_key
+from triptych.gateway.access import KeyFirst, require_key
 from triptych.gateway.errors import Problem, problem, responses
 from triptych.gateway.fields import (
     ClipSkip,
@@ -139,7 +139,11 @@ class Usual(BaseModel):
 
 RESPONSES = responses(Error)
 router = APIRouter(
-    prefix=PREFIX, tags=["Page"], dependencies=[Depends(require_key)], responses=RESPONSES
+    prefix=PREFIX,
+    tags=["Page"],
+    route_class=KeyFirst,
+    dependencies=[Depends(require_key)],
+    responses=RESPONSES,
 )
 
 

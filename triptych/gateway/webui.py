@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 
 from triptych.client import GivenUp, Picture, Refused
 from triptych.gateway import webui_facts, webui_progress
-from triptych.gateway.access import require_key
+from triptych.gateway.access import KeyFirst, require_key
 from triptych.gateway.errors import Problem, problem, renamed, responses, said
 from triptych.gateway.gone import unless_gone
 from triptych.gateway.jobs import Jobs
@@ -68,6 +68,7 @@ class PictureInfo(BaseModel):
 RESPONSES = responses(Error)
 COMMON: dict[str, Any] = {
     "tags": ["WebUI"],
+    "route_class": KeyFirst,
     "dependencies": [Depends(require_key)],
     "responses": RESPONSES,
 }

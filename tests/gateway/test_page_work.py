@@ -1,12 +1,15 @@
 """The page at work: progress, a server that goes and comes back, and the first screen."""
 
+from unittest.mock import ANY
+
 import grpc
 from selenium.webdriver import Keys
 from selenium.webdriver.support.ui import Select
 
 from tests.gateway import browser as chromium
 from tests.gateway.fake_triton import TOTAL
-from tests.gateway.page import Page, violations
+from tests.gateway.page import Page, drop, violations
+from tests.gateway.pictures import flat
 from tests.gateway.running import wait_for
 
 
@@ -93,6 +96,34 @@ def test_samples_are_pictures_of_the_model_that_drew_them(browser, gateway, trit
     assert triton.requests[1]["seed"] != 5  # a sample's is good for one use
 
 
+def test_a_sample_is_drawn_as_the_model_draws_by_itself(page, triton):
+    triton.loras = ["ink"]
+    page.reload()
+    wait_for(lambda: page["loras-field"].is_displayed())
+    page["add-lora"].click()
+    drop(page, flat((128, 64)), "start")
+    wait_for(lambda: page["start"].is_displayed())
+    page["scheduler"].send_keys("UniPC")
+    page["prompt_syntax"].send_keys("the WebUI")
+    fields = {"num_inference_steps": "7", "guidance_scale": "2", "count": "3", "seed": "7"}
+    page.fill(prompt="x", negative_prompt="y", **fields)
+    page.one("#samples button").click()
+    page.settled(1)
+    (asked,) = triton.requests
+    assert asked.pop("seed") != 7
+    assert asked == {
+        **dict.fromkeys(("output_format", "timeout"), ANY),
+        "prompt": page.one("#samples button").get_property("textContent"),
+        "negative_prompt": "",
+        "scheduler": "pndm",
+        "num_inference_steps": 20,
+        "guidance_scale": 5,
+        "width": 64,
+        "height": 64,
+    }
+    assert not page["start"].is_displayed()
+
+
 def test_another_model_has_its_name_and_prompts_alone(page, triton):
     assert page["about"].text.startswith("sd_ensemble. ")
     assert not page.all("#samples img")
@@ -133,6 +164,26 @@ def test_no_number_of_pictures_is_one_and_a_seed_of_minus_one_is_random(page, tr
     page["draw"].click()
     page.settled(2)
     assert triton.requests[0]["seed"] != triton.requests[1]["seed"]
+
+
+def test_a_seed_is_used_once_unless_it_is_kept(page, triton):
+    page.draw(prompt="x", seed="4294967295")
+    page.settled(1)
+    assert page.values("seed") == [""]
+    page["dice"].click()
+    page.draw()
+    page.settled(2)
+    assert page.values("seed") == [""]
+    page["keep-seed"].click()
+    page.fill(seed="7")
+    page.reload()
+    for number in (3, 4):
+        page.draw()
+        page.settled(number)
+    assert [one["seed"] for one in triton.requests[2:]] == [7, 7]
+    assert page.values("seed") == ["7"]
+    page.use()
+    assert not page["keep-seed"].is_selected()
 
 
 def test_a_pictures_seed_is_used_once(page, triton):

@@ -1,7 +1,7 @@
 // Pictures in their own size, one at a time or two beside each other.
 
 import { $, closable, doing, say } from "./dom.js";
-import { cards, drop, larger, moreLike, offer, recordOf, whyNotLarger } from "./gallery.js";
+import { bringBack, cards, drop, larger, moreLike, offer, recordOf, whyNotLarger } from "./gallery.js";
 import { copyLink, copyPicture } from "./links.js";
 import { openSheet, settingsSaid } from "./sheet.js";
 import { sizeOfPicture } from "./sizes.js";
@@ -142,18 +142,32 @@ const ACTIONS = {
     moreLike(recordOf(shown));
   },
   delete: () => {
-    const all = cards();
-    const next = all[all.indexOf(shown) + 1] ?? all[all.indexOf(shown) - 1];
-    drop(shown);
-    if (next) open(next);
-    else $("viewer").close();
+    const next = drop(shown);
+    if (next) {
+      open(next);
+      $("viewer-said").textContent = t("The picture is deleted.");
+    } else {
+      $("viewer").close();
+      doing($("bar"), "bring-back").focus();
+    }
+  },
+  "bring-back": () => {
+    const card = bringBack();
+    if (!card) return;
+    open(card);
+    $("viewer-said").textContent = t("The picture is back.");
+    if (doing($("viewer"), "bring-back").hidden) doing($("viewer"), "delete").focus();
   },
 };
 for (const [name, action] of Object.entries(ACTIONS)) doing($("viewer"), name).addEventListener("click", action);
+doing($("bar"), "bring-back").addEventListener("click", bringBack);
 closable($("viewer"));
 $("stage").addEventListener("click", ({ target }) => target === $("stage") && $("viewer").close());
 document.addEventListener("keydown", (event) => {
   const isAlone = $("viewer").open && !$("sheet").open && !$("viewer").classList.contains("comparison");
+  const undoes = event.key.toLowerCase() === "z" && (event.ctrlKey || event.metaKey) && !event.shiftKey;
+  if (undoes && isAlone) ACTIONS["bring-back"]();
+  else if (undoes && !document.activeElement?.closest("#form") && !document.querySelector("dialog[open]")) bringBack();
   const scrolls = document.activeElement === $("stage");
   if (!isAlone || scrolls || !MOVES[event.key]) return;
   event.preventDefault();

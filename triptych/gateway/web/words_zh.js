@@ -71,9 +71,10 @@ export const ZH = {
   "Height": "高度",
   "How closely to follow the prompt. Too much makes colours harsh; up to 1 ignores the negative prompt.":
     "遵循提示词的程度。过大颜色会刺眼；不大于 1 时不看反向提示词。",
-  "How noise becomes a picture. The model's own is a good choice; those with “a” in their name keep changing with more steps.":
-    "噪声如何变成图片。模型自带的就很好；名字带“a”的会随步数不断变化。",
+  "How noise becomes a picture. The model's own is a good choice. Those with “a” or “SDE” in their name, LCM, TCD and DDPM add new noise at each step, so more steps keep changing the picture.":
+    "噪声如何变成图片。模型自带的就很好。名字带“a”或“SDE”的以及 LCM、TCD、DDPM 每一步都会加入新噪声，所以步数增加时图片会一直变化。",
   "In pixels. The model draws best near its own size.": "单位为像素。接近模型自身尺寸时效果最好。",
+  "Keep the seed": "保留种子",
   "Keep them": "保留",
   "Key": "密钥",
   "Landscape": "横向",
@@ -138,9 +139,11 @@ export const ZH = {
   "The link is copied.": "链接已复制。",
   "The page goes on by itself when it is back.": "恢复后本页会自动继续。",
   "The picture is copied.": "图片已复制。",
+  "The picture is back.": "图片已恢复。",
   "The picture is deleted.": "图片已删除。",
   "The picture took too long and was given up.": "这张图片用时过长，已放弃。",
-  "The same seed and settings draw the same picture. Empty or -1 is a new one each time.": "种子和设置相同，图片就相同。留空或 -1 则每次随机。",
+  "The same seed and settings draw the same picture. It is used once unless it is kept; empty or -1 is a new one each time.":
+    "种子和设置相同，图片就相同。不保留时，种子只用一次；留空或 -1 则每次随机。",
   "The same for the negative prompt.": "反向提示词也是如此。",
   "The server draws no larger picture: at most {size} in total.": "服务器不能绘制更大的图片：总共最多 {size}。",
   "The server failed: {message}": "服务器出错：{message}",
@@ -161,6 +164,7 @@ export const ZH = {
   "To the page": "回到绘制页面",
   "Twice as large": "放大一倍",
   "Undo": "撤销",
+  "Undo the deletion": "撤销删除",
   "Undone": "已撤销",
   "Use it": "使用",
   "Use with a new seed": "使用（新种子）",

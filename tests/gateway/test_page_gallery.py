@@ -7,6 +7,7 @@ import zipfile
 import pytest
 from selenium.webdriver import Keys
 
+from tests.gateway import browser as chromium
 from tests.gateway.page import Page, violations
 from tests.gateway.running import wait_for
 from triptych.picture.metadata import read_settings
@@ -202,6 +203,40 @@ def test_one_is_deleted_and_brought_back_in_full_size(page):
     assert groups(page) == []
 
 
+def test_pictures_of_a_tab_that_was_closed_are_asked_about_in_another(page, triton):
+    triton.hold.clear()
+    page.draw(prompt="a red circle")
+    wait_for(lambda: len(triton.requests) == 1)
+    url = page.browser.current_url
+    page.browser.execute_script("sessionStorage.clear()")  # what another tab does not have
+    page.browser.get("about:blank")
+    page.browser.get(url)
+    page.loaded()
+    assert "1 picture was on its way" in page["notice"].text
+    page.draw(prompt="a green star")
+    page["notice-do"].click()
+    triton.hold.set()
+    page.settled(2)
+    assert [prompt for prompt, _ in groups(page)] == ["a green star", "a red circle"]
+    page.reload()
+    page.settled(2)
+    assert not page["notice"].is_displayed()
+
+
+PERSISTS = """
+window.asked = 0;
+navigator.storage.persist = async () => { asked += 1; };
+"""
+
+
+def test_the_browser_is_asked_once_not_to_drop_pictures(page):
+    run = page.browser.execute_script
+    run(PERSISTS)
+    page.draw(prompt="a red circle", count="2")
+    page.settled(2)
+    assert run("return asked") == 1
+
+
 def test_all_are_deleted_once_that_is_sure(page):
     page.draw(prompt="a red circle", count="2")
     page.settled(2)
@@ -271,17 +306,36 @@ def test_a_picture_larger_than_the_window_keeps_its_shape_and_is_seen_whole_or_a
     page.browser.look_like(window)
     page.one(".card .picture").click()
     image = page.one("#viewer img")
+    zoom = page.one("#viewer [data-does=zoom]")
+    assert zoom.get_attribute("title") == zoom.get_attribute("aria-label") == "In its own size"
     wait_for(lambda: image.get_property("naturalWidth") == size[0])
     seen = image.rect
     assert seen["width"] < min(size[0], window[0]) and seen["height"] < min(size[1], window[1])
     assert seen["width"] / seen["height"] == pytest.approx(size[0] / size[1], rel=0.01)
-    page.one("#viewer [data-does=zoom]").click()
-    assert (image.rect["width"], image.rect["height"]) == size
+    zoom.click()
+    scale = page.browser.execute_script("return devicePixelRatio")
+    assert (image.rect["width"], image.rect["height"]) == (size[0] / scale, size[1] / scale)
     assert violations(page.browser) == []
     page.browser.execute_script("document.getElementById('stage').focus()")
     page.press(Keys.ARROW_DOWN, Keys.ARROW_RIGHT)
     ways = ("scrollTop", "scrollLeft")
     wait_for(lambda: any(page["stage"].get_property(way) > 0 for way in ways))
+
+
+def test_a_pictures_own_size_is_in_the_screens_own_pixels(page):
+    if page.browser.name == "firefox":
+        pytest.skip("only Chromium is given a finer screen")
+    page.draw(prompt="a red circle", width="128", height="64")
+    page.settled(1)
+    page.browser.look_like(chromium.PHONE)
+    assert page.browser.execute_script("return devicePixelRatio") == 2
+    page.one(".card .picture").click()
+    image = page.one("#viewer img")
+    assert (image.rect["width"], image.rect["height"]) == (64, 32)
+    zoom = page.one("#viewer [data-does=zoom]")
+    assert zoom.get_attribute("title") == "Twice as large"
+    zoom.click()
+    assert (image.rect["width"], image.rect["height"]) == (128, 64)
 
 
 def test_two_are_compared(page):

@@ -38,7 +38,7 @@ function present(isPair) {
   $("viewer").classList.toggle("comparison", isPair);
   $("viewer-said").textContent = "";
   if (!$("viewer").open) $("viewer").showModal();
-  [FIRST, SECOND].forEach(setTimes);
+  setTimes();
 }
 
 function put(figure, card, lines) {
@@ -46,19 +46,23 @@ function put(figure, card, lines) {
   image.src = card.querySelector(".picture img").src;
   image.alt = recordOf(card).settings.prompt;
   const { width, height } = sizeOfPicture(recordOf(card).settings);
-  image.style.setProperty("--width", width);
-  image.style.setProperty("--height", height);
+  image.style.setProperty("--width", width / devicePixelRatio); // one of the screen's own pixels for each
+  image.style.setProperty("--height", height / devicePixelRatio);
   figure.hidden = false;
   figure.querySelector("figcaption").replaceChildren(
     ...lines.map((text) => Object.assign(document.createElement("p"), { textContent: text })),
   );
 }
 
-/** How large a picture is in the zoomed viewer: as its own size where the window shows it smaller, else twice that. */
-function setTimes({ firstElementChild: image }) {
+/** How large pictures are in the zoomed viewer: as their own size where the window shows one smaller, else twice that. */
+function setTimes() {
   const isZoomed = $("viewer").classList.contains("zoomed");
   $("viewer").classList.remove("zoomed");
-  image.style.setProperty("--times", image.offsetWidth < Number(image.style.getPropertyValue("--width")) ? 1 : 2);
+  const isSmaller = (image) => image.getBoundingClientRect().width < Number(image.style.getPropertyValue("--width")) - 0.5;
+  const times = [...$("stage").querySelectorAll("figure:not([hidden]) img")].some(isSmaller) ? 1 : 2;
+  $("stage").style.setProperty("--times", times);
+  const button = doing($("viewer"), "zoom");
+  button.title = button.ariaLabel = times === 1 ? t("In its own size") : t("Twice as large");
   $("viewer").classList.toggle("zoomed", isZoomed);
 }
 
@@ -118,7 +122,7 @@ const ACTIONS = {
   before: () => move(-1),
   after: () => move(1),
   zoom: () => {
-    [FIRST, SECOND].forEach(setTimes); // the window may be another since
+    setTimes(); // the window may be another since
     const isLarge = $("viewer").classList.toggle("zoomed");
     doing($("viewer"), "zoom").setAttribute("aria-pressed", String(isLarge));
     if (isLarge) $("stage").tabIndex = 0; // what scrolls must be reached by keys

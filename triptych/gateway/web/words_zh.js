@@ -27,6 +27,7 @@ export const ZH = {
   "Cancel all": "全部取消",
   "Cancel: {prompt}": "取消：{prompt}",
   "Cancelled": "已取消",
+  "Change it now": "现在切换",
   "Choose the other one": "请选择另一张",
   "Choose two pictures": "请选择两张图片",
   "Clear": "清空",
@@ -73,6 +74,7 @@ export const ZH = {
     "遵循提示词的程度。过大颜色会刺眼；不大于 1 时不看反向提示词。",
   "How noise becomes a picture. The model's own is a good choice. Those with “a” or “SDE” in their name, LCM, TCD and DDPM add new noise at each step, so more steps keep changing the picture.":
     "噪声如何变成图片。模型自带的就很好。名字带“a”或“SDE”的以及 LCM、TCD、DDPM 每一步都会加入新噪声，所以步数增加时图片会一直变化。",
+  "In its own size": "原尺寸",
   "In pixels. The model draws best near its own size.": "单位为像素。接近模型自身尺寸时效果最好。",
   "Keep the seed": "保留种子",
   "Keep them": "保留",
@@ -93,6 +95,7 @@ export const ZH = {
   "Name of a new style": "新风格的名称",
   "Negative prompt": "反向提示词",
   "Newer picture": "较新的图片",
+  "Not now": "以后再说",
   "Nothing": "都不是",
   "Older picture": "较旧的图片",
   "Original height, width": "原图高、宽",
@@ -137,6 +140,8 @@ export const ZH = {
   "The brush is down: the arrow keys paint": "已落笔：用方向键涂抹",
   "The brush is up": "已抬笔",
   "The link is copied.": "链接已复制。",
+  "The page is loaded anew for another language: pictures on their way begin again.":
+    "切换语言会重新加载页面，还没有画完的图片会重新开始。",
   "The page goes on by itself when it is back.": "恢复后本页会自动继续。",
   "The picture is copied.": "图片已复制。",
   "The picture is back.": "图片已恢复。",

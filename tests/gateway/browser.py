@@ -53,15 +53,17 @@ class Browser(webdriver.Chrome):
         super().__init__(options=options, service=Service(shutil.which("chromedriver")))
         self.set_script_timeout(120)  # axe-core takes long where all is busy
 
-    def look_like(self, size: tuple[int, int] = WIDE, dark: bool = False) -> None:
-        """A screen of that size, a phone's if it is narrow, and the user's choice of colours."""
+    def look_like(
+        self, size: tuple[int, int] = WIDE, dark: bool = False, still: bool = True
+    ) -> None:
+        """A screen of that size, a phone's if it is narrow, and what the user wishes to see."""
         phone = size[0] < 600
         screen = {"width": size[0], "height": size[1], "mobile": phone}
         screen["deviceScaleFactor"] = 2 if phone else 1
         self.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-        still = {"name": "prefers-reduced-motion", "value": "reduce"}
-        self.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme, still]})
+        motion = {"name": "prefers-reduced-motion", "value": "reduce" if still else ""}
+        self.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme, motion]})
 
     def screenshot(self) -> bytes:
         """What the screen shows, as WebP."""

@@ -83,9 +83,13 @@ class Firefox(webdriver.Remote):
         self._process.terminate()
         self._process.wait()
 
-    def look_like(self, size: tuple[int, int] = WIDE, dark: bool = False) -> None:
-        """A screen of that size, and the user's choice of colours."""
+    def look_like(
+        self, size: tuple[int, int] = WIDE, dark: bool = False, still: bool = True
+    ) -> None:
+        """A screen of that size, and what the user wishes to see."""
         self._inside(_LOOK, *size, "dark" if dark else "light")
+        motion = "Services.prefs.setIntPref('ui.prefersReducedMotion', arguments[0])"
+        self._inside(motion, int(still))
 
     def screenshot(self) -> bytes:
         """What the screen shows, as PNG."""

@@ -3,7 +3,7 @@
 import base64
 from importlib.resources import files
 
-from selenium.webdriver import ActionChains
+from selenium.webdriver import ActionChains, Keys
 from selenium.webdriver.common.by import By
 
 from tests.gateway.running import wait_for
@@ -90,6 +90,10 @@ class Page:
 
     def press(self, *keys):
         ActionChains(self.browser).send_keys(*keys).perform()
+
+    def press_with_control(self, key):
+        keys = ActionChains(self.browser).key_down(Keys.CONTROL).send_keys(key)
+        keys.key_up(Keys.CONTROL).perform()
 
     def said(self):
         """What a screen reader was told last."""

@@ -44,9 +44,9 @@ def test_a_wrong_key(browser, start, size, dark):
     browser.complaints()
 
 
-@pytest.mark.parametrize("dark", [False, True])
-def test_a_large_screen(page, triton, dark):
-    page.browser.look_like(SCREENS[-1], dark)
+@LOOKS
+def test_empty_at_work_and_in_full_size(page, triton, size, dark):
+    page.browser.look_like(size, dark)
     assert violations(page.browser) == []
     triton.warnings = ("prompt is longer than 77 tokens; cut off: 'x'",)
     for number, prompt in enumerate(("a red circle", "a green star", "a blue moon")):

@@ -7,13 +7,14 @@ import zipfile
 import pytest
 from selenium.webdriver import Keys
 
+from tests.gateway import browser as chromium
 from tests.gateway.page import Page, violations
 from tests.gateway.running import wait_for
 from triptych.picture.metadata import read_settings
 
 
-def seeds(page):
-    return [text.text.split(",")[0] for text in page.all(".card .told")]
+def seeds(where):
+    return [text.text.split(",")[0] for text in where.find_elements("css selector", ".card .told")]
 
 
 def test_pictures_and_the_form_survive_a_reload(page):
@@ -26,18 +27,33 @@ def test_pictures_and_the_form_survive_a_reload(page):
     page.reload()
     page.settled(3)
     assert [one.text for one in page.all(".batch h3")] == ["a green star", "a red circle"]
-    assert seeds(page) == ["seed 9", "seed 7", "seed 8"]
+    assert seeds(page.browser) == ["seed 9", "seed 7", "seed 8"]
     wait_for(lambda: page.one(".card .picture img").get_property("naturalWidth") == 128)
     fields = ("prompt", "negative_prompt", "width", "seed", "count")
-    assert page.values(*fields) == ["not yet drawn", "blue", "128", "9", "1"]
+    assert page.values(*fields) == ["not yet drawn", "blue", "128", "", "1"]
 
 
-def test_pictures_of_one_prompt_stand_together(page):
-    for seed in ("1", "5"):
-        page.draw(prompt="a red circle", seed=seed, count="2")
-        page.settled(2 if seed == "1" else 4)
-    assert len(page.all(".batch")) == 1
-    assert seeds(page) == ["seed 5", "seed 6", "seed 1", "seed 2"]
+def groups(page):
+    """[prompt, seeds] of each group, as they stand."""
+    return [
+        [group.find_element("css selector", "h3").text, seeds(group)]
+        for group in page.all(".batch")
+    ]
+
+
+def test_pictures_of_one_prompt_that_follow_each_other_stand_together(page):
+    for number, (prompt, seed) in enumerate(zip("AABA", ("1", "5", "7", "9")), 1):
+        page.draw(prompt=prompt, seed=seed, count="2")
+        page.settled(2 * number)
+    drawn = [
+        ["A", ["seed 9", "seed 10"]],
+        ["B", ["seed 7", "seed 8"]],
+        ["A", ["seed 5", "seed 6", "seed 1", "seed 2"]],
+    ]
+    assert groups(page) == drawn
+    page.reload()
+    page.settled(8)
+    assert groups(page) == drawn
 
 
 def test_pictures_on_their_way_go_on_after_a_reload(page, triton):
@@ -117,18 +133,108 @@ def test_pictures_on_their_way_are_asked_about_when_the_page_is_opened_again(pag
     assert not page["notice"].is_displayed()
 
 
-def test_one_is_deleted_and_brought_back(page):
-    page.draw(prompt="a red circle", seed="1", count="2")
+def undo(page, place="#bar"):
+    return page.one(f"{place} [data-does=bring-back]")
+
+
+def test_deleted_pictures_are_brought_back_to_their_places(page):
+    page.draw(prompt="A", seed="1", count="2")
     page.settled(2)
-    page.act("delete", 0)
-    page.settled(1)
-    page["notice-do"].click()
-    page.settled(2)
-    assert seeds(page) == ["seed 1", "seed 2"]
+    page.draw(prompt="B", seed="5", count="1")
+    page.settled(3)
+    page.draw(prompt="A", seed="7")
+    page.settled(4)
+    drawn = groups(page)
+    assert not undo(page).is_displayed()
     page.act("delete", 1)
+    page.act("delete", 1)
+    page.settled(2)
+    assert page.said() == "The picture is deleted."
+    undo(page).click()
+    page.settled(3)
+    page.press_with_control("z")
+    page.settled(4)
+    assert groups(page) == drawn
+    assert not undo(page).is_displayed()
+    page.press_with_control("z")  # with nothing to undo
+    page.act("delete", 3)
+    page.reload()
+    page.settled(3)
+    assert not undo(page).is_displayed()
+    assert groups(page) == [*drawn[:2], ["A", ["seed 1"]]]
+
+
+def test_the_only_one_is_deleted_and_brought_back_by_keys(page):
+    page.draw(prompt="a red circle")
+    page.settled(1)
+    page.act("delete")
+    page.settled(0)
+    assert page["samples"].is_displayed()
+    assert page.browser.switch_to.active_element == undo(page)
+    page.press(Keys.ENTER)
+    page.settled(1)
     page.reload()
     page.settled(1)
-    assert seeds(page) == ["seed 1"]
+
+
+def test_one_is_deleted_and_brought_back_in_full_size(page):
+    for number, prompt in enumerate("AB", 1):
+        page.draw(prompt=prompt, seed=str(number))
+        page.settled(number)
+    page.all(".card .picture")[1].click()
+    delete = page.one("#viewer [data-does=delete]")
+    for keys in (False, True):
+        assert "seed 1" in shown(page)
+        delete.click()
+        page.settled(1)
+        assert "seed 2" in shown(page)
+        assert page["viewer-said"].text == "The picture is deleted."
+        assert violations(page.browser) == []
+        page.press_with_control("z") if keys else undo(page, "#viewer").click()
+        page.settled(2)
+        assert page["viewer-said"].text == "The picture is back."
+        assert not undo(page, "#viewer").is_displayed()
+        assert page.browser.switch_to.active_element == delete
+    delete.click()
+    delete.click()
+    page.settled(0)
+    assert page["viewer"].get_attribute("open") is None
+    wait_for(lambda: page.browser.switch_to.active_element == undo(page))
+    assert groups(page) == []
+
+
+def test_pictures_of_a_tab_that_was_closed_are_asked_about_in_another(page, triton):
+    triton.hold.clear()
+    page.draw(prompt="a red circle")
+    wait_for(lambda: len(triton.requests) == 1)
+    url = page.browser.current_url
+    page.browser.execute_script("sessionStorage.clear()")  # what another tab does not have
+    page.browser.get("about:blank")
+    page.browser.get(url)
+    page.loaded()
+    assert "1 picture was on its way" in page["notice"].text
+    page.draw(prompt="a green star")
+    page["notice-do"].click()
+    triton.hold.set()
+    page.settled(2)
+    assert [prompt for prompt, _ in groups(page)] == ["a green star", "a red circle"]
+    page.reload()
+    page.settled(2)
+    assert not page["notice"].is_displayed()
+
+
+PERSISTS = """
+window.asked = 0;
+navigator.storage.persist = async () => { asked += 1; };
+"""
+
+
+def test_the_browser_is_asked_once_not_to_drop_pictures(page):
+    run = page.browser.execute_script
+    run(PERSISTS)
+    page.draw(prompt="a red circle", count="2")
+    page.settled(2)
+    assert run("return asked") == 1
 
 
 def test_all_are_deleted_once_that_is_sure(page):
@@ -200,17 +306,36 @@ def test_a_picture_larger_than_the_window_keeps_its_shape_and_is_seen_whole_or_a
     page.browser.look_like(window)
     page.one(".card .picture").click()
     image = page.one("#viewer img")
+    zoom = page.one("#viewer [data-does=zoom]")
+    assert zoom.get_attribute("title") == zoom.get_attribute("aria-label") == "In its own size"
     wait_for(lambda: image.get_property("naturalWidth") == size[0])
     seen = image.rect
     assert seen["width"] < min(size[0], window[0]) and seen["height"] < min(size[1], window[1])
     assert seen["width"] / seen["height"] == pytest.approx(size[0] / size[1], rel=0.01)
-    page.one("#viewer [data-does=zoom]").click()
-    assert (image.rect["width"], image.rect["height"]) == size
+    zoom.click()
+    scale = page.browser.execute_script("return devicePixelRatio")
+    assert (image.rect["width"], image.rect["height"]) == (size[0] / scale, size[1] / scale)
     assert violations(page.browser) == []
     page.browser.execute_script("document.getElementById('stage').focus()")
     page.press(Keys.ARROW_DOWN, Keys.ARROW_RIGHT)
     ways = ("scrollTop", "scrollLeft")
     wait_for(lambda: any(page["stage"].get_property(way) > 0 for way in ways))
+
+
+def test_a_pictures_own_size_is_in_the_screens_own_pixels(page):
+    if page.browser.name == "firefox":
+        pytest.skip("only Chromium is given a finer screen")
+    page.draw(prompt="a red circle", width="128", height="64")
+    page.settled(1)
+    page.browser.look_like(chromium.PHONE)
+    assert page.browser.execute_script("return devicePixelRatio") == 2
+    page.one(".card .picture").click()
+    image = page.one("#viewer img")
+    assert (image.rect["width"], image.rect["height"]) == (64, 32)
+    zoom = page.one("#viewer [data-does=zoom]")
+    assert zoom.get_attribute("title") == "Twice as large"
+    zoom.click()
+    assert (image.rect["width"], image.rect["height"]) == (128, 64)
 
 
 def test_two_are_compared(page):

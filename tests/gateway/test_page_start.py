@@ -159,12 +159,15 @@ def test_chosen_and_drawn_pictures(page, triton, tmp_path):
     assert drawn.text["prompt"] == "a red circle"
 
 
-def test_a_file_that_is_no_picture_is_said_at_the_field(page):
+def test_a_file_that_is_no_picture_is_said_at_the_field(page, triton):
     drop(page, b"GIF8", "start")
     wait_for(lambda: page["image-error"].text)
     assert page.focused() == "image"
     page.browser.execute_script(DROP, base64.b64encode(IMAGE).decode())
     page.press(Keys.ESCAPE)
+    page.draw(prompt="x")
+    page.settled(1)
+    assert "image" not in triton.requests[0]
     assert not page["start"].is_displayed()
 
 

@@ -77,6 +77,7 @@ async function whenBack() {
   while (!(await fetch("healthz").catch(() => null))?.ok);
   coming = null;
   $("lost").textContent = "";
+  document.dispatchEvent(new Event("serverback"));
 }
 
 function setKey(text) {

@@ -27,11 +27,8 @@ export function say(text) {
   $("status").textContent = text;
 }
 
-let noticed = 0;
-
 /** Show a line above the pictures with up to two things to do about it: [label, function] each. */
 export function notice(text, ...choices) {
-  clearTimeout(noticed);
   $("notice-said").textContent = text;
   for (const [button, choice] of [[$("notice-do"), choices[0]], [$("notice-not"), choices[1]]]) {
     button.hidden = !choice;
@@ -43,12 +40,6 @@ export function notice(text, ...choices) {
   }
   $("notice").hidden = false;
   say(text);
-}
-
-/** The same for a few seconds. */
-export function noticeBriefly(text, ...choices) {
-  notice(text, ...choices);
-  noticed = setTimeout(() => ($("notice").hidden = true), 8000);
 }
 
 /** A dialog closes at a click beside it and at its cross. */

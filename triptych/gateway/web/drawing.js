@@ -7,14 +7,16 @@ import { cards, place, recordOf, remove, showPicture, showCount, showStep, showW
 import { usual } from "./models.js";
 import { rememberPrompt } from "./prompts.js";
 import { forget, keep, kept } from "./store.js";
-import { sure, tab } from "./tab.js";
+import { closed, sure, tab } from "./tab.js";
 import { pictures, secondsSaid, t } from "./words.js";
 
 const jobs = new Set();
 const OLD = 24 * 60 * 60 * 1000; // milliseconds after which a closed tab's pictures are forgotten
+const keyOf = ({ batch, index }) => `${batch} ${index}`; // of a picture, on its way and there
 let made = 0; // steps of pictures that are done, since there was nothing to draw
 let busy = 0; // seconds since then
 let last = 0; // when the time was looked at, in milliseconds
+let end = 0; // when all will be there, as far as can be told, in milliseconds; 0 where it cannot
 
 /** Draw what the form says. */
 export function draw() {
@@ -38,7 +40,6 @@ export function start(asked, number) {
 }
 
 async function follow({ batch, index, asked }) {
-  const key = `${tab()} ${batch} ${index}`;
   const total = asked.num_inference_steps ?? usual.num_inference_steps ?? 20;
   const job = { batch, index, asked, total, step: 0, seconds: 0, inLine: false };
   job.controller = new AbortController();
@@ -47,7 +48,7 @@ async function follow({ batch, index, asked }) {
   jobs.add(job);
   showAll();
   try {
-    await keep("coming", key, { tab: tab(), batch, index, asked });
+    await keep("coming", keyOf(job), { tab: tab(), batch, index, asked });
     await drawPatiently(job);
   } catch (error) {
     remove(job.card);
@@ -55,7 +56,7 @@ async function follow({ batch, index, asked }) {
     else showError(error.message, error.field);
   } finally {
     jobs.delete(job);
-    forget("coming", key);
+    forget("coming", keyOf(job));
     showAll();
   }
 }
@@ -106,7 +107,7 @@ async function finish(job, { file, settings }) {
   const bytes = Uint8Array.from(atob(file), (letter) => letter.charCodeAt(0));
   const blob = new Blob([bytes], { type: `image/${settings.output_format}` });
   const { batch, index, seconds } = job;
-  const record = { key: `${batch} ${index}`, batch, index, seconds, settings, blob };
+  const record = { key: keyOf(job), batch, index, seconds, settings, blob };
   showPicture(job.card, record);
   say(t("Drawn in {time}: {prompt}", { time: secondsSaid(seconds), prompt: settings.prompt }));
   const isKept = await keep("pictures", record.key, record);
@@ -131,32 +132,45 @@ function showAll() {
   const done = [...jobs].reduce((sum, job) => sum + job.step, made);
   $("all-steps").max = all || 1;
   $("all-steps").value = done;
-  const left = done > 1 ? secondsSaid(Math.ceil((busy / done) * (all - done))) : "";
-  const going = pictures(jobs.size);
-  $("all-said").textContent = left ? t("{going} to come, about {left} left", { going, left }) : t("{going} to come", { going });
+  const isGoing = [...jobs].some((job) => !job.inLine);
+  end = done > 1 && isGoing ? performance.now() + (1000 * busy * (all - done)) / done : 0;
   document.title = jobs.size ? `(${jobs.size}) Triptych` : "Triptych";
+  showLeft();
   showCount();
+}
+
+function showLeft() {
+  if (jobs.size === 0) return;
+  const left = secondsSaid(Math.max(1, Math.ceil((end - performance.now()) / 1000)));
+  const going = pictures(jobs.size);
+  $("all-said").textContent = end ? t("{going} to come, about {left} left", { going, left }) : t("{going} to come", { going });
 }
 
 export function cancelAll() {
   for (const job of jobs) job.controller.abort();
 }
 
-/** The pictures that were on their way when this tab was left: go on after a reload, else ask. */
+/** The pictures that were on their way when a tab was left: this one's go on after a reload, others are asked about. */
 export async function pickUp() {
-  await sure; // another open tab's pictures are its own affair
+  await sure;
   const all = await kept("coming");
   const there = new Set(cards().map((card) => recordOf(card).key));
-  const isOver = ({ batch, index }) => batch < Date.now() - OLD || there.has(`${batch} ${index}`);
-  for (const one of all.filter(isOver)) forget("coming", `${one.tab} ${one.batch} ${one.index}`);
-  const before = all.filter((one) => one.tab === tab() && !isOver(one));
+  const isOver = (one) => one.batch < Date.now() - OLD || there.has(keyOf(one));
+  for (const one of all.filter(isOver)) forget("coming", keyOf(one));
+  const left = all.filter((one) => !isOver(one));
+  const isReload = performance.getEntriesByType("navigation")[0]?.type === "reload";
+  const isOwn = (one) => one.tab === tab();
+  if (isReload) left.filter(isOwn).forEach(follow);
+  const names = new Set(left.filter((one) => !isOwn(one)).map((one) => one.tab));
+  const orphaned = await closed([...names]); // another open tab's pictures are its own affair
+  const before = left.filter((one) => orphaned.includes(one.tab) || (isOwn(one) && !isReload));
   if (before.length === 0) return;
   const goOn = () => before.forEach(follow);
-  const leave = () => before.forEach(({ batch, index }) => forget("coming", `${tab()} ${batch} ${index}`));
-  if (performance.getEntriesByType("navigation")[0]?.type === "reload") return goOn();
+  const leave = () => before.forEach((one) => forget("coming", keyOf(one)));
   const one = t("1 picture was on its way when this page was left.");
   const more = t("{number} pictures were on their way when this page was left.", { number: before.length });
   notice(before.length === 1 ? one : more, [t("Draw them"), goOn], [t("Leave them"), leave]);
 }
 
 $("cancel").addEventListener("click", cancelAll);
+setInterval(showLeft, 1000);

@@ -18,7 +18,6 @@ const OTHERS = ["timestep_spacing", "eta", "clip_skip", "guidance_rescale", "gui
 export const NO_PROMPTS = { negative_prompt: "", prompt_2: "", negative_prompt_2: "" };
 const HIGHEST_SEED = 2n ** 64n - 1n;
 let others = {}; // those of them that a picture brought
-let isBorrowedSeed = false; // of a picture whose settings are used again
 
 /** What a request for a picture says; without a seed where a random one is meant. */
 export function settings() {
@@ -34,15 +33,15 @@ export function settings() {
 
 export const count = () => Number($("count").value || 1);
 
-/** Put a picture's settings into the form; fields that they do not name stay as they are. A seed is good for one use. */
-export function fill(values, isBorrowed = Boolean(values.seed)) {
+/** Put a picture's settings into the form; fields that they do not name stay as they are. Its seed is good for one use. */
+export function fill(values) {
   const model = $("model").value;
   for (const name of [...TEXTS, ...NUMBERS]) {
     const value = values[name];
     const isThere = [...($(name).options ?? [])].some((option) => option.value === value);
     if (value !== undefined && value !== null && (isThere || !$(name).options)) $(name).value = value;
   }
-  isBorrowedSeed = isBorrowed;
+  if (values.seed !== undefined) $("keep-seed").checked = false;
   fillStrength(values);
   keepOthers(Object.fromEntries(OTHERS.filter((name) => name in values).map((name) => [name, values[name]])));
   chooseLoras(values.loras ?? []);
@@ -66,10 +65,9 @@ export function use(values) {
   say(t("The settings are in the form"));
 }
 
-/** The seed of another picture was used once: the next one is random again. */
+/** The seed was used once: the next one is random again, unless it is to be kept. */
 export function seedIsUsed() {
-  if (isBorrowedSeed) $("seed").value = "";
-  isBorrowedSeed = false;
+  if (!$("keep-seed").checked) $("seed").value = "";
   remember();
 }
 
@@ -186,17 +184,19 @@ const before = noted("form", {}); // as the last visit left it
 
 export function remember() {
   const values = Object.fromEntries([...TEXTS, ...NUMBERS, "count"].map((name) => [name, $(name).value]));
-  const more = { others, loras: chosenLoras(), advanced: $("advanced").open, isBorrowedSeed };
+  const more = { others, loras: chosenLoras(), advanced: $("advanced").open, keepsSeed: $("keep-seed").checked };
   note("form", { ...values, ...more });
 }
 
 /** Put the form of the last visit back, but for what is chosen from the server's lists. */
 export function recall() {
-  const { others: own, advanced, count, isBorrowedSeed: isBorrowed = false, ...values } = before;
+  const { others: own, advanced, count, keepsSeed = false, ...values } = before;
   $("advanced").open = advanced ?? false;
   if (values.prompt === undefined) return;
   $("count").value = count;
-  fill({ ...values, ...own }, isBorrowed);
+  fill({ ...values, ...own });
+  $("keep-seed").checked = keepsSeed;
+  remember();
 }
 
 /** Choose in a list what was chosen in it in the last visit, if it is still there. */
@@ -210,10 +210,8 @@ $("form").addEventListener("input", () => {
 });
 $("form").addEventListener("change", remember);
 $("advanced").addEventListener("toggle", remember);
-$("seed").addEventListener("input", () => (isBorrowedSeed = false));
 $("dice").addEventListener("click", () => {
   $("seed").value = crypto.getRandomValues(new Uint32Array(1))[0];
-  isBorrowedSeed = false;
   remember();
   say(t("Seed {seed}", { seed: $("seed").value }));
 });

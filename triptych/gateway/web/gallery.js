@@ -1,6 +1,6 @@
-// The pictures: in groups of the same prompt, the newest first; each has one card from its first step on.
+// The pictures: the newest first, those of one prompt that follow each other in a group; each has one card from its first step on.
 
-import { $, doing, fromTemplate, noticeBriefly, say, showIcons } from "./dom.js";
+import { $, doing, fromTemplate, say, showIcons } from "./dom.js";
 import { start } from "./drawing.js";
 import { usual } from "./models.js";
 import { openSheet, showWarnings } from "./sheet.js";
@@ -13,6 +13,7 @@ import { pictures, secondsSaid, t } from "./words.js";
 const LIKENESS = 0.7; // the strength of "More like this"
 const SECOND_PASS = 0.3; // the strength of "Draw it larger", little enough for it to be the same picture
 const records = new WeakMap(); // of each card with a picture
+const deleted = []; // the records of pictures that can be brought back, as long as the page is open
 
 export const recordOf = (card) => records.get(card);
 
@@ -32,20 +33,23 @@ export function place({ batch, index, asked }, cancel) {
   card.querySelector("progress").setAttribute("aria-label", t("Steps of: {prompt}", { prompt }));
   doing(card, "give-up").setAttribute("aria-label", t("Cancel: {prompt}", { prompt }));
   doing(card, "give-up").addEventListener("click", cancel);
-  const list = groupOf(prompt).querySelector("ol");
-  list.insertBefore(card, [...list.children].find((other) => other.dataset.order < card.dataset.order) ?? null);
+  insert(card);
   showCount();
   return card;
 }
 
-function groupOf(prompt) {
-  const newest = $("gallery").firstElementChild;
-  if (newest?.dataset.prompt === prompt) return newest;
+/** Put a card between its neighbours: into the group of one that has its prompt, else into a group of its own. */
+function insert(card) {
+  const { order, prompt } = card.dataset;
+  const all = [...document.querySelectorAll("#gallery .card")];
+  const after = all.find((other) => other.dataset.order < order);
+  const before = after ? all[all.indexOf(after) - 1] : all.at(-1);
+  if (after?.dataset.prompt === prompt) return after.before(card);
+  if (before?.dataset.prompt === prompt) return before.after(card);
   const group = fromTemplate("batch");
-  group.dataset.prompt = prompt;
   group.querySelector("h3").textContent = prompt;
-  $("gallery").prepend(group);
-  return group;
+  group.querySelector("ol").append(card);
+  $("gallery").insertBefore(group, after?.closest(".batch") ?? null);
 }
 
 export function remove(card) {
@@ -62,7 +66,8 @@ export const isWorking = () => document.body.classList.contains("working");
 export function showCount() {
   const number = cards().length;
   $("empty").hidden = document.querySelector("#gallery .card") !== null;
-  $("bar").hidden = !$("empty").hidden;
+  $("bar").hidden = !$("empty").hidden && deleted.length === 0;
+  for (const button of document.querySelectorAll("[data-does=bring-back]")) button.hidden = deleted.length === 0;
   if (!isWorking()) $("all-said").textContent = pictures(number);
   $("compare").disabled = number < 2;
   $("download-all").disabled = $("clear-all").disabled = number === 0;
@@ -158,25 +163,34 @@ export async function larger({ settings, blob }) {
   else start({ ...askedFor(settings), seed, second_pass: second }, 1);
 }
 
-/** Delete a picture, with a way back for a while. */
+/** Delete a picture, with a way back; the card that is next then, if there is one. */
 export function drop(card) {
   const record = recordOf(card);
-  const near = card.nextElementSibling ?? card.previousElementSibling;
-  (near?.querySelector(".picture") ?? $("prompt")).focus();
+  const all = cards();
+  const next = all[all.indexOf(card) + 1] ?? all[all.indexOf(card) - 1];
+  deleted.push(record);
   remove(card);
   forget("pictures", record.key);
-  noticeBriefly(t("The picture is deleted."), [t("Undo"), () => putBack(record)]);
+  (next?.querySelector(".picture") ?? doing($("bar"), "bring-back")).focus();
+  say(t("The picture is deleted."));
+  return next;
 }
 
-function putBack(record) {
-  show(record);
+/** Bring back the picture that was deleted last; its card, or nothing where there is none. */
+export function bringBack() {
+  const record = deleted.pop();
+  if (!record) return null;
   keep("pictures", record.key, record);
+  const card = show(record);
+  card.querySelector(".picture").focus();
+  say(t("The picture is back."));
+  return card;
 }
 
 function show(record) {
   const card = place({ ...record, asked: record.settings }, () => {});
   showPicture(card, record);
-  card.querySelector(".picture").focus({ preventScroll: true });
+  return card;
 }
 
 /** Delete all pictures, once that is sure. */
@@ -185,6 +199,7 @@ function dropAll() {
   $("sure").showModal();
   const answer = () => {
     if ($("sure").returnValue !== "yes") return;
+    deleted.length = 0;
     for (const card of cards()) {
       remove(card);
       forget("pictures", recordOf(card).key); // another tab's new ones stay
@@ -198,9 +213,7 @@ function dropAll() {
 /** The pictures of earlier visits. */
 export async function restore() {
   const before = await kept("pictures");
-  for (const record of before.sort((a, b) => a.batch - b.batch || a.index - b.index)) {
-    showPicture(place({ ...record, asked: record.settings }, () => {}), record);
-  }
+  for (const record of before.sort((a, b) => a.batch - b.batch || a.index - b.index)) show(record);
 }
 
 showIcons(document);

@@ -11,17 +11,22 @@ import { t } from "./words.js";
 const NUMBERS = ["num_inference_steps", "guidance_scale", "width", "height"];
 export let usual = { schedulers: {} }; // what api/usual says of the chosen model
 
-/** Fill the list, and choose what was chosen in an earlier visit. */
+/** Fill the list, and choose what was chosen before, maybe in an earlier visit. */
 async function showModels() {
   const { models } = await (await ask("api/models")).json();
   const list = $("model");
+  const chosen = list.value;
   list.replaceChildren(...models.map((name) => new Option(name, name)));
-  recallChoice(list);
+  if (models.includes(chosen)) list.value = chosen;
+  else recallChoice(list);
   $("model-field").hidden = models.length < 2;
 }
 
-/** What the fields say that every model has a usual value for. */
-const said = () => Object.fromEntries([...NUMBERS, "scheduler"].map((name) => [name, $(name).value]));
+const CHOICES = [...NUMBERS, "scheduler"]; // which every model has a usual value for
+/** What their fields say. */
+const said = () => Object.fromEntries(CHOICES.map((name) => [name, $(name).value]));
+/** What they say by themselves. */
+const byItself = () => Object.fromEntries(CHOICES.map((name) => [name, String(usual[name])]));
 
 /**
  * The chosen model's own settings in the form, or those of `values`: in its empty fields, or, with what all fields
@@ -67,15 +72,16 @@ async function orSay(work) {
   }
 }
 
-/** Show what the server has. */
-export function showServer() {
+/** Show what the server has; with what the fields said by themselves before, only in those that still say it. */
+export function showServer(before) {
   return orSay(async () => {
     await showModels();
-    await showUsual();
+    await showUsual(before);
   });
 }
 
 document.addEventListener("keyfits", () => usual.width || showServer());
+document.addEventListener("serverback", () => usual.width && showServer(byItself())); // maybe with another model
 document.addEventListener("othermodel", ({ detail: values }) => {
   const before = said();
   orSay(() => showUsual(before, values));

@@ -3,7 +3,9 @@
 import { ask } from "./asking.js";
 import { $ } from "./dom.js";
 import { draw } from "./drawing.js";
-import { fill } from "./form.js";
+import { NO_PROMPTS, fill } from "./form.js";
+import { usual } from "./models.js";
+import { leaveOutStart } from "./start.js";
 import { t } from "./words.js";
 
 /** Pictures of what can be drawn where the model is the one that drew them, else only their prompts. */
@@ -29,7 +31,9 @@ function item({ prompt, file, seed }, hasPicture) {
   }
   button.append(prompt);
   button.addEventListener("click", () => {
-    fill({ prompt, seed: hasPicture ? seed : "" });
+    leaveOutStart();
+    $("count").value = 1;
+    fill({ ...usual, ...NO_PROMPTS, prompt_syntax: "", prompt, seed: hasPicture ? seed : "" });
     draw();
   });
   item.append(button);

@@ -81,11 +81,16 @@ export async function recallStart() {
   showStart(await createImageBitmap(file), await dataAddress(file), strokes);
 }
 
-function withoutStart() {
+/** Have drawing start from noise. */
+export function leaveOutStart() {
   start = "";
   forget("start");
   $("start").hidden = true;
   $("start-none").hidden = false;
+}
+
+function dropStart() {
+  leaveOutStart();
   $("image").focus();
   say(t("Drawing starts from noise again"));
 }
@@ -120,7 +125,7 @@ $("strength").addEventListener("input", () => {
   strengthIsChosen = true;
   showStrength($("strength").value);
 });
-$("start-drop").addEventListener("click", withoutStart);
+$("start-drop").addEventListener("click", dropStart);
 $("image").addEventListener("change", () => {
   if ($("image").files[0]) startFrom($("image").files[0]);
   $("image").value = "";

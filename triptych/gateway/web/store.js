@@ -3,6 +3,7 @@
 
 const STORES = ["pictures", "coming", "start"];
 let opened;
+let isAsked = false; // the browser, not to drop what is kept when the disk is full
 
 function database() {
   opened ??= new Promise((resolve, reject) => {
@@ -28,6 +29,8 @@ async function within(store, mode, work) {
 
 /** Keep a value under a key; false where there is no room or no such storage. */
 export async function keep(store, key, value) {
+  if (!isAsked) navigator.storage?.persist?.().catch(() => {});
+  isAsked = true;
   try {
     await within(store, "readwrite", (objects) => objects.put(value, key));
     return true;

@@ -11,6 +11,18 @@ let isSure = false;
 /** This tab's name; it may change until `sure`. */
 export const tab = () => name;
 
+const taken = new Set(); // the names that open tabs have said are theirs
+let others; // the way to ask them
+const answered = () => new Promise((resolve) => setTimeout(resolve, PATIENCE));
+
+/** The names among some that no open tab has. */
+export async function closed(names) {
+  taken.clear();
+  for (const asks of names) others?.postMessage({ asks });
+  if (names.length) await answered();
+  return names.filter((one) => !taken.has(one));
+}
+
 /** Resolves when no other open tab has this one's name. */
 export const sure = new Promise((resolve) => {
   const settle = () => {
@@ -18,7 +30,6 @@ export const sure = new Promise((resolve) => {
     isSure = true;
     resolve();
   };
-  let others;
   try {
     others = new BroadcastChannel("triptych tabs");
   } catch {
@@ -26,10 +37,11 @@ export const sure = new Promise((resolve) => {
   }
   others.onmessage = ({ data }) => {
     if (isSure && data.asks === name) others.postMessage({ taken: name });
+    taken.add(data.taken);
     if (isSure || data.taken !== name) return;
     name = fresh();
     settle();
   };
   others.postMessage({ asks: name });
-  setTimeout(() => isSure || settle(), PATIENCE);
+  answered().then(() => isSure || settle());
 });

@@ -1,7 +1,7 @@
 // Pictures in their own size, one at a time or two beside each other.
 
 import { $, closable, doing, say } from "./dom.js";
-import { cards, drop, larger, moreLike, offer, recordOf, whyNotLarger } from "./gallery.js";
+import { bringBack, cards, drop, larger, moreLike, offer, recordOf, whyNotLarger } from "./gallery.js";
 import { copyLink, copyPicture } from "./links.js";
 import { openSheet, settingsSaid } from "./sheet.js";
 import { sizeOfPicture } from "./sizes.js";
@@ -38,7 +38,7 @@ function present(isPair) {
   $("viewer").classList.toggle("comparison", isPair);
   $("viewer-said").textContent = "";
   if (!$("viewer").open) $("viewer").showModal();
-  [FIRST, SECOND].forEach(setTimes);
+  setTimes();
 }
 
 function put(figure, card, lines) {
@@ -46,19 +46,23 @@ function put(figure, card, lines) {
   image.src = card.querySelector(".picture img").src;
   image.alt = recordOf(card).settings.prompt;
   const { width, height } = sizeOfPicture(recordOf(card).settings);
-  image.style.setProperty("--width", width);
-  image.style.setProperty("--height", height);
+  image.style.setProperty("--width", width / devicePixelRatio); // one of the screen's own pixels for each
+  image.style.setProperty("--height", height / devicePixelRatio);
   figure.hidden = false;
   figure.querySelector("figcaption").replaceChildren(
     ...lines.map((text) => Object.assign(document.createElement("p"), { textContent: text })),
   );
 }
 
-/** How large a picture is in the zoomed viewer: as its own size where the window shows it smaller, else twice that. */
-function setTimes({ firstElementChild: image }) {
+/** How large pictures are in the zoomed viewer: as their own size where the window shows one smaller, else twice that. */
+function setTimes() {
   const isZoomed = $("viewer").classList.contains("zoomed");
   $("viewer").classList.remove("zoomed");
-  image.style.setProperty("--times", image.offsetWidth < Number(image.style.getPropertyValue("--width")) ? 1 : 2);
+  const isSmaller = (image) => image.getBoundingClientRect().width < Number(image.style.getPropertyValue("--width")) - 0.5;
+  const times = [...$("stage").querySelectorAll("figure:not([hidden]) img")].some(isSmaller) ? 1 : 2;
+  $("stage").style.setProperty("--times", times);
+  const button = doing($("viewer"), "zoom");
+  button.title = button.ariaLabel = times === 1 ? t("In its own size") : t("Twice as large");
   $("viewer").classList.toggle("zoomed", isZoomed);
 }
 
@@ -118,7 +122,7 @@ const ACTIONS = {
   before: () => move(-1),
   after: () => move(1),
   zoom: () => {
-    [FIRST, SECOND].forEach(setTimes); // the window may be another since
+    setTimes(); // the window may be another since
     const isLarge = $("viewer").classList.toggle("zoomed");
     doing($("viewer"), "zoom").setAttribute("aria-pressed", String(isLarge));
     if (isLarge) $("stage").tabIndex = 0; // what scrolls must be reached by keys
@@ -142,18 +146,32 @@ const ACTIONS = {
     moreLike(recordOf(shown));
   },
   delete: () => {
-    const all = cards();
-    const next = all[all.indexOf(shown) + 1] ?? all[all.indexOf(shown) - 1];
-    drop(shown);
-    if (next) open(next);
-    else $("viewer").close();
+    const next = drop(shown);
+    if (next) {
+      open(next);
+      $("viewer-said").textContent = t("The picture is deleted.");
+    } else {
+      $("viewer").close();
+      doing($("bar"), "bring-back").focus();
+    }
+  },
+  "bring-back": () => {
+    const card = bringBack();
+    if (!card) return;
+    open(card);
+    $("viewer-said").textContent = t("The picture is back.");
+    if (doing($("viewer"), "bring-back").hidden) doing($("viewer"), "delete").focus();
   },
 };
 for (const [name, action] of Object.entries(ACTIONS)) doing($("viewer"), name).addEventListener("click", action);
+doing($("bar"), "bring-back").addEventListener("click", bringBack);
 closable($("viewer"));
 $("stage").addEventListener("click", ({ target }) => target === $("stage") && $("viewer").close());
 document.addEventListener("keydown", (event) => {
   const isAlone = $("viewer").open && !$("sheet").open && !$("viewer").classList.contains("comparison");
+  const undoes = event.key.toLowerCase() === "z" && (event.ctrlKey || event.metaKey) && !event.shiftKey;
+  if (undoes && isAlone) ACTIONS["bring-back"]();
+  else if (undoes && !document.activeElement?.closest("#form") && !document.querySelector("dialog[open]")) bringBack();
   const scrolls = document.activeElement === $("stage");
   if (!isAlone || scrolls || !MOVES[event.key]) return;
   event.preventDefault();

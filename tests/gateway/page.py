@@ -41,6 +41,7 @@ class Page:
     def act(self, name, card=0):
         """Press one of a picture's small buttons, which show under the pointer."""
         frame = self.all(".card:not(.coming) .frame")[card]
+        self.browser.execute_script("arguments[0].scrollIntoView({ block: 'center' })", frame)
         ActionChains(self.browser).move_to_element(frame).move_by_offset(2, 2).perform()
         button = frame.find_element(By.CSS_SELECTOR, f".small [data-does={name}]")
         wait_for(lambda: button.value_of_css_property("pointer-events") == "auto")

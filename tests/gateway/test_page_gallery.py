@@ -225,7 +225,10 @@ def test_pictures_of_a_tab_that_was_closed_are_asked_about_in_another(page, trit
 
 PERSISTS = """
 window.asked = 0;
-navigator.storage.persist = async () => { asked += 1; };
+StorageManager.prototype.persist = function () {
+  window.asked += 1;
+  return Promise.resolve(true);
+};
 """
 
 
@@ -234,7 +237,7 @@ def test_the_browser_is_asked_once_not_to_drop_pictures(page):
     run(PERSISTS)
     page.draw(prompt="a red circle", count="2")
     page.settled(2)
-    assert run("return asked") == 1
+    assert run("return window.asked") == 1
 
 
 def test_all_are_deleted_once_that_is_sure(page):

@@ -88,6 +88,15 @@ def test_what_is_painted_over_is_drawn_anew(page, triton):
     assert "mask_image" not in triton.requests[1]
 
 
+STARTS = """
+const told = arguments[0];
+indexedDB.open("triptych").onsuccess = ({ target }) => {
+  const request = target.result.transaction("start").objectStore("start").count();
+  request.onsuccess = () => told(request.result);
+};
+"""
+
+
 def test_the_picture_and_its_mask_survive_a_reload(page, triton):
     start(page)
     paint(page)
@@ -101,6 +110,7 @@ def test_the_picture_and_its_mask_survive_a_reload(page, triton):
     assert mask[120, 160, 0] == 255 and (mask[:80, :, :3] == 0).all()
     assert (sent["width"], sent["strength"]) == (80, 1)
     page["start-drop"].click()
+    wait_for(lambda: page.browser.execute_async_script(STARTS) == 0)
     page.reload()
     assert not page["start"].is_displayed()
 

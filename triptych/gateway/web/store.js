@@ -21,7 +21,6 @@ function database() {
 async function within(store, mode, work) {
   const transaction = (await database()).transaction(store, mode);
   const request = work(transaction.objectStore(store));
-  transaction.commit(); // at once: a reload that comes before it would undo it
   return new Promise((resolve, reject) => {
     transaction.oncomplete = () => resolve(request.result);
     transaction.onabort = transaction.onerror = () => reject(transaction.error ?? request.error);

@@ -310,8 +310,9 @@ def test_a_picture_larger_than_the_window_keeps_its_shape_and_is_seen_whole_or_a
     page.one(".card .picture").click()
     image = page.one("#viewer img")
     zoom = page.one("#viewer [data-does=zoom]")
-    assert zoom.get_attribute("title") == zoom.get_attribute("aria-label") == "In its own size"
     wait_for(lambda: image.get_property("naturalWidth") == size[0])
+    wait_for(lambda: zoom.get_attribute("title") == "In its own size")
+    assert zoom.get_attribute("aria-label") == "In its own size"
     seen = image.rect
     assert seen["width"] < min(size[0], window[0]) and seen["height"] < min(size[1], window[1])
     assert seen["width"] / seen["height"] == pytest.approx(size[0] / size[1], rel=0.01)

@@ -66,6 +66,8 @@ function setTimes() {
   $("viewer").classList.toggle("zoomed", isZoomed);
 }
 
+for (const figure of [FIRST, SECOND]) figure.querySelector("img").addEventListener("load", setTimes);
+
 function move(by) {
   const all = cards();
   const next = all[all.indexOf(shown) + by];

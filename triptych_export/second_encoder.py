@@ -78,6 +78,7 @@ def fit_configs(source: Source, new: Replacement) -> None:
     wanted = second is not None
     _edit(new, "tokenizer", _with_tokens, wanted)
     _edit(new, "unet_loop", _with_embeds, wanted)
+    _edit(new, "unet_loop", _with_rows_of_a_call, wanted)
     _edit(new, "sd_ensemble", _with_steps, wanted, new.names.own("text_encoder"))
     _edit(new, "unet", _with_conditions, second.projection_dim if second else None)
     for stage, rows in _ROWS.items():
@@ -114,8 +115,6 @@ def _with_tokens(config: str, wanted: bool) -> str:
 
 
 def _with_embeds(config: str, wanted: bool) -> str:
-    others, own = _ROWS_OF_A_CALL
-    config = config.replace(others, own) if wanted else config.replace(own, others)
     for prefix in ("negative_", ""):
         for name, dims in (("pooled_prompt_embeds", [-1]), ("prompt_embeds_2", [-1, -1])):
             dims = dims if wanted else None
@@ -127,6 +126,11 @@ def _with_rows(config: str, rows: str, wanted: bool) -> str:
     if wanted:
         return with_parameter(config, "max_rows", rows)
     return config.replace(parameter("max_rows", rows), "")
+
+
+def _with_rows_of_a_call(config: str, wanted: bool) -> str:
+    others, own = _ROWS_OF_A_CALL
+    return config.replace(others, own) if wanted else config.replace(own, others)
 
 
 def _with_pooled(config: str, width: int) -> str:

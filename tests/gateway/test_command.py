@@ -1,5 +1,6 @@
 """`triptych gateway` where it cannot start, and what it leaves."""
 
+import contextlib
 import os
 import signal
 import socket
@@ -39,20 +40,26 @@ def test_the_command_says_why_it_cannot_start(tmp_path):
             assert run.stderr.count("\n") == 1
 
 
+@contextlib.contextmanager
+def drawing(triton, *options, **pipes):
+    """A gateway at work, and the answer that it has not given yet, a future."""
+    triton.hold.clear()
+    command = [*COMMAND, "--port", "0", "--url", triton.url, *options]
+    with started(command, **pipes) as process, ThreadPoolExecutor(1) as pool:
+        url = process.stdout.readline().split()[-1].rstrip("/")
+        asked = {"json": {"prompt": "x"}, "timeout": 30}
+        answer = pool.submit(httpx.post, f"{url}/v1/images/generations", **asked)
+        wait_for(lambda: triton.requests)
+        yield process, answer
+
+
 @pytest.mark.parametrize(("waits", "finishes"), [("20", True), ("1", False)])
 def test_its_end_waits_for_a_picture_as_long_as_is_told(triton, waits, finishes):
-    triton.hold.clear()
-    options = ["--port", "0", "--url", triton.url, "--exit-timeout-secs", waits]
-    with started([*COMMAND, *options]) as process:
-        url = process.stdout.readline().split()[-1].rstrip("/")
-        with ThreadPoolExecutor(1) as pool:
-            asked = {"json": {"prompt": "x"}, "timeout": 30}
-            answer = pool.submit(httpx.post, f"{url}/v1/images/generations", **asked)
-            wait_for(lambda: triton.requests)
-            process.send_signal(signal.SIGTERM)
-            time.sleep(3)
-            triton.hold.set()
-            status, told = answer.result().status_code, answer.result().json()
+    with drawing(triton, "--exit-timeout-secs", waits) as (process, answer):
+        process.send_signal(signal.SIGTERM)
+        time.sleep(3)
+        triton.hold.set()
+        status, told = answer.result().status_code, answer.result().json()
         if finishes:
             assert status == 200
         else:
@@ -62,16 +69,10 @@ def test_its_end_waits_for_a_picture_as_long_as_is_told(triton, waits, finishes)
 
 
 def test_ctrl_c_waits_for_a_picture_also_where_nobody_reads_what_it_says(triton):
-    triton.hold.clear()
     reads, writes = os.pipe()
     os.close(reads)
-    options = ["--port", "0", "--url", triton.url, "--no-access-log"]
-    with started([*COMMAND, *options], stderr=writes) as process, ThreadPoolExecutor(1) as pool:
+    with drawing(triton, "--no-access-log", stderr=writes) as (process, answer):
         os.close(writes)
-        url = process.stdout.readline().split()[-1].rstrip("/")
-        asked = {"json": {"prompt": "x"}, "timeout": 30}
-        answer = pool.submit(httpx.post, f"{url}/v1/images/generations", **asked)
-        wait_for(lambda: triton.requests)
         process.send_signal(signal.SIGINT)
         time.sleep(1)
         triton.hold.set()

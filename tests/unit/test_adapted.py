@@ -12,7 +12,7 @@ from tests import lora_files
 from tests.server.repositories import MODELS, linked
 from tests.unit.test_configs import config
 from triptych.errors import InvalidRequest
-from triptych.fastdeploy.adapted import LEAST_BYTES
+from triptych.fastdeploy.adapted import LEAST_BYTES, Adapted
 from triptych.fastdeploy.lru import Lru
 from triptych.fastdeploy.network import Network
 from triptych.fastdeploy.onnx_graph import OnnxGraph
@@ -126,6 +126,17 @@ def test_the_unet_is_the_one_with_the_changes_in_its_weights(loras, feeds, bound
         assert (ran(unet, loras, feeds) == plain).all()
     assert (ran(unet, loras, feeds, Lora("ink", 0.0)) == plain).all()
     assert (ran(unet, loras, feeds, Lora("words", 1.0)) == plain).all()
+
+
+def test_more_rows_than_max_rows_run_one_after_the_other_with_loras_too(loras, feeds, monkeypatch):
+    asked = Lora("chalk", 1.0)
+    expected = ran(network("unet", loras), loras, feeds, asked)
+    runs, run = [], Adapted.run
+    monkeypatch.setattr(Adapted, "run", lambda *of: runs.append(of[-1]) or run(*of))
+    most = {"max_rows": {"string_value": "1"}}
+    found = ran(network("unet", loras, parameters=most), loras, feeds, asked)
+    assert runs == [1, 1]
+    np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_requests_of_other_sets_are_other_runs(loras, feeds):

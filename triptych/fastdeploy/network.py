@@ -249,13 +249,7 @@ class Network:
     ) -> list[Any]:
         parts = {name: [tensors[name] for tensors in requests] for name in self._types}
         ends = list(accumulate([len(part) for part in next(iter(parts.values()))]))
-        outputs = None
-        if adapters:
-            if self._adapted is None:
-                self._adapted = self._adapt()
-            outputs = self._adapted.run(adapters, parts, ends[-1])
-        if outputs is None:
-            outputs = self._compute(parts, ends[-1])
+        outputs = self._outputs_for(parts, ends[-1], adapters)
         results: list[dict[str, np.ndarray]] = [{} for _ in requests]
         for (name, dtype), output in zip(self._outputs.items(), outputs):
             if len(output) != ends[-1]:
@@ -265,16 +259,28 @@ class Network:
                 result[name] = output[start:end]
         return results
 
-    def _compute(self, parts: Mapping[str, Sequence[np.ndarray]], rows: int) -> list[np.ndarray]:
-        """The outputs for each input's parts, stacked, of that many rows."""
+    def _outputs_for(
+        self, parts: Mapping[str, Sequence[np.ndarray]], rows: int, adapters: Adapters
+    ) -> list[np.ndarray]:
+        """The outputs for each input's parts, stacked, of that many rows, `max_rows` at a time."""
         most = self._max_rows
         if most and rows > most:
             whole = {name: np.concatenate(arrays) for name, arrays in parts.items()}
             found = []
             for start in range(0, rows, most):
                 some = {name: [array[start : start + most]] for name, array in whole.items()}
-                found.append(self._compute(some, min(most, rows - start)))
+                found.append(self._outputs_for(some, min(most, rows - start), adapters))
             return [np.concatenate(outputs) for outputs in zip(*found)]
+        if adapters:
+            if self._adapted is None:
+                self._adapted = self._adapt()
+            outputs = self._adapted.run(adapters, parts, rows)
+            if outputs is not None:
+                return outputs
+        return self._compute(parts, rows)
+
+    def _compute(self, parts: Mapping[str, Sequence[np.ndarray]], rows: int) -> list[np.ndarray]:
+        """The outputs without LoRAs, in one run."""
         session, outputs = self._session, list(self._outputs)
         if self._on_engine:
             shapes = {name: (rows, *arrays[0].shape[1:]) for name, arrays in parts.items()}

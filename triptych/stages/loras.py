@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from triptych.errors import InvalidRequest
-from triptych.lora import request
+from triptych.lora import names, request
 from triptych.lora.folder import Adapter, Adapters, LoraFolder
 from triptych.settings import Settings
 from triptych.stages import triton
@@ -34,7 +34,7 @@ def folder(model: triton.Model) -> LoraFolder:
 
 def folder_of_network(model: triton.Model) -> LoraFolder | None:
     """The same for a network; None for one that no LoRA changes."""
-    changed = [model.names.stage(name) for name in ("unet", *OUTPUTS)]
+    changed = [model.names.stage(name) for name in names.NETWORKS]
     return folder(model) if model.name in changed else None
 
 

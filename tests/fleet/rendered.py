@@ -1,7 +1,8 @@
 """In .venv-fleet: the chart's objects for a file of values, as JSON on standard output.
 
 Each is checked on its way: the chart by Helm's lint, objects by Kubernetes' schema without fields
-of other names, KEDA's and the Prometheus operator's by their models. What is wrong is raised.
+of other names, KEDA's and the Prometheus operator's by their models, alarms by PromQL's grammar.
+What is wrong is raised.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import helm_python
 import kubernetes_validate
+import promql_parser
 import yaml
 
 KUBERNETES = ("1.30", "1.37")
@@ -23,6 +25,7 @@ OTHERS = {
     ("keda.sh/v1alpha1", "ScaledObject"): "cloudcoil.models.keda.v1alpha1",
     ("monitoring.coreos.com/v1", "ServiceMonitor"): "cloudcoil.models.prometheus_operator.v1",
     ("monitoring.coreos.com/v1", "PodMonitor"): "cloudcoil.models.prometheus_operator.v1",
+    ("monitoring.coreos.com/v1", "PrometheusRule"): "cloudcoil.models.prometheus_operator.v1",
 }
 """Where their models are. To import one takes seconds."""
 
@@ -52,6 +55,10 @@ def check(one: dict) -> None:
     if one["kind"] == "ScaledObject":
         one = copy.deepcopy(one)
         assert one["spec"]["fallback"].pop("behavior") in BEHAVIORS
+    if one["kind"] == "PrometheusRule":
+        for group in one["spec"]["groups"]:
+            for rule in group["rules"]:
+                promql_parser.parse(rule["expr"])
     model = getattr(importlib.import_module(models), one["kind"])
     # What the model does not know it drops.
     known = model.model_validate(one).model_dump(mode="json", by_alias=True, exclude_none=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 import subprocess
 
 import pytest
@@ -206,6 +207,39 @@ def test_prometheus_finds_servers_envoy_and_gateways_and_may_ask_them():
     assert "--metrics-port=8002" in pod(found, "gateway")["containers"][0]["command"]
     ports = found["Service", "pictures-gateway"]["spec"]["ports"]
     assert [port["name"] for port in ports] == ["http"]
+
+
+def test_alarms_are_those_of_the_docs_and_about_metrics_that_there_are():
+    found = objects(CHART / "values-many-gpus.yaml")
+    (group,) = found["PrometheusRule", "pictures-alarms"]["spec"]["groups"]
+    docs = (ROOT / "docs" / "production.md").read_text()
+    rows = re.findall(
+        r"^\| ([\w ]+), (at once|\d+ minutes?) \| `(.+?)` \| .+\|$", docs, re.MULTILINE
+    )
+    least = found["ScaledObject", "pictures-server"]["spec"]["minReplicaCount"]
+    told = {name: (time, query.replace("< N", f"< {least}")) for name, time, query in rows}
+    made = {
+        rule["annotations"]["summary"]: (
+            f"{rule['for'][:-1]} minute{'s' * (rule['for'] != '1m')}"
+            if "for" in rule
+            else "at once",
+            rule["expr"],
+        )
+        for rule in group["rules"]
+    }
+    assert made == told and len(told) == 10
+    known = (ROOT / "docs" / "metrics.md").read_text()
+    for name in re.findall(r"triptych_\w+", str(made)):
+        assert f"`{name.removesuffix('_bucket')}`" in known
+
+
+def test_alarms_count_the_servers_of_the_values(tmp_path):
+    (tmp_path / "values.yaml").write_text(
+        "{ models: { volume: a }, server: { replicas: 3 }, monitoring: { alarms: true } }"
+    )
+    assert ' < 3"' in json.dumps(
+        objects(tmp_path / "values.yaml")["PrometheusRule", "pictures-alarms"]
+    )
 
 
 def test_the_gateway_believes_the_proxies_that_the_values_name(tmp_path):

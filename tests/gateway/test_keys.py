@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from tests.gateway.running import wait_for
+from tests.gateway.test_metrics import samples
 from triptych.gateway import keys as keys_module
 from triptych.gateway.access import FILES
 from triptych.gateway.keys import Keys
@@ -46,8 +47,7 @@ def interrupt(url, key):
 
 def metrics(url, key="ada's"):
     answer = httpx.get(f"{url}/metrics", headers={"Authorization": f"Bearer {key}"})
-    lines = [line for line in answer.text.splitlines() if not line.startswith("#")]
-    return {name: float(number) for name, number in map(str.split, lines)}
+    return samples(answer.text)
 
 
 def test_each_has_a_key_of_its_own_and_the_file_is_read_again(start, tmp_path):
@@ -77,6 +77,7 @@ def test_a_model_that_is_not_allowed_is_403_in_each_apis_shape(start, tmp_path):
     )
     assert webui.json()["detail"] == words
     assert page.json()["message"] == words
+    assert metrics(url)['triptych_gateway_refused_total{code="403",name="ada"}'] == 3
 
 
 def test_pictures_at_a_time(start, triton, tmp_path):
@@ -95,6 +96,10 @@ def test_pictures_at_a_time(start, triton, tmp_path):
     many = ask(url, key="bob's", n=3)
     assert many.status_code == 400
     assert "allowed: 2 at a time with this key" in many.json()["error"]["message"]
+    refused = 'triptych_gateway_refused_total{code="%d",name="%s"}'
+    found = metrics(url)
+    assert [found[refused % (429, name)] for name in ("ada", "bob")] == [1, 0]
+    assert found[refused % (403, "ada")] == 0
     pictures = {name: n for name, n in metrics(url).items() if "_pictures_" in name}
     assert pictures == {
         'triptych_gateway_pictures_total{name="ada"}': 1,

@@ -223,7 +223,7 @@ def run(options: argparse.Namespace) -> int:
     )
     if options.metrics_port is not None:
         try:
-            page = metrics.server(options.host, options.metrics_port, app.state.metrics_text)
+            page = metrics.server(options.host, options.metrics_port, app.state.registry)
         except (OSError, OverflowError) as error:
             return _cannot_listen(options.host, options.metrics_port, error)
         where = f"{options.host}:{page.server_port}"

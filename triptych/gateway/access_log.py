@@ -111,13 +111,15 @@ class AccessLog:
                 MutableHeaders(scope=message)["x-request-id"] = entry.request_id
             await send(message)
 
-        self._metrics.in_flight += 1
+        self._metrics.in_flight.inc()
         try:
             await self._app(scope, receive, told)
         finally:
-            self._metrics.in_flight -= 1
+            self._metrics.in_flight.dec()
             seconds, route = time.monotonic() - begun, getattr(scope.get("route"), "path", "none")
             self._metrics.count(route, status or 499, seconds)
+            if (caller := CALLER.get()) is not None:
+                caller.answered(status)
             line = self._line(scope, entry, status)
             if status != 200 or not scope["path"].startswith(_FILES):
                 write(line, seconds)

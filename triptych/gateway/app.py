@@ -11,8 +11,9 @@ from typing import Any
 
 from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
+from fastapi.responses import HTMLResponse, JSONResponse, Response
 from fastapi.routing import APIRoute
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
@@ -38,7 +39,7 @@ from triptych.gateway.gone import Unended
 from triptych.gateway.jobs import Jobs
 from triptych.gateway.kept import Kept
 from triptych.gateway.keys import Keys
-from triptych.gateway.metrics import MEDIA_TYPE, Metrics
+from triptych.gateway.metrics import Counts, Metrics, Pictures
 from triptych.gateway.studio import Studio
 from triptych.gateway.webhooks import Webhooks
 
@@ -135,17 +136,19 @@ def create_app(
     routes = (route for router in routers for route in router.routes)
     counted = Metrics({route.path for route in routes if isinstance(route, APIRoute)})
 
-    def metrics_text() -> str:
-        # The studio is there once the application has started.
-        told = counted, keys or app.state.studio, webhooks
-        return "".join(one.metrics() for one in told if one is not None)
+    def counts() -> dict[str, Counts]:
+        told = keys or app.state.studio  # which is there once the application has started
+        return told.counts() if told is not None else {}
 
     app.state.studio = None
-    app.state.metrics_text = metrics_text
+    app.state.registry = counted.registry
+    app.state.registry.register(Pictures(counts))
+    if webhooks is not None:
+        app.state.registry.register(webhooks.outcomes)
 
     @app.get("/metrics", include_in_schema=False, dependencies=[Depends(require_key)])
-    def metrics() -> PlainTextResponse:
-        return PlainTextResponse(metrics_text(), media_type=MEDIA_TYPE)
+    def metrics() -> Response:
+        return Response(generate_latest(app.state.registry), media_type=CONTENT_TYPE_LATEST)
 
     @app.get("/docs", include_in_schema=False)
     def docs() -> HTMLResponse:

@@ -7,7 +7,7 @@ import logging
 import os
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -16,9 +16,13 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from triptych.client import Overloaded, Refused
+from triptych.gateway.metrics import Counts
 
 MINUTE = 60.0
 """Seconds."""
+
+REFUSALS = (403, 429)
+"""The statuses of what a key does not allow, now or ever, or has no room for."""
 
 log = logging.getLogger(__name__)
 
@@ -48,11 +52,12 @@ class OverLimit(Overloaded):
 
 
 class Caller:
-    """Whoever has a key: what it allows, and what was drawn with it since the gateway started."""
+    """Whoever has a key: what it allows, and what came of it since the gateway started."""
 
     def __init__(self, key: Key) -> None:
         self.key = key
         self.drawing = self.drawn = 0
+        self.refused = dict.fromkeys(REFUSALS, 0)
         self._begun: deque[float] = deque()
 
     @contextmanager
@@ -67,6 +72,11 @@ class Caller:
             self.drawn += pictures
         finally:
             self.drawing -= pictures
+
+    def answered(self, status: int) -> None:
+        """Note how a request of this caller ended."""
+        if status in self.refused:
+            self.refused[status] += 1
 
     def check(self, pictures: int, model: str) -> None:
         """Raise NotAllowed or Refused for what the key never allows."""
@@ -120,10 +130,10 @@ class Keys:
                 log.warning("%s; the keys stay as they were", error)
         return self._by_hash.get(hashlib.sha256(given.encode()).hexdigest())
 
-    def metrics(self) -> str:
-        """In Prometheus' text format, by name."""
+    def counts(self) -> dict[str, Counts]:
+        """By the key's name."""
         callers = sorted(self._callers.items())
-        return pictures_text({name: (one.drawn, one.drawing) for name, one in callers})
+        return {name: Counts(one.drawn, one.drawing, one.refused) for name, one in callers}
 
     def _stat(self) -> tuple[int, ...]:
         try:
@@ -151,17 +161,3 @@ class Keys:
             callers[key.name].key = key
         self._callers = callers
         self._by_hash = {caller.key.sha256: caller for caller in callers.values()}
-
-
-def pictures_text(counts: Mapping[str, tuple[int, int]]) -> str:
-    """How many pictures are drawn, and being drawn, by key's name, in Prometheus' text format.
-
-    The name of all is empty.
-    """
-    lines = []
-    for number, (what, kind) in enumerate((("total", "counter"), ("in_flight", "gauge"))):
-        lines.append(f"# TYPE triptych_gateway_pictures_{what} {kind}")
-        for name, count in counts.items():
-            label = f'{{name="{name}"}}' if name else ""
-            lines.append(f"triptych_gateway_pictures_{what}{label} {count[number]}")
-    return "\n".join(lines) + "\n"

@@ -1,13 +1,21 @@
-"""What the gateway counts, as a page in Prometheus' text format."""
+"""What the gateway counts, for Prometheus."""
 
 from __future__ import annotations
 
-import threading
-from collections import Counter
-from collections.abc import Callable, Iterable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from http.server import HTTPServer
 
-MEDIA_TYPE = "text/plain; version=0.0.4"
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    start_http_server,
+)
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 SECONDS = (0.1, 0.3, 1, 3, 10, 30, 100, 300)
 """The bounds of the histogram of answers' times."""
@@ -20,67 +28,68 @@ FAILURES = (500, 503, 504)
 PATIENCE = 10
 """Seconds that the page's own port waits for a request."""
 
+disable_created_metrics()
+
 
 class Metrics:
     """Requests, by route and status; `in_flight` is how many have no whole answer yet."""
 
     def __init__(self, routes: Iterable[str]) -> None:
         """`routes`: all that there are."""
-        self.in_flight = 0
-        self._answers = Counter({(route, status): 0 for route in routes for status in FAILURES})
-        self._within: dict[str, list[int]] = {}
-        self._seconds: Counter[str] = Counter()
-        self._lock = threading.Lock()
+        name, own = "triptych_gateway_request", CollectorRegistry()
+        self.registry = own
+        self.in_flight = Gauge(f"{name}s_in_flight", "without a whole answer", registry=own)
+        self._answers = Counter(f"{name}s", "answered", ["route", "code"], registry=own)
+        self._seconds = Histogram(
+            f"{name}_seconds", "until the whole answer", ["route"], registry=own, buckets=SECONDS
+        )
+        for route in routes:
+            for status in FAILURES:
+                self._answers.labels(route, status)
 
     def count(self, route: str, status: int, seconds: float) -> None:
         """An answer has ended, which took so long."""
-        with self._lock:
-            self._answers[route, status] += 1
-            self._seconds[route] += seconds
-            within = self._within.setdefault(route, [0] * len(SECONDS))
-            for number, most in enumerate(SECONDS):
-                within[number] += seconds <= most
-
-    def metrics(self) -> str:
-        """The lines of the page."""
-        name, times = "triptych_gateway_requests", "triptych_gateway_request_seconds"
-        lines = [f"# TYPE {name}_in_flight gauge", f"{name}_in_flight {self.in_flight}"]
-        with self._lock:
-            lines.append(f"# TYPE {name}_total counter")
-            counts: Counter[str] = Counter()
-            for (route, status), count in sorted(self._answers.items()):
-                lines.append(f'{name}_total{{route="{route}",code="{status}"}} {count}')
-                counts[route] += count
-            lines.append(f"# TYPE {times} histogram")
-            for route, within in sorted(self._within.items()):
-                for most, count in (*zip(SECONDS, within), ("+Inf", counts[route])):
-                    lines.append(f'{times}_bucket{{route="{route}",le="{most}"}} {count}')
-                lines.append(f'{times}_sum{{route="{route}"}} {self._seconds[route]:.3f}')
-                lines.append(f'{times}_count{{route="{route}"}} {counts[route]}')
-        return "\n".join(lines) + "\n"
+        self._answers.labels(route, status).inc()
+        self._seconds.labels(route).observe(seconds)
 
 
-def server(host: str, port: int, text: Callable[[], str]) -> ThreadingHTTPServer:
-    """A server of `text()` at /metrics, which asks for no key, in a thread of its own.
+@dataclass(frozen=True)
+class Counts:
+    """Pictures `drawn` and being drawn, and requests that were `refused`, by their status."""
+
+    drawn: int
+    drawing: int
+    refused: Mapping[int, int]
+
+
+class Pictures(Collector):
+    """The Counts of each key by its name; those of all have no name."""
+
+    def __init__(self, counts: Callable[[], Mapping[str, Counts]]) -> None:
+        self._counts = counts
+
+    def describe(self) -> Iterator[Metric]:
+        yield from ()
+
+    def collect(self) -> Iterator[Metric]:
+        name = "triptych_gateway_"
+        drawn = CounterMetricFamily(f"{name}pictures", "drawn", labels=["name"])
+        drawing = GaugeMetricFamily(f"{name}pictures_in_flight", "being drawn", labels=["name"])
+        refused = CounterMetricFamily(f"{name}refused", "requests", labels=["name", "code"])
+        for key, counts in self._counts().items():
+            drawn.add_metric([key], counts.drawn)
+            drawing.add_metric([key], counts.drawing)
+            for status, count in counts.refused.items():
+                refused.add_metric([key, str(status)], count)
+        yield from (drawn, drawing, refused)
+
+
+def server(host: str, port: int, registry: CollectorRegistry) -> HTTPServer:
+    """A server of the page, which asks for no key, in a thread of its own.
 
     OSError where it cannot listen there.
     """
-
-    class Page(BaseHTTPRequestHandler):
-        timeout = PATIENCE
-
-        def do_GET(self) -> None:
-            found = self.path == "/metrics"
-            body = text().encode() if found else b"only /metrics is here\n"
-            self.send_response(200 if found else 404)
-            self.send_header("Content-Type", MEDIA_TYPE if found else "text/plain")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    made = ThreadingHTTPServer((host, port), Page)
-    threading.Thread(target=made.serve_forever, daemon=True).start()
+    made, _ = start_http_server(port, host, registry)
+    made.RequestHandlerClass.timeout = PATIENCE
+    made.handle_error = lambda *_: None  # whoever says nothing is no error
     return made

@@ -13,8 +13,9 @@ from triptych.client import Client, Overloaded, Picture, PictureStream, Refused
 from triptych.errors import InvalidRequest
 from triptych.gateway.access_log import ENTRY
 from triptych.gateway.errors import problem
-from triptych.gateway.keys import CALLER, pictures_text
+from triptych.gateway.keys import CALLER
 from triptych.gateway.line import Line
+from triptych.gateway.metrics import Counts
 from triptych.gateway.pictures import ANY_PICTURE
 from triptych.limits import Limits
 from triptych.names import Names, chosen
@@ -144,9 +145,9 @@ class Studio:
         """The result of `question(*arguments)`, a short blocking call, made in a thread."""
         return await asyncio.to_thread(question, *arguments)
 
-    def metrics(self) -> str:
-        """The pictures of all callers, in Prometheus' text format."""
-        return pictures_text({"": (self._drawn, self._drawing)})
+    def counts(self) -> dict[str, Counts]:
+        """Of all callers, who have no name."""
+        return {"": Counts(self._drawn, self._drawing, {})}
 
     def close(self) -> None:
         """End the connection and the threads."""

@@ -17,6 +17,7 @@ from ssl import SSLContext
 from typing import Any
 
 import httpx
+from prometheus_client import Counter
 
 import triptych
 from triptych.gateway import access_log
@@ -31,7 +32,7 @@ PORTS = {"http": 80, "https": 443}
 
 
 class Webhooks:
-    """Where webhooks may go, and what signs them. `sent` and `given_up` are counted."""
+    """Where webhooks may go, and what signs them. `outcomes` counts them."""
 
     def __init__(self, hosts: Sequence[str] = (), secret: str = "") -> None:
         """`hosts`: HOST, at its scheme's own port, or HOST:PORT. `secret`: whsec_ and base64.
@@ -40,7 +41,9 @@ class Webhooks:
         """
         self._hosts = [_host(host) for host in hosts]
         self._key = _key(secret) if hosts else b""
-        self.sent = self.given_up = 0
+        self.outcomes = Counter("triptych_gateway_webhooks", "jobs", ["outcome"], registry=None)
+        for outcome in ("sent", "given_up"):
+            self.outcomes.labels(outcome)
 
     def url(self, text: str) -> httpx.URL:
         """The address that a text is; ValueError unless it is one at an allowed host."""
@@ -71,16 +74,9 @@ class Webhooks:
                 if sent:
                     return
         finally:
-            self.sent, self.given_up = self.sent + sent, self.given_up + (not sent)
+            self.outcomes.labels("sent" if sent else "given_up").inc()
             line = {"webhook": url.netloc.decode(), "sent": sent, **said, "tries": tries, **ids}
             access_log.write(line, time.monotonic() - begun)
-
-    def metrics(self) -> str:
-        """In Prometheus' text format."""
-        name = "triptych_gateway_webhooks_total"
-        counts = {"sent": self.sent, "given_up": self.given_up}
-        lines = [f'{name}{{outcome="{outcome}"}} {count}' for outcome, count in counts.items()]
-        return "\n".join([f"# TYPE {name} counter", *lines]) + "\n"
 
     async def _try(self, url: httpx.URL, id: str, body: str) -> dict[str, Any]:
         """The status of the answer to a request, or its error."""

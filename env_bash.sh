@@ -16,7 +16,7 @@ fail() {
 }
 
 install() { # PYTHON ARGUMENTS...: pip, and what to do where it fails
-    "$1" -m pip install --quiet --disable-pip-version-check "${@:2}" ||
+    "$1" -m pip install --disable-pip-version-check "${@:2}" | "$root/scripts/pip_progress.sh" "${1%/bin/*}" ||
         fail "pip cannot install ${*:2}: without a network, point pip to a local index or to wheels (PIP_INDEX_URL, PIP_FIND_LINKS)"
 }
 

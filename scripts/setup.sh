@@ -20,28 +20,6 @@ fit_python() {
     return 1
 }
 
-progress() { # what pip prints, as one line on a terminal that counts, else nothing
-    if [ ! -t 2 ]; then
-        cat > /dev/null
-        return
-    fi
-    local line all collected=0 unpacking='' started="@${EPOCHREALTIME/,/.}"
-    all=$(grep -c '^[^ #]' "$lock")
-    while read -r -t 0.5 line || [ $? -gt 128 ]; do # 128: no line in that time
-        case $line in
-            Collecting*)
-                line=${line#Collecting }
-                printf '\r%d of %d: %s\033[K' $((++collected)) "$all" "${line%% *}"
-                ;;
-            "Installing collected"*) unpacking=${line//[^,]/} ;; # its commas are one less than packages
-        esac
-        [ -z "$unpacking" ] || printf '\runpacking %d of %d\033[K' \
-            "$(find "$venv"/lib/*/site-packages -maxdepth 1 -name '*.dist-info' -newermt "$started" | wc -l)" \
-            $((${#unpacking} + 1))
-    done >&2
-    printf '\r\033[K' >&2
-}
-
 trap 'echo "make setup: interrupted" >&2; exit 130' INT
 # One that was left half made has no pip yet.
 python=
@@ -51,5 +29,6 @@ if ! { "$venv/bin/python" -m triptych.server.python && "$venv/bin/python" -c "im
 fi
 echo "make setup: installing packages into $venv, which takes minutes, once" >&2
 [ -z "$python" ] || scripts/environment.sh "$python" "$venv"
-"$venv/bin/python" -m pip install --disable-pip-version-check --require-hashes -r "$lock" | progress
+"$venv/bin/python" -m pip install --disable-pip-version-check --require-hashes -r "$lock" |
+    scripts/pip_progress.sh "$venv" "$(grep -c '^[^ #]' "$lock")"
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .

@@ -105,7 +105,7 @@ def test_the_cpu_image_installs_what_make_setup_installs():
             .read_text()
             .replace('"$venv/bin/python"', "python")
             .replace('"$lock"', "requirements/lock.txt")
-            .replace(" | progress", "")
+            .replace(" |\n    scripts/pip_progress.sh", " && scripts/pip_progress.sh")
             .replace("\n", " && "),
         )
         for command in re.findall(r"pip (install .*?)(?: &&|$)", text)

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.server.terminal import Terminal
+
 ROOT = Path(__file__).resolve().parents[2]
 STAND_IN = """#!/bin/bash
 echo "$(basename "$0") $*" >> "$CALLS"
@@ -23,7 +25,8 @@ def checkout(tmp_path):
     folder.mkdir()
     shutil.copy(ROOT / "env_bash.sh", folder)
     (folder / "scripts").mkdir()
-    shutil.copy(ROOT / "scripts" / "environment.sh", folder / "scripts")
+    for script in ("environment.sh", "pip_progress.sh"):
+        shutil.copy(ROOT / "scripts" / script, folder / "scripts")
     (tmp_path / "bin").mkdir()
     for name in ("python3", "make"):
         write(tmp_path / "bin" / name, STAND_IN)
@@ -60,7 +63,7 @@ def test_in_fastdeploys_container_it_exports_through_paddle(checkout):
     done, calls = run(checkout, "my model", "--height", "512")
     assert done.returncode == 0, done.stderr
     assert calls.splitlines() == [
-        "python3 -m pip install --quiet --disable-pip-version-check -r requirements/fastdeploy.txt",
+        "python3 -m pip install --disable-pip-version-check -r requirements/fastdeploy.txt",
         "python3 scripts/export_stages.py my model --framework paddle --height 512",
     ]
 
@@ -72,7 +75,7 @@ def test_on_a_bare_machine_it_exports_through_pytorch(checkout):
     assert calls.splitlines() == [
         "make --no-print-directory -C . setup",
         "python -c import pip",
-        "python -m pip install --quiet --disable-pip-version-check -e .[export]",
+        "python -m pip install --disable-pip-version-check -e .[export]",
         "python scripts/export_stages.py stable-diffusion-v1-5/stable-diffusion-v1-5",
     ]
     assert done.stdout.startswith("Ready: ")
@@ -82,6 +85,17 @@ def test_on_a_bare_machine_it_exports_through_pytorch(checkout):
     )
     done, _ = run(checkout)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_terminal_sees_the_packages_come(checkout, monkeypatch):
+    python = checkout / ".venv-export" / "bin" / "python"
+    write(python, "#!/bin/sh\n[ $2 != pip ] || printf 'Collecting torch==2\nCollecting numpy\n'")
+    monkeypatch.setenv("PATH", f"{checkout.parent}/bin:/usr/bin:/bin")
+    monkeypatch.setenv("CALLS", "/dev/null")
+    monkeypatch.setenv("FAILING", "nothing fails")
+    terminal = Terminal("/bin/bash", checkout / "env_bash.sh")
+    assert terminal.end() == 0
+    assert "\r1: torch==2\x1b[K\r2: numpy\x1b[K\r\x1b[K" in terminal.shown
 
 
 @pytest.mark.parametrize("model", ["modle.safetensors", "modle.ckpt", "./modle", "/no/modle"])
@@ -104,7 +118,7 @@ def test_where_no_environment_can_be_made_the_systems_python_exports(checkout):
     assert done.returncode == 0, done.stderr
     assert "has neither venv nor virtualenv" in done.stderr
     assert calls.splitlines()[-2:] == [
-        "python3 -m pip install --quiet --disable-pip-version-check -e .[export]",
+        "python3 -m pip install --disable-pip-version-check -e .[export]",
         "python3 scripts/export_stages.py my model",
     ]
 
@@ -151,6 +165,7 @@ def test_its_script_and_requirements_are_there():
     for name in (
         "scripts/export_stages.py",
         "scripts/environment.sh",
+        "scripts/pip_progress.sh",
         "requirements/fastdeploy.txt",
     ):
         assert f"$root/{name}" in text

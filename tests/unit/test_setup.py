@@ -28,7 +28,8 @@ exit CODE
 def test_each_package_is_counted_as_it_comes_and_as_it_is_unpacked(tmp_path, code):
     venv = tmp_path / "venv"
     (tmp_path / "scripts").mkdir()
-    shutil.copy(SCRIPT, tmp_path / "scripts")
+    for script in (SCRIPT, SCRIPT.with_name("pip_progress.sh")):
+        shutil.copy(script, tmp_path / "scripts")
     (tmp_path / "lock.txt").write_text("one==1 \\\n    --hash=sha256:1\ntwo==2\n# a comment\n")
     packages = venv / "lib" / "python3" / "site-packages"
     (packages / "pip.dist-info").mkdir(parents=True)

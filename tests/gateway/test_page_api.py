@@ -3,7 +3,7 @@
 import asyncio
 import base64
 import json
-from concurrent.futures import ThreadPoolExecutor
+import time
 
 import grpc
 import httpx
@@ -11,8 +11,9 @@ import pytest
 
 from tests.gateway.fake_triton import PREVIEW, TOTAL
 from tests.gateway.pictures import flat, grain, text
-from tests.gateway.running import wait_for
+from tests.gateway.running import Gateway, wait_for
 from triptych import schedulers
+from triptych.gateway import tabs
 from triptych.picture.metadata import read_settings
 
 
@@ -22,28 +23,62 @@ def client(gateway):
         yield client
 
 
-def events(answer):
+def events(text):
     """(name, data) of each event."""
     found = []
-    for block in answer.text.split("\n\n")[:-1]:
+    for block in text.split("\n\n")[:-1]:
         name, data = block.split("\n")
         found.append((name.removeprefix("event: "), json.loads(data.removeprefix("data: "))))
     return found
 
 
-def test_steps_and_previews_then_the_picture(client, triton):
-    asked = {"prompt": "a red circle", "seed": str(2**64 - 1), "width": 128}
-    answer = client.post("/api/picture", json=asked)
+def begin(client, asked, id="1", tab="a tab"):
+    return client.post("/api/picture", params={"tab": tab, "id": id}, json={"prompt": "x", **asked})
+
+
+def news(client, tab="a tab"):
+    """All events of a tab, once they have ended."""
+    answer = client.get("/api/pictures", params={"tab": tab})
+    assert answer.status_code == 200
     assert answer.headers["content-type"].startswith("text/event-stream")
     assert answer.headers["connection"] == "close"
-    *steps, (name, drawn) = events(answer)
-    shown = [(name, one["step"], one["total"], bool(one["preview"])) for name, one in steps]
-    assert shown == [("step", step, TOTAL, step == 2) for step in range(1, TOTAL + 1)]
-    assert base64.b64decode(steps[1][1]["preview"]) == PREVIEW
+    return events(answer.text)
+
+
+def drawn(client, asked):
+    """What is told of a picture that is there."""
+    answer = begin(client, asked)
+    assert answer.json() == {"known": False}
+    name, data = news(client)[-1]
     assert name == "picture"
-    assert drawn["settings"]["seed"] == str(2**64 - 1)
-    assert read_settings(base64.b64decode(drawn["file"])).width == 128
+    return data
+
+
+def live(answer):
+    """The events of an answer, as they come."""
+    lines = answer.iter_lines()
+    for line in lines:
+        if line.startswith("event: "):
+            yield line.removeprefix("event: "), json.loads(next(lines).removeprefix("data: "))
+
+
+def test_steps_and_previews_then_the_picture(client, triton):
+    triton.held_from = 2
+    triton.hold.clear()
+    size = {"seed": str(2**64 - 1), "width": 128}
+    assert begin(client, size).json() == {"known": False}
+    with client.stream("GET", "/api/pictures?tab=a+tab") as answer:
+        told = live(answer)
+        assert next(told) == ("step", {"id": "1", "step": 1, "total": TOTAL, "preview": None})
+        triton.hold.set()
+        *steps, (name, picture) = told
+    assert steps[-1][1]["step"] == TOTAL
+    (preview,) = (one for _, one in steps if one["preview"])
+    assert preview["step"] == 2 and base64.b64decode(preview["preview"]) == PREVIEW
+    assert (name, picture["id"], picture["settings"]["seed"]) == ("picture", "1", str(2**64 - 1))
+    assert read_settings(base64.b64decode(picture["file"])).width == 128
     assert triton.requests[0]["seed"] == 2**64 - 1
+    assert news(client) == []
 
 
 def test_the_models_own_settings(client):
@@ -79,23 +114,22 @@ def test_a_picture_to_start_from(client, triton):
     image = f"data:image/png;base64,{base64.b64encode(grain(10)).decode()}"
     size = {"width": 64, "height": 64}
     asked = {"prompt": "x", "image": image, "mask_image": image, "strength": 0.5, **size}
-    *_, (_, drawn) = events(client.post("/api/picture", json=asked))
-    assert drawn["settings"]["strength"] == 0.5
+    assert drawn(client, asked)["settings"]["strength"] == 0.5
     assert triton.requests[0]["image"] == triton.requests[0]["mask_image"] == image
     triton.takes_pictures = False
     assert client.get("/api/usual").json()["takes_pictures"] is False
     # What takes longer than a second is refused in the events that have begun by then.
     small = {**asked, "image": text(flat()), "mask_image": None}
-    assert client.post("/api/picture", json=small).json()["field"] == "image"
+    assert begin(client, small).json()["field"] == "image"
 
 
 def test_a_picture_in_two_passes(client, triton):
     second = {"width": 128, "height": 192, "strength": 0.5}
-    drawn = events(client.post("/api/picture", json={"prompt": "x", "second_pass": second}))[-1][1]
+    picture = drawn(client, {"second_pass": second})
     told = {**second, "num_inference_steps": 20, "interpolation": "bilinear"}
-    assert drawn["settings"]["second_pass"] == told
+    assert picture["settings"]["second_pass"] == told
     assert triton.requests[0]["second_pass"] == second
-    file = base64.b64decode(drawn["file"])
+    file = base64.b64decode(picture["file"])
     assert client.post("/api/settings", content=file).json()["second_pass"] == told
 
 
@@ -104,7 +138,7 @@ def test_a_prompt_for_a_second_text_encoder(client, triton):
     triton.is_sdxl = True
     assert client.get("/api/usual").json()["takes_prompt_2"] is True
     own = {"prompt_2": "1", "negative_prompt_2": "2", "target_size": [64, 96]}
-    told = events(client.post("/api/picture", json={"prompt": "x", **own}))[-1][1]["settings"]
+    told = drawn(client, own)["settings"]
     assert {name: told.get(name) for name in own} == own
 
 
@@ -113,9 +147,10 @@ def test_the_loras_of_a_model_and_of_a_picture(client, triton):
     triton.loras = ["ink"]
     assert client.get("/api/loras?model=sd_ensemble").json() == ["ink"]
     asked = [{"name": "ink", "scale": -0.5}, {"name": "chalk"}]
-    answer = client.post("/api/picture", json={"prompt": "x", "loras": asked})
-    told = events(answer)[-1][1]["settings"]["loras"]
-    assert told == [asked[0], {"name": "chalk", "scale": 1.0}]
+    assert drawn(client, {"loras": asked})["settings"]["loras"] == [
+        asked[0],
+        {"name": "chalk", "scale": 1.0},
+    ]
 
 
 @pytest.mark.parametrize(
@@ -136,54 +171,124 @@ def test_the_loras_of_a_model_and_of_a_picture(client, triton):
     ],
 )
 def test_what_cannot_be_is_refused_before_any_event(client, asked, field):
-    answer = client.post("/api/picture", json={"prompt": "x", **asked})
+    answer = begin(client, asked)
     assert answer.status_code == 400
     assert answer.json()["field"] == field
     assert answer.json()["message"].startswith(f"{field}: got ")
 
 
+@pytest.mark.parametrize("field", ["tab", "id"])
+@pytest.mark.parametrize("value", [None, "", "x" * 65])
+def test_a_picture_needs_a_name(client, triton, field, value):
+    named = {name: text for name, text in {"tab": "t", "id": "1", field: value}.items() if text}
+    answer = client.post("/api/picture", params=named, json={"prompt": "x"})
+    assert (answer.status_code, answer.json()["field"]) == (400, field)
+    assert triton.requests == []
+
+
 def test_what_fails_on_the_way_is_an_event(client, triton):
     triton.abort_after = (grpc.StatusCode.INTERNAL, "it broke")
-    name, data = events(client.post("/api/picture", json={"prompt": "x"}))[-1]
-    assert name == "error"
+    begin(client, {})
+    name, data = news(client)[-1]
+    assert (name, data["id"], data["status"]) == ("error", "1", 500)
     assert "it broke" in data["message"]
-    assert data["status"] == 500
 
 
-def waiting(answer):
-    """The data of each event, as they come."""
-    for line in answer.iter_lines():
-        if line.startswith("data: "):
-            yield json.loads(line.removeprefix("data: "))
-
-
-def test_a_picture_that_waits_tells_its_place(client, triton):
+def test_pictures_that_wait_tell_their_places_in_one_stream(client, triton):
     triton.hold.clear()
-    told = []
-
-    def draw_second():
-        with client.stream("POST", "/api/picture", json={"prompt": "second"}) as answer:
-            for one in waiting(answer):
-                told.append(one)
-
-    with ThreadPoolExecutor() as threads:
-        with client.stream("POST", "/api/picture", json={"prompt": "first"}) as answer:
-            first = waiting(answer)  # closes the answer when it is forgotten
-            assert next(first) == {"place": 1}
-            second = threads.submit(draw_second)
-            wait_for(lambda: told == [{"place": 2}])
-        wait_for(lambda: told == [{"place": 2}, {"place": 1}])
+    for id in "123":
+        assert begin(client, {}, id).json() == {"known": False}
+    with client.stream("GET", "/api/pictures?tab=a+tab") as answer:
+        told = live(answer)
+        places = [next(told) for _ in range(3)]
+        assert places == [("waiting", {"id": id, "place": int(id)}) for id in "123"]
+        assert client.delete("/api/picture?tab=a+tab&id=1").status_code == 204
+        assert sorted(one["place"] for _, one in (next(told), next(told))) == [1, 2]
         triton.hold.set()
-        second.result()
-    assert "settings" in told[-1]
+        rest = list(told)
+    assert sorted(one["id"] for name, one in rest if name == "picture") == ["2", "3"]
+
+
+def test_a_picture_goes_on_where_its_tab_comes_back(client, triton):
+    triton.held_from = 4
+    triton.hold.clear()
+    begin(client, {})
+    with client.stream("GET", "/api/pictures?tab=a+tab") as answer:
+        wait_for(lambda: next(live(answer))[1].get("step") == 3)
+    assert begin(client, {}).json() == {"known": True}
+    with client.stream("GET", "/api/pictures?tab=a+tab") as answer:
+        told = live(answer)
+        state = [next(told)[1] for _ in range(2)]
+        assert [(one["step"], bool(one["preview"])) for one in state] == [(2, True), (3, False)]
+        triton.hold.set()
+        assert [name for name, _ in told][-1] == "picture"
+    assert len(triton.requests) == 1
+
+
+def test_another_reader_of_a_tab_ends_the_one_before(client, triton):
+    triton.hold.clear()
+    begin(client, {})
+    with client.stream("GET", "/api/pictures?tab=a+tab") as answer:
+        told = live(answer)
+        assert next(told)[0] == "waiting"
+        with client.stream("GET", "/api/pictures?tab=a+tab") as other:
+            assert next(live(other))[0] == "waiting"
+            assert list(told) == []
+    assert triton.left == 0
+
+
+def test_a_tab_has_its_own_pictures_alone(client, triton):
+    triton.hold.clear()
+    begin(client, {})
+    assert news(client, "another") == []
+    client.delete("/api/picture?tab=another&id=1")
+    assert begin(client, {}).json() == {"known": True}
+    assert begin(client, {}, tab="another").json() == {"known": False}
+    triton.hold.set()
+    assert [name for name, _ in news(client)][-1] == "picture"
+    assert [name for name, _ in news(client, "another")][-1] == "picture"
 
 
 @pytest.mark.parametrize("held_from", [1, 3])
-def test_leaving_gives_the_picture_up(client, triton, held_from):
+@pytest.mark.parametrize("is_read", [True, False])
+def test_what_nobody_reads_is_given_up(client, triton, monkeypatch, held_from, is_read):
+    monkeypatch.setattr(tabs, "GRACE", 0.5)
     triton.held_from = held_from
     triton.hold.clear()
-    with pytest.raises(httpx.ReadTimeout):
-        client.post("/api/picture", json={"prompt": "x"}, timeout=0.5)
+    begin(client, {})
+    if is_read:
+        with client.stream("GET", "/api/pictures?tab=a+tab") as answer:
+            next(live(answer))
+            time.sleep(1)
+            assert triton.left == 0
+    wait_for(lambda: triton.left == 1)
+    assert news(client) == []
+
+
+def test_a_slow_reader_misses_steps_and_all_previews_but_the_newest(client, triton):
+    triton.held_from = TOTAL
+    triton.hold.clear()
+    begin(client, {})
+    time.sleep(0.2)
+    with client.stream("GET", "/api/pictures?tab=a+tab") as answer:
+        told = live(answer)
+        assert [next(told)[1]["step"] for _ in range(2)] == [2, 3]
+        triton.hold.set()
+        assert [name for name, _ in told][-1] == "picture"
+
+
+def test_pictures_that_nobody_reads_take_no_memory_without_end(client, triton, monkeypatch):
+    monkeypatch.setattr(tabs, "MAX_BYTES", 0)
+    assert begin(client, {}).json() == {"known": False}
+    wait_for(lambda: begin(client, {}, "2").status_code == 429)
+    news(client)
+    assert begin(client, {}, "3").json() == {"known": False}
+
+
+def test_the_gateways_end_gives_all_up(start, triton, gateway):
+    triton.hold.clear()
+    with Gateway(triton.url) as own, httpx.Client(base_url=own.url) as client:
+        begin(client, {})
     wait_for(lambda: triton.left == 1)
 
 

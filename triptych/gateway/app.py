@@ -41,6 +41,7 @@ from triptych.gateway.kept import Kept
 from triptych.gateway.keys import Keys
 from triptych.gateway.metrics import Counts, Metrics, Pictures
 from triptych.gateway.studio import Studio
+from triptych.gateway.tabs import Tabs
 from triptych.gateway.webhooks import Webhooks
 
 LOOPBACK = ["localhost", "127.0.0.1", "[::1]"]
@@ -83,9 +84,11 @@ def create_app(
         app.state.studio = Studio(Client(url), max_pictures, timeout)
         app.state.jobs = Jobs()
         app.state.background = Background(app.state.studio)
+        app.state.tabs = Tabs()
         app.state.checkpoints = {}  # by caller, chosen by the WebUI's options
         app.state.started = int(time.time())
         yield
+        await app.state.tabs.close()
         await app.state.background.close()
         app.state.studio.close()
         if spans is not None:

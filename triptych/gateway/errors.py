@@ -87,7 +87,7 @@ def body_problem(errors: list[dict], content_type: str) -> Problem | None:
 def invalid(errors: list[dict]) -> Problem:
     """The first of FastAPI's validation errors, said as the server says its own."""
     first = errors[0]
-    path = ".".join(str(part) for part in first["loc"] if part != "body")
+    path = ".".join(str(part) for part in first["loc"] if part not in ("body", "query"))
     return Problem(400, f"{path}: {said(first).removeprefix(f'{path}: ')}", path)
 
 

@@ -1,4 +1,4 @@
-"""The gateway's own page and its API: a picture with its progress as server-sent events."""
+"""The gateway's own page and its API: pictures, with their progress as server-sent events."""
 
 from __future__ import annotations
 
@@ -6,18 +6,19 @@ import asyncio
 import base64
 import json
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from contextlib import aclosing
+from functools import partial
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
 from triptych.checks import number
-from triptych.client import ClientError, Picture
+from triptych.client import Picture
 from triptych.gateway.access import KeyFirst, require_key
-from triptych.gateway.errors import Problem, problem, responses
+from triptych.gateway.errors import responses
 from triptych.gateway.fields import (
     ClipSkip,
     Eta,
@@ -36,9 +37,10 @@ from triptych.gateway.fields import (
     Syntax,
     told,
 )
-from triptych.gateway.gone import unless_gone
 from triptych.gateway.reading import read
 from triptych.gateway.samplers import LABELS
+from triptych.gateway.studio import Studio
+from triptych.gateway.tabs import Tab, Tabs, Tell, Waiting
 from triptych.names import MODEL
 from triptych.second_pass import SecondPass
 from triptych.streaming import Step
@@ -47,16 +49,6 @@ PREFIX = "/api"
 PREVIEW_EVERY = 2
 PATIENCE = 1.0
 """Seconds without a step after which a picture's place in line is told."""
-
-
-@dataclass(frozen=True)
-class Waiting:
-    """A picture waits for its first step; `place` is 1 if it is the next in turn."""
-
-    place: int
-
-
-News = Step | Waiting | Picture | Problem
 
 
 class Error(BaseModel):
@@ -96,6 +88,16 @@ class Asked(Ours):
     second_pass: dict[str, Any] | None = Field(
         None, description=f"Drawn once more, larger: {', '.join(SecondPass._fields)}"
     )
+
+
+TabName = Annotated[str, Query(min_length=1, max_length=64, description="Any, but no other's")]
+Id = Annotated[str, Query(min_length=1, max_length=64, description="The picture's, in its tab")]
+
+
+class Begun(BaseModel):
+    """The answer to a request for a picture."""
+
+    known: bool = Field(description="Whether it was on its way already")
 
 
 class Models(BaseModel):
@@ -195,25 +197,39 @@ async def settings_of(request: Request) -> dict[str, Any]:
     return {**found, "seed": str(found["seed"])} if "seed" in found else found
 
 
-@router.post("/picture", response_class=StreamingResponse)
-async def picture(asked: Asked, request: Request) -> StreamingResponse:
-    """One picture, as server-sent events, of which the last is `picture` or `error`.
+@router.post("/picture")
+async def begin(asked: Asked, tab: TabName, id: Id, request: Request) -> Begun:
+    """Begin a picture, which the tab's news tell of from then on.
 
-    Before it come `step`, many times, and, while it is not its turn, `waiting`, with its place.
+    One that is on its way under that id goes on. The answer comes with its first step, or when it
+    has waited a second for that.
     """
     settings = {name: value for name, value in asked.model_dump().items() if value is not None}
-    news: asyncio.Queue[News] = asyncio.Queue()
-    drawing = asyncio.ensure_future(_draw(request, settings, news))
-    try:
-        first = await unless_gone(request, news.get())
-    except Problem:
-        drawing.cancel()
-        raise
-    if isinstance(first, Problem):
-        raise first
-    # A browser reads on for up to 5 s after a cancel, where it may use the connection again.
+    tabs: Tabs = request.app.state.tabs
+    tabs.check_room()
+    own = tabs.tab(tab)
+    known = own.begin(id, partial(_draw, request.app.state.studio, settings))
+    await own.first(id)
+    return Begun(known=known)
+
+
+@router.delete("/picture", status_code=204)
+async def give_up(tab: TabName, id: Id, request: Request) -> None:
+    """Give a picture up, if it is on its way."""
+    request.app.state.tabs.tab(tab).cancel(id)
+
+
+@router.get("/pictures", response_class=StreamingResponse)
+async def news(tab: TabName, request: Request) -> StreamingResponse:
+    """All pictures that a tab has on their way, as server-sent events, until there is none left.
+
+    For each `step`, many times, with `preview` at some, and, while it is not its turn, `waiting`,
+    with its place; the last is `picture` or `error`. They begin with how far each is. Another
+    request for the same tab ends them. What nobody reads is given up after ten seconds.
+    """
+    # A browser reads on for up to 5 s after its page was left, were the connection used again.
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no", "Connection": "close"}
-    events = _events(first, news, drawing)
+    events = _events(request.app.state.tabs.tab(tab))
     return StreamingResponse(events, media_type="text/event-stream", headers=headers)
 
 
@@ -223,12 +239,12 @@ def error_response(problem: HTTPException) -> JSONResponse:
     return JSONResponse(error.model_dump(), problem.status_code, problem.headers)
 
 
-async def _draw(request: Request, settings: dict[str, Any], news: asyncio.Queue) -> None:
+async def _draw(studio: Studio, settings: dict[str, Any], tell: Tell) -> Picture:
     begun, place = asyncio.get_running_loop().time(), None
 
     def tell_place() -> None:
         if place is not None:
-            news.put_nowait(Waiting(place))
+            tell(Waiting(place))
 
     def wait(_: int, now: int) -> None:
         nonlocal place
@@ -238,37 +254,30 @@ async def _draw(request: Request, settings: dict[str, Any], news: asyncio.Queue)
     def watch(_: int, step: Step) -> None:
         nonlocal place
         place = None
-        news.put_nowait(step)
+        tell(step)
 
-    studio = request.app.state.studio
     try:
         own = {**settings, "model": await studio.model(settings.get("model"))}
         (drawn,) = await studio.draw([own], watch, PREVIEW_EVERY, wait)
-        news.put_nowait(drawn)
-    except ClientError as error:
-        news.put_nowait(problem(error))
+        return drawn
     finally:
         place = None
 
 
-async def _events(first: News, news: asyncio.Queue, drawing: asyncio.Future) -> AsyncIterator[str]:
-    """Server-sent events from `first` on; the picture is cancelled if the reader leaves."""
-    try:
-        one = first
-        while isinstance(one, (Step, Waiting)):
+async def _events(tab: Tab) -> AsyncIterator[str]:
+    async with aclosing(tab.read()) as read:
+        async for id, one in read:
             if isinstance(one, Waiting):
-                yield _event("waiting", place=one.place)
+                yield _event("waiting", id=id, place=one.place)
+            elif isinstance(one, Step):
+                told = {"step": one.step, "total": one.total, "preview": _base64(one.preview)}
+                yield _event("step", id=id, **told)
+            elif isinstance(one, Picture):
+                told = {"file": _base64(one.file), "settings": _told(one), "seconds": one.seconds}
+                yield _event("picture", id=id, **told)
             else:
-                yield _event("step", step=one.step, total=one.total, preview=_base64(one.preview))
-            one = await news.get()
-        if isinstance(one, Problem):
-            error = {"message": str(one.detail), "field": one.field, "status": one.status_code}
-            yield _event("error", **error)
-        else:
-            settings = _told(one)
-            yield _event("picture", file=_base64(one.file), settings=settings, seconds=one.seconds)
-    finally:
-        drawing.cancel()
+                told = {"message": str(one.detail), "field": one.field}
+                yield _event("error", id=id, status=one.status_code, **told)
 
 
 def _told(picture: Picture) -> dict[str, Any]:

@@ -6,12 +6,15 @@ import { t } from "./words.js";
 
 const TRIES = 10; // while the server has too much to do
 const PAUSE = 2; // seconds between two looks whether the server is back
+const CAN_BE_SENT = /^[\x20-\xff]*$/; // what fetch takes in a header, and so all that a key can be
 let key = noted("key", "", { inTab: true });
 
 export class Lost extends Error {} // the gateway, or the server behind it, is not there
 
-function headers() {
-  return { "Content-Type": "application/json", ...(key && { Authorization: `Bearer ${key}` }) };
+/** Make a request with the key, and without any patience. */
+export function send(path, options = {}) {
+  const headers = { "Content-Type": "application/json", ...(key && { Authorization: `Bearer ${key}` }), ...options.headers };
+  return fetch(path, { ...options, headers });
 }
 
 /**
@@ -21,7 +24,7 @@ function headers() {
 export async function ask(path, options = {}, onBusy = () => {}) {
   let askedForKey = false;
   for (let tries = 1; ; tries++) {
-    const answer = await fetch(path, { ...options, headers: { ...headers(), ...options.headers } }).catch((error) => {
+    const answer = await send(path, options).catch((error) => {
       throw error instanceof TypeError ? new Lost(t("Connection lost. Is `make web` still running?")) : error;
     });
     if (answer.ok) {
@@ -88,26 +91,25 @@ function setKey(text) {
 let askingForKey = null; // one dialog for all requests that wait
 
 function askForKey() {
-  askingForKey ??= new Promise((resolve, reject) => {
-    const wrong = key !== "";
-    $("key-wrong").textContent = wrong ? t("This key is wrong.") : "";
-    setKey("");
+  askingForKey ??= untilKey().finally(() => (askingForKey = null));
+  return askingForKey;
+}
+
+async function untilKey() {
+  let isWrong = key !== "";
+  setKey("");
+  for (;;) {
+    $("key-wrong").textContent = isWrong ? t("This key is wrong.") : "";
     $("key").returnValue = "";
     $("key").showModal();
     $("key-text").select();
-    $("key").addEventListener(
-      "close",
-      () => {
-        askingForKey = null;
-        $("locked").hidden = $("key").returnValue === "use";
-        if (!$("locked").hidden) return reject(new DOMException(t("This server draws only with its key."), "AbortError"));
-        setKey($("key-text").value);
-        resolve();
-      },
-      { once: true },
-    );
-  });
-  return askingForKey;
+    await new Promise((resolve) => $("key").addEventListener("close", resolve, { once: true }));
+    $("locked").hidden = $("key").returnValue === "use";
+    if (!$("locked").hidden) throw new DOMException(t("This server draws only with its key."), "AbortError");
+    const text = $("key-text").value.trim();
+    if (CAN_BE_SENT.test(text)) return setKey(text);
+    isWrong = true;
+  }
 }
 
 /** The server-sent events of an answer: [name, data] each. Throws Lost if the connection breaks. */

@@ -1,18 +1,21 @@
 // Pictures on their way: from the form's Draw to the picture's card, through reloads and a server that is away.
 
-import { Lost, ask, events, failure, untilBack } from "./asking.js";
+import { Lost, ask, failure, send, untilBack } from "./asking.js";
 import { $, notice, say } from "./dom.js";
 import { count, isFilledIn, seedIsUsed, settings, showError, unfold } from "./form.js";
 import { cards, place, recordOf, remove, showPicture, showCount, showStep, showWaiting } from "./gallery.js";
 import { usual } from "./models.js";
+import { note, noted } from "./notes.js";
 import { rememberPrompt } from "./prompts.js";
 import { forget, keep, kept } from "./store.js";
+import { addressOf, hear } from "./stream.js";
 import { closed, sure, tab } from "./tab.js";
 import { pictures, secondsSaid, t } from "./words.js";
 
 const jobs = new Set();
 const OLD = 24 * 60 * 60 * 1000; // milliseconds after which a closed tab's pictures are forgotten
 const keyOf = ({ batch, index }) => `${batch} ${index}`; // of a picture, on its way and there
+const NONE = { made: 0, busy: 0, seconds: {} }; // of the work before a reload
 let made = 0; // steps of pictures that are done, since there was nothing to draw
 let busy = 0; // seconds since then
 let last = 0; // when the time was looked at, in milliseconds
@@ -39,19 +42,22 @@ export function start(asked, number) {
   scrollTo({ top: 0 }); // where the newest stand
 }
 
-async function follow({ batch, index, asked }) {
+async function follow({ batch, index, asked }, before = NONE) {
   const total = asked.num_inference_steps ?? usual.num_inference_steps ?? 20;
-  const job = { batch, index, asked, total, step: 0, seconds: 0, inLine: false };
+  const job = { batch, index, asked, total, step: 0, inLine: false };
+  job.seconds = before.seconds[keyOf(job)] ?? 0;
   job.controller = new AbortController();
   job.card = place(job, () => job.controller.abort());
-  if (jobs.size === 0) [made, busy, last] = [0, 0, performance.now()];
+  if (jobs.size === 0) [made, busy, last] = [before.made, before.busy, performance.now()];
   jobs.add(job);
   showAll();
   try {
+    await sure;
     await keep("coming", keyOf(job), { tab: tab(), batch, index, asked });
     await drawPatiently(job);
   } catch (error) {
     remove(job.card);
+    if (job.controller.signal.aborted) giveUp(job);
     if (error.name === "AbortError") say(t("Cancelled"));
     else showError(error.message, error.field);
   } finally {
@@ -61,14 +67,14 @@ async function follow({ batch, index, asked }) {
   }
 }
 
-/** Draw a picture, once more from the start whenever the server was away. */
+/** Draw a picture, and ask for it again whenever the server was away. */
 async function drawPatiently(job) {
   for (;;) {
     try {
       return await drawOnce(job);
     } catch (error) {
       if (!(error instanceof Lost)) throw error;
-      Object.assign(job, { step: 0, seconds: 0, inLine: true });
+      Object.assign(job, { step: 0, inLine: true });
       showWaiting(job.card, t("waiting for the server"));
       showAll();
       await untilBack(error, job.controller.signal);
@@ -76,24 +82,37 @@ async function drawPatiently(job) {
   }
 }
 
+/** Draw a picture that the gateway may have on its way already, from before the page or the connection was lost. */
 async function drawOnce(job) {
   job.inLine = false;
-  const options = { method: "POST", body: JSON.stringify(job.asked), signal: job.controller.signal };
-  const onBusy = (seconds) => showWaiting(job.card, t("busy, again in {seconds} s", { seconds }));
-  const answer = await ask("api/picture", options, onBusy);
-  for await (const [name, data] of events(answer)) {
-    passTime();
-    if (name === "error") throw failure(data);
-    if (name === "picture") return finish(job, data);
-    if (name === "waiting") {
-      wait(job, data);
-    } else {
-      Object.assign(job, { step: data.step, total: data.total, inLine: false });
-      showStep(job.card, data);
-    }
-    showAll();
+  const { signal } = job.controller;
+  const { seconds: earlier } = job;
+  const begin = async () => {
+    const options = { method: "POST", body: JSON.stringify(job.asked), signal };
+    const onBusy = (seconds) => showWaiting(job.card, t("busy, again in {seconds} s", { seconds }));
+    const { known } = await (await ask(addressOf(keyOf(job)), options, onBusy)).json();
+    if (!known) job.seconds -= earlier; // it begins again
+  };
+  const [name, data] = await hear(keyOf(job), begin, (...told) => showNews(job, ...told), signal);
+  passTime();
+  if (name === "error") throw failure(data);
+  await finish(job, data);
+}
+
+function showNews(job, name, data) {
+  passTime();
+  if (name === "waiting") {
+    wait(job, data);
+  } else {
+    Object.assign(job, { step: data.step, total: data.total, inLine: false });
+    showStep(job.card, data);
   }
-  throw new Lost(t("Connection lost. Is `make web` still running?"));
+  showAll();
+}
+
+/** Have the gateway give a picture up. */
+function giveUp(one) {
+  send(addressOf(keyOf(one)), { method: "DELETE", keepalive: true }).catch(() => {}); // it may be away
 }
 
 /** Show a picture's place among all that wait for their first step, others' too. */
@@ -160,17 +179,28 @@ export async function pickUp() {
   const left = all.filter((one) => !isOver(one));
   const isReload = performance.getEntriesByType("navigation")[0]?.type === "reload";
   const isOwn = (one) => one.tab === tab();
-  if (isReload) left.filter(isOwn).forEach(follow);
+  const before = noted("progress", NONE, { inTab: true });
+  if (isReload) left.filter(isOwn).forEach((one) => follow(one, before));
   const names = new Set(left.filter((one) => !isOwn(one)).map((one) => one.tab));
   const orphaned = await closed([...names]); // another open tab's pictures are its own affair
-  const before = left.filter((one) => orphaned.includes(one.tab) || (isOwn(one) && !isReload));
-  if (before.length === 0) return;
-  const goOn = () => before.forEach(follow);
-  const leave = () => before.forEach((one) => forget("coming", keyOf(one)));
+  const earlier = left.filter((one) => orphaned.includes(one.tab) || (isOwn(one) && !isReload));
+  if (earlier.length === 0) return;
+  const goOn = () => earlier.forEach((one) => follow(one));
+  const leave = () => {
+    for (const one of earlier) {
+      forget("coming", keyOf(one));
+      giveUp(one);
+    }
+  };
   const one = t("1 picture was on its way when this page was left.");
-  const more = t("{number} pictures were on their way when this page was left.", { number: before.length });
-  notice(before.length === 1 ? one : more, [t("Draw them"), goOn], [t("Leave them"), leave]);
+  const more = t("{number} pictures were on their way when this page was left.", { number: earlier.length });
+  notice(earlier.length === 1 ? one : more, [t("Draw them"), goOn], [t("Leave them"), leave]);
 }
 
 $("cancel").addEventListener("click", cancelAll);
+addEventListener("pagehide", () => {
+  passTime();
+  const seconds = Object.fromEntries([...jobs].map((job) => [keyOf(job), job.seconds]));
+  note("progress", { made, busy, seconds }, { inTab: true });
+});
 setInterval(showLeft, 1000);

@@ -35,7 +35,6 @@ function dropped(file) {
   $("dropped").returnValue = "";
   $("dropped").showModal();
   const answer = () => {
-    document.activeElement?.blur(); // Chrome takes no keys at a field that a dialog gave the focus back
     if ($("dropped").returnValue === "settings") readFile(file);
     if ($("dropped").returnValue === "start") startFrom(file);
   };
@@ -78,6 +77,13 @@ document.addEventListener("paste", (event) => {
   event.preventDefault();
   startFrom(files[0]);
 });
+
+addEventListener("hashchange", readLink);
+document.addEventListener("close", () => {
+  const field = document.activeElement; // which Chrome takes no keys at when a dialog gave the focus back
+  field?.blur();
+  field?.focus();
+}, { capture: true });
 
 recall();
 await Promise.all([restore(), recallStart(), showServer()]);

@@ -179,4 +179,7 @@ document.addEventListener("keydown", (event) => {
   event.preventDefault();
   move(MOVES[event.key]);
 });
-$("viewer").addEventListener("close", () => shown?.isConnected && shown.querySelector(".picture").focus());
+$("viewer").addEventListener("close", () => {
+  const isTaken = document.activeElement?.closest("#form"); // the sheet has filled it
+  if (!isTaken && shown?.isConnected) shown.querySelector(".picture").focus();
+});

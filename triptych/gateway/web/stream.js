@@ -1,0 +1,64 @@
+// What the gateway tells of this tab's pictures, all of them in one stream: a browser opens six connections to an address.
+
+import { Lost, ask, events } from "./asking.js";
+import { tab } from "./tab.js";
+import { t } from "./words.js";
+
+const heard = new Map(); // by a picture's id: what is done with what is told of it
+let isReading = false;
+
+/** What names one of this tab's pictures to the gateway. */
+export const addressOf = (id) => `api/picture?${new URLSearchParams({ tab: tab(), id })}`;
+
+/**
+ * Have `begin` ask for a picture, hand `tell` what is told of it, as name and data, and return the last of it, as
+ * [name, data]. Throws what `begin` throws, Lost where the stream breaks, and what the signal is aborted with.
+ */
+export async function hear(id, begin, tell, signal) {
+  const one = { tell, isBegun: false };
+  const end = new Promise((resolve, reject) => Object.assign(one, { resolve, reject }));
+  end.catch(() => {}); // it is awaited below, unless `begin` throws
+  signal.addEventListener("abort", () => one.reject(signal.reason));
+  heard.set(id, one); // before it is begun: an open stream may tell of it before its answer is there
+  try {
+    await begin();
+    one.isBegun = true;
+    if (!isReading) readAll();
+    return await end;
+  } finally {
+    heard.delete(id);
+  }
+}
+
+/** Read one stream after the other, each to its end, which comes when the gateway has no picture of this tab left. */
+async function readAll() {
+  isReading = true;
+  for (;;) {
+    const begun = [...heard].filter(([, { isBegun }]) => isBegun);
+    if (begun.length === 0) break;
+    let error = new Lost(t("Connection lost. Is `make web` still running?")); // for those that the gateway does not know
+    try {
+      await readOne();
+    } catch (caught) {
+      error = caught;
+    }
+    for (const [id, one] of begun) {
+      heard.delete(id);
+      one.reject(error);
+    }
+  }
+  isReading = false;
+}
+
+async function readOne() {
+  const answer = await ask(`api/pictures?${new URLSearchParams({ tab: tab() })}`);
+  for await (const [name, { id, ...data }] of events(answer)) {
+    const one = heard.get(id);
+    if (name === "waiting" || name === "step") {
+      one?.tell(name, data);
+    } else {
+      heard.delete(id);
+      one?.resolve([name, data]);
+    }
+  }
+}

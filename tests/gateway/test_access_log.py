@@ -52,19 +52,26 @@ def test_ids_that_are_none_are_replaced(gateway, triton, lines, given, trace):
     assert line["request_id"] == own and "trace_id" not in line
 
 
-def test_a_stream_is_logged_when_it_ends(gateway, triton, lines):
+def test_a_picture_of_the_page_has_its_line_when_it_is_begun(gateway, triton, lines):
     triton.hold.clear()
     triton.held_from = 2
-    with httpx.stream("POST", f"{gateway.url}/api/picture", json={"prompt": "a fox"}) as answer:
-        events = answer.iter_lines()
+    named = f"{gateway.url}/api/picture?tab=mine&id=1"
+    headers = {"traceparent": TRACEPARENT}
+    answer = httpx.post(named, json={"prompt": "a fox"}, headers=headers)
+    (begun,) = lines(1)
+    assert (begun["path"], begun["status"], begun["pictures"]) == ("/api/picture", 200, 1)
+    assert answer.headers["x-request-id"] == begun["request_id"] == triton.ids[0][0]
+    assert triton.ids[0][1] == TRACEPARENT
+    with httpx.stream("GET", f"{gateway.url}/api/pictures?tab=mine") as stream:
+        events = stream.iter_lines()
         assert next(events) == "event: step"
         httpx.get(f"{gateway.url}/api/models")
-        assert [line["path"] for line in lines(1)] == ["/api/models"]
+        assert [line["path"] for line in lines(2)] == ["/api/picture", "/api/models"]
         triton.hold.set()
         list(events)
-    stream = lines(2)[1]
-    assert (stream["path"], stream["status"], stream["pictures"]) == ("/api/picture", 200, 1)
-    assert answer.headers["x-request-id"] == stream["request_id"] == triton.ids[0][0]
+    read = lines(3)[2]
+    assert (read["path"], read["status"]) == ("/api/pictures", 200)
+    assert "pictures" not in read
 
 
 def test_refusals_and_failures_have_lines_and_ids_too(start, triton, lines, monkeypatch):

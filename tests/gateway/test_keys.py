@@ -15,12 +15,13 @@ from triptych.gateway import keys as keys_module
 from triptych.gateway.access import FILES
 from triptych.gateway.keys import Keys
 
-PATHS = ("/v1/images/generations", "/sdapi/v1/txt2img", "/api/picture")
+PAGE = "/api/picture?tab=t&id=1"
+PATHS = ("/v1/images/generations", "/sdapi/v1/txt2img", PAGE)
 SMALL = {"prompt": "a fox", "width": 64, "height": 64}
 BODIES = {
     "/v1/images/generations": {"prompt": "a fox", "size": "64x64"},
     "/sdapi/v1/txt2img": SMALL,
-    "/api/picture": SMALL,
+    PAGE: SMALL,
 }
 
 

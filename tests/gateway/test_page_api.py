@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+import secrets
 import time
 
 import grpc
@@ -19,7 +20,9 @@ from triptych.picture.metadata import read_settings
 
 @pytest.fixture
 def client(gateway):
-    with httpx.Client(base_url=gateway.url, timeout=30) as client:
+    """A tab of its own."""
+    tab = {"tab": secrets.token_hex()[:64]}
+    with httpx.Client(base_url=gateway.url, params=tab, timeout=30) as client:
         yield client
 
 
@@ -32,13 +35,17 @@ def events(text):
     return found
 
 
-def begin(client, asked, id="1", tab="a tab"):
-    return client.post("/api/picture", params={"tab": tab, "id": id}, json={"prompt": "x", **asked})
+def begin(client, asked, id="1"):
+    return client.post("/api/picture", params={"id": id}, json={"prompt": "x", **asked})
 
 
-def news(client, tab="a tab"):
-    """All events of a tab, once they have ended."""
-    answer = client.get("/api/pictures", params={"tab": tab})
+def give_up(client, id="1"):
+    assert client.delete("/api/picture", params={"id": id}).status_code == 204
+
+
+def news(client):
+    """All events, once they have ended."""
+    answer = client.get("/api/pictures")
     assert answer.status_code == 200
     assert answer.headers["content-type"].startswith("text/event-stream")
     assert answer.headers["connection"] == "close"
@@ -67,7 +74,7 @@ def test_steps_and_previews_then_the_picture(client, triton):
     triton.hold.clear()
     size = {"seed": str(2**64 - 1), "width": 128}
     assert begin(client, size).json() == {"known": False}
-    with client.stream("GET", "/api/pictures?tab=a+tab") as answer:
+    with client.stream("GET", "/api/pictures") as answer:
         told = live(answer)
         assert next(told) == ("step", {"id": "1", "step": 1, "total": TOTAL, "preview": None})
         triton.hold.set()
@@ -180,8 +187,9 @@ def test_what_cannot_be_is_refused_before_any_event(client, asked, field):
 @pytest.mark.parametrize("field", ["tab", "id"])
 @pytest.mark.parametrize("value", [None, "", "x" * 65])
 def test_a_picture_needs_a_name(client, triton, field, value):
-    named = {name: text for name, text in {"tab": "t", "id": "1", field: value}.items() if text}
-    answer = client.post("/api/picture", params=named, json={"prompt": "x"})
+    named = {"tab": "t", "id": "1", field: value}
+    named = {name: text for name, text in named.items() if text is not None}
+    answer = httpx.post(f"{client.base_url}/api/picture", params=named, json={"prompt": "x"})
     assert (answer.status_code, answer.json()["field"]) == (400, field)
     assert triton.requests == []
 
@@ -198,11 +206,11 @@ def test_pictures_that_wait_tell_their_places_in_one_stream(client, triton):
     triton.hold.clear()
     for id in "123":
         assert begin(client, {}, id).json() == {"known": False}
-    with client.stream("GET", "/api/pictures?tab=a+tab") as answer:
+    with client.stream("GET", "/api/pictures") as answer:
         told = live(answer)
         places = [next(told) for _ in range(3)]
         assert places == [("waiting", {"id": id, "place": int(id)}) for id in "123"]
-        assert client.delete("/api/picture?tab=a+tab&id=1").status_code == 204
+        give_up(client)
         assert sorted(one["place"] for _, one in (next(told), next(told))) == [1, 2]
         triton.hold.set()
         rest = list(told)
@@ -213,10 +221,12 @@ def test_a_picture_goes_on_where_its_tab_comes_back(client, triton):
     triton.held_from = 4
     triton.hold.clear()
     begin(client, {})
-    with client.stream("GET", "/api/pictures?tab=a+tab") as answer:
-        wait_for(lambda: next(live(answer))[1].get("step") == 3)
+    with client.stream("GET", "/api/pictures") as answer:
+        told = live(answer)  # which closes the answer when it is forgotten
+        while next(told)[1]["step"] < 3:
+            pass
     assert begin(client, {}).json() == {"known": True}
-    with client.stream("GET", "/api/pictures?tab=a+tab") as answer:
+    with client.stream("GET", "/api/pictures") as answer:
         told = live(answer)
         state = [next(told)[1] for _ in range(2)]
         assert [(one["step"], bool(one["preview"])) for one in state] == [(2, True), (3, False)]
@@ -228,38 +238,40 @@ def test_a_picture_goes_on_where_its_tab_comes_back(client, triton):
 def test_another_reader_of_a_tab_ends_the_one_before(client, triton):
     triton.hold.clear()
     begin(client, {})
-    with client.stream("GET", "/api/pictures?tab=a+tab") as answer:
+    with client.stream("GET", "/api/pictures") as answer:
         told = live(answer)
         assert next(told)[0] == "waiting"
-        with client.stream("GET", "/api/pictures?tab=a+tab") as other:
+        with client.stream("GET", "/api/pictures") as other:
             assert next(live(other))[0] == "waiting"
             assert list(told) == []
     assert triton.left == 0
 
 
-def test_a_tab_has_its_own_pictures_alone(client, triton):
+def test_a_tab_has_its_own_pictures_alone(gateway, client, triton):
     triton.hold.clear()
     begin(client, {})
-    assert news(client, "another") == []
-    client.delete("/api/picture?tab=another&id=1")
-    assert begin(client, {}).json() == {"known": True}
-    assert begin(client, {}, tab="another").json() == {"known": False}
-    triton.hold.set()
-    assert [name for name, _ in news(client)][-1] == "picture"
-    assert [name for name, _ in news(client, "another")][-1] == "picture"
+    with httpx.Client(base_url=gateway.url, params={"tab": "another"}) as another:
+        assert news(another) == []
+        give_up(another)
+        assert begin(client, {}).json() == {"known": True}
+        assert begin(another, {}).json() == {"known": False}
+        triton.hold.set()
+        for one in (client, another):
+            assert [name for name, _ in news(one)][-1] == "picture"
 
 
 @pytest.mark.parametrize("held_from", [1, 3])
 @pytest.mark.parametrize("is_read", [True, False])
 def test_what_nobody_reads_is_given_up(client, triton, monkeypatch, held_from, is_read):
-    monkeypatch.setattr(tabs, "GRACE", 0.5)
+    monkeypatch.setattr(tabs, "GRACE", 1.5)  # beginning takes up to 1 s
     triton.held_from = held_from
     triton.hold.clear()
     begin(client, {})
     if is_read:
-        with client.stream("GET", "/api/pictures?tab=a+tab") as answer:
-            next(live(answer))
-            time.sleep(1)
+        with client.stream("GET", "/api/pictures") as answer:
+            told = live(answer)
+            next(told)
+            time.sleep(2)
             assert triton.left == 0
     wait_for(lambda: triton.left == 1)
     assert news(client) == []
@@ -270,24 +282,25 @@ def test_a_slow_reader_misses_steps_and_all_previews_but_the_newest(client, trit
     triton.hold.clear()
     begin(client, {})
     time.sleep(0.2)
-    with client.stream("GET", "/api/pictures?tab=a+tab") as answer:
+    with client.stream("GET", "/api/pictures") as answer:
         told = live(answer)
         assert [next(told)[1]["step"] for _ in range(2)] == [2, 3]
         triton.hold.set()
         assert [name for name, _ in told][-1] == "picture"
 
 
-def test_pictures_that_nobody_reads_take_no_memory_without_end(client, triton, monkeypatch):
+def test_pictures_that_nobody_reads_take_no_memory_without_end(start, monkeypatch):
     monkeypatch.setattr(tabs, "MAX_BYTES", 0)
-    assert begin(client, {}).json() == {"known": False}
-    wait_for(lambda: begin(client, {}, "2").status_code == 429)
-    news(client)
-    assert begin(client, {}, "3").json() == {"known": False}
+    with httpx.Client(base_url=start().url, params={"tab": "t"}) as client:
+        assert begin(client, {}).json() == {"known": False}
+        wait_for(lambda: begin(client, {}, "2").status_code == 429)
+        news(client)
+        assert begin(client, {}, "3").json() == {"known": False}
 
 
-def test_the_gateways_end_gives_all_up(start, triton, gateway):
+def test_the_gateways_end_gives_all_up(triton):
     triton.hold.clear()
-    with Gateway(triton.url) as own, httpx.Client(base_url=own.url) as client:
+    with Gateway(triton.url) as own, httpx.Client(base_url=own.url, params={"tab": "t"}) as client:
         begin(client, {})
     wait_for(lambda: triton.left == 1)
 

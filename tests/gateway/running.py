@@ -13,11 +13,13 @@ from triptych.gateway.app import create_app
 
 
 class Gateway:
-    """A running gateway on a free port; `url` is its address."""
+    """A running gateway, on a free port if none is given; `url` is its address."""
 
-    def __init__(self, triton_url: str, **options) -> None:
+    def __init__(self, triton_url: str, port: int = 0, **options) -> None:
         self.app = create_app(triton_url, **options)
-        config = uvicorn.Config(self.app, port=0, log_level="warning", timeout_graceful_shutdown=2)
+        config = uvicorn.Config(
+            self.app, port=port, log_level="warning", timeout_graceful_shutdown=2
+        )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run)
 

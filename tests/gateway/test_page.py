@@ -1,5 +1,7 @@
 """The page in a real browser, as people use it."""
 
+import time
+
 import grpc
 import pytest
 from selenium.webdriver import ActionChains, Keys
@@ -335,6 +337,43 @@ def test_a_wrong_key_can_be_given_up(browser, start):
     page.draw(prompt="x")
     page.settled(1)
     browser.complaints()
+
+
+def test_a_key_that_no_header_can_have_is_wrong(browser, start):
+    """As where an input method was left on."""
+    page = Page(browser, start(api_key="sesame").url)
+    page["key-text"].send_keys("密钥", Keys.ENTER)
+    wait_for(lambda: page["key-wrong"].text == "This key is wrong.")
+    assert page["key"].get_attribute("open") is not None
+    page["key-text"].clear()
+    page["key-text"].send_keys(" sesame ", Keys.ENTER)
+    wait_for(lambda: page["scheduler"].get_property("value") == "pndm")
+    assert page["lost"].text == ""
+    browser.complaints()
+
+
+@pytest.mark.parametrize("how", ["cancel", "escape"])
+def test_after_the_dialog_of_the_key_the_prompt_takes_keys(browser, start, how):
+    page = Page(browser, start(api_key="sesame").url, sees_all=False)
+    wait_for(lambda: page["key"].get_attribute("open") is not None)
+    page.one("#key button[value='']").click() if how == "cancel" else page.press(Keys.ESCAPE)
+    wait_for(lambda: page["unlock"].is_displayed())
+    assert page.focused() == "prompt"
+    page.press("a star")
+    assert page.values("prompt") == ["a star"]
+    browser.complaints()
+
+
+def test_after_the_settings_are_used_from_full_size_the_prompt_takes_keys(page):
+    page.draw(prompt="a red circle")
+    page.settled(1)
+    page.one(".picture").click()
+    page.one("#viewer [data-does=sheet]").click()
+    page.one("#sheet [data-does=new-seed]").click()
+    time.sleep(0.3)  # until the dialogs have told that they are closed
+    assert page.focused() == "prompt"
+    page.press(Keys.END, "s")
+    assert page.values("prompt") == ["a red circles"]
 
 
 @pytest.mark.parametrize("size", [(320, 640), chromium.PHONE, (768, 1024), chromium.WIDE])

@@ -1,6 +1,7 @@
 """The page's gallery: pictures that stay, are looked at, compared, copied, packed and deleted."""
 
 import io
+import re
 import time
 import zipfile
 
@@ -8,8 +9,10 @@ import pytest
 from selenium.webdriver import Keys
 
 from tests.gateway import browser as chromium
+from tests.gateway.fake_triton import TOTAL
 from tests.gateway.page import Page, violations
 from tests.gateway.running import wait_for
+from triptych.gateway import tabs
 from triptych.picture.metadata import read_settings
 
 
@@ -60,15 +63,45 @@ def test_pictures_on_their_way_go_on_after_a_reload(page, triton):
     triton.held_from = 3
     triton.hold.clear()
     page.draw(prompt="a red circle", seed="7", count="2")
-    wait_for(lambda: len(triton.requests) == 2)
+    wait_for(lambda: len(page.all(".coming .preview:not([hidden])")) == 2)
     page.reload()
-    wait_for(lambda: len(triton.requests) == 4)
+    wait_for(lambda: len(page.all(".coming .preview:not([hidden])")) == 2)
+    assert [one.text for one in page.all(".steps")] == [f"step 2 of {TOTAL}"] * 2
     triton.hold.set()
     page.settled(2)
-    assert sorted(request["seed"] for request in triton.requests[2:]) == [7, 8]
+    assert sorted(request["seed"] for request in triton.requests) == [7, 8]
     page.reload()
     page.settled(2)
-    assert len(triton.requests) == 4
+    assert len(triton.requests) == 2
+
+
+def test_the_time_that_a_picture_takes_goes_on_after_a_reload(page, triton):
+    triton.held_from = 3
+    triton.hold.clear()
+    page.draw(prompt="a red circle")
+    wait_for(lambda: page.all(".coming .preview:not([hidden])"))
+    time.sleep(4)
+    page.reload()
+    triton.hold.set()
+    page.settled(1)
+    seconds = float(re.search(r", ([\d.]+) s", page.one(".told").text)[1])
+    assert seconds >= 4
+
+
+def test_pictures_are_given_up_some_time_after_their_tab_was_closed(page, triton, monkeypatch):
+    monkeypatch.setattr(tabs, "GRACE", 3)
+    triton.hold.clear()
+    first = page.browser.current_window_handle
+    page.browser.switch_to.new_window("tab")
+    try:
+        page.browser.get(page.own[0])
+        page.loaded()
+        page.draw(prompt="a red circle", count="2")
+        wait_for(lambda: len(page.all(".steps")) == len(triton.requests) == 2)
+    finally:
+        page.browser.close()
+        page.browser.switch_to.window(first)
+    wait_for(lambda: triton.left == 2)
 
 
 HELD_PUT = """
@@ -381,6 +414,17 @@ def test_a_picture_and_a_link_to_its_settings_are_copied(page, triton):
     assert "#" not in page.browser.current_url
     opened.draw()
     opened.settled(1)
+
+
+def test_a_link_that_is_followed_in_the_open_page_fills_the_form(page):
+    page.draw(prompt="a red circle")
+    page.settled(1)
+    link = f"{page.own[0]}/#prompt=a+green+star&seed=5"
+    page.browser.execute_script("window.stays = true")
+    page.browser.get(link)
+    wait_for(lambda: page.values("prompt", "seed") == ["a green star", "5"])
+    assert page.browser.execute_script("return window.stays")
+    assert "#" not in page.browser.current_url
 
 
 def larger(page, card=0):

@@ -12,7 +12,7 @@ from tests.gateway import browser as chromium
 from tests.gateway.fake_triton import TOTAL
 from tests.gateway.page import Page, drop, violations
 from tests.gateway.pictures import flat
-from tests.gateway.running import wait_for
+from tests.gateway.running import Gateway, wait_for
 
 
 def test_the_progress_of_all_and_cancelling_one(page, triton):
@@ -59,6 +59,58 @@ def test_places_in_line(page, triton):
     wait_for(lambda: sorted(one.text for one in page.all(".steps")) == texts)
     page["cancel"].click()
     page.settled(0)
+
+
+HEALTH = """
+const begun = performance.now();
+fetch("healthz").then((answer) => arguments[0]([answer.status, performance.now() - begun]));
+"""
+
+
+def test_eight_pictures_on_their_way_leave_room_for_everything_else(page, triton):
+    """A browser opens six connections to an address."""
+    triton.hold.clear()
+    page.draw(prompt="a red circle", count="8")
+    texts = [*(f"number {place} in line" for place in range(2, 9)), "starting"]
+    wait_for(lambda: sorted(one.text for one in page.all(".steps")) == texts)
+    status, milliseconds = page.browser.execute_async_script(HEALTH)
+    assert status == 200 and milliseconds < 2000
+    first = page.browser.current_window_handle
+    page.browser.switch_to.new_window("tab")
+    try:
+        page.browser.get(f"{page.own[0]}/docs")
+        assert page.all("details")
+    finally:
+        page.browser.close()
+        page.browser.switch_to.window(first)
+    page.reload()
+    wait_for(lambda: sorted(one.text for one in page.all(".steps")) == texts)
+    triton.hold.set()
+    page.settled(8)
+    assert len(triton.requests) == 8
+
+
+def test_a_gateway_that_ends_and_another_that_begins_pictures_anew(browser, triton):
+    """They listen at the same port, one after the other."""
+    triton.held_from = 3
+    triton.hold.clear()
+    with Gateway(triton.url) as gateway:
+        port = int(gateway.url.rpartition(":")[2])
+        page = Page(browser, gateway.url)
+        page.draw(prompt="a red circle", count="2", seed="7")
+        wait_for(lambda: len(page.all(".coming .preview:not([hidden])")) == 2)
+    wait_for(lambda: "Connection lost" in page["lost"].text)
+    with Gateway(triton.url, port=port):
+        wait_for(lambda: len(triton.requests) == 4)
+        triton.hold.set()
+        page.settled(2)
+    assert [one["seed"] for one in sorted(triton.requests, key=lambda one: one["seed"])] == [
+        7,
+        7,
+        8,
+        8,
+    ]
+    browser.complaints()
 
 
 FADED = """

@@ -18,6 +18,7 @@ from PIL import Image
 from tests.gateway.running import Gateway, wait_for
 from tests.server.calls import SMALL, metrics
 from triptych.client import Client
+from triptych.gateway import tabs
 from triptych.model_files import ModelFiles
 from triptych.picture_stream import PictureStream
 
@@ -114,7 +115,8 @@ def test_progress_and_interrupt(web, server, repository):
 def test_the_page_draws_a_picture_larger_in_a_second_pass(web, server):
     second = {"width": 192, "height": 128, "strength": 0.3, "num_inference_steps": 4}
     asked = {**SMALL, "second_pass": second}
-    answer = web.post("/api/picture", json={"prompt": "a red circle", **asked})
+    web.post("/api/picture?tab=t&id=1", json={"prompt": "a red circle", **asked})
+    answer = web.get("/api/pictures?tab=t")
     told = json.loads(answer.text.split("event: picture\ndata: ")[1])
     file = base64.b64decode(told["file"])
     assert Image.open(io.BytesIO(file)).size == (192, 128)
@@ -124,12 +126,21 @@ def test_the_page_draws_a_picture_larger_in_a_second_pass(web, server):
     assert again == {**second, "interpolation": "bilinear"} == told["settings"]["second_pass"]
 
 
-def test_leaving_the_page_ends_the_work_at_the_next_tick(web, server):
+def test_leaving_the_page_ends_the_work(web, server, monkeypatch):
+    monkeypatch.setattr(tabs, "GRACE", 1)
     asked = {"prompt": "a red circle", "num_inference_steps": 200}
-    with web.stream("POST", "/api/picture", json=asked) as answer:
+    web.post("/api/picture?tab=t&id=1", json=asked)
+    with web.stream("GET", "/api/pictures?tab=t") as answer:
         lines = (line for line in answer.iter_lines() if line.startswith("data: "))
         first = json.loads(next(lines)[6:])
         assert 1 <= first["step"] < first["total"] == 200
+    assert stands_still(server)
+
+
+def test_a_picture_that_is_cancelled_on_the_page_ends_at_the_next_tick(web, server):
+    asked = {"prompt": "a red circle", "num_inference_steps": 200}
+    web.post("/api/picture?tab=t&id=1", json=asked)
+    web.delete("/api/picture?tab=t&id=1")
     assert stands_still(server)
 
 
@@ -149,13 +160,17 @@ def test_more_pictures_than_the_server_streams_are_refused_with_when_to_come_aga
     """Such as are not asked for again: others may find room by then."""
     monkeypatch.setattr(PictureStream, "TRIES", 1)
     asked = {"prompt": "x", "width": 64, "height": 64, "num_inference_steps": 6}
+
+    def draw(number):
+        begun = web.post(f"/api/picture?tab={number}&id=1", json=asked)
+        return begun if begun.is_error else web.get(f"/api/pictures?tab={number}")
+
     with Gateway(server.grpc, max_pictures=64) as gateway, ThreadPoolExecutor(40) as pool:
         web = httpx.Client(base_url=gateway.url, timeout=120)
-        drawing = [pool.submit(web.post, "/api/picture", json=asked) for _ in range(40)]
-        answers = [one.result() for one in drawing]
+        answers = list(pool.map(draw, range(40)))
     refused = [answer for answer in answers if answer.status_code == 429]
     assert all(answer.headers["retry-after"] == "2" for answer in refused)
-    # One that has been told its place in line is told of the refusal in the same answer.
+    # One that was begun, since it has a place in line, is told of the refusal in the tab's news.
     refused += [answer for answer in answers if "event: error\n" in answer.text]
     assert refused and all("images are streamed already" in answer.text for answer in refused)
     drawn = [answer for answer in answers if "event: picture\n" in answer.text]

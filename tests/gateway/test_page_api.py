@@ -4,6 +4,7 @@ import asyncio
 import base64
 import json
 import secrets
+import threading
 import time
 
 import grpc
@@ -303,6 +304,26 @@ def test_the_gateways_end_gives_all_up(triton):
     with Gateway(triton.url) as own, httpx.Client(base_url=own.url, params={"tab": "t"}) as client:
         begin(client, {})
     wait_for(lambda: triton.left == 1)
+
+
+def test_the_gateways_end_waits_for_pictures_that_are_read(triton):
+    triton.held_from = 3
+    triton.hold.clear()
+    read = []
+
+    def read_all(url):
+        with httpx.stream("GET", f"{url}/api/pictures?tab=t", timeout=30) as answer:
+            for one in live(answer):
+                read.append(one)
+
+    with Gateway(triton.url) as own, httpx.Client(base_url=own.url, params={"tab": "t"}) as client:
+        begin(client, {})
+        reading = threading.Thread(target=read_all, args=(own.url,))
+        reading.start()
+        wait_for(lambda: read)
+        threading.Timer(0.5, triton.hold.set).start()
+    reading.join()
+    assert read[-1][0] == "picture"
 
 
 def test_the_page_and_its_files(client):

@@ -427,6 +427,26 @@ def test_a_link_that_is_followed_in_the_open_page_fills_the_form(page):
     assert "#" not in page.browser.current_url
 
 
+def test_another_open_tab_shows_what_was_drawn(page):
+    page.draw(prompt="a red circle")
+    page.settled(1)
+    first = page.browser.current_window_handle
+    page.browser.switch_to.new_window("tab")
+    try:
+        page.browser.get(page.own[0])
+        page.loaded()
+        page.draw(prompt="a green star", seed="7")
+        page.settled(2)
+        drawn = groups(page)
+    finally:
+        page.browser.close()
+        page.browser.switch_to.window(first)
+    page.settled(2)
+    assert groups(page) == drawn
+    page.reload()
+    page.settled(2)
+
+
 def larger(page, card=0):
     page.all(".card .picture")[card].click()
     page.one("#viewer [data-does=larger]").click()

@@ -3,13 +3,13 @@
 import { Lost, ask, failure, send, untilBack } from "./asking.js";
 import { $, notice, say } from "./dom.js";
 import { count, isFilledIn, seedIsUsed, settings, showError, unfold } from "./form.js";
-import { cards, place, recordOf, remove, showPicture, showCount, showStep, showWaiting } from "./gallery.js";
+import { keysOfShown, place, remove, showPicture, showCount, showStep, showWaiting } from "./gallery.js";
 import { usual } from "./models.js";
 import { note, noted } from "./notes.js";
 import { rememberPrompt } from "./prompts.js";
 import { forget, keep, kept } from "./store.js";
 import { addressOf, hear } from "./stream.js";
-import { closed, sure, tab } from "./tab.js";
+import { closed, showElsewhere, sure, tab } from "./tab.js";
 import { pictures, secondsSaid, t } from "./words.js";
 
 const jobs = new Set();
@@ -130,6 +130,7 @@ async function finish(job, { file, settings }) {
   showPicture(job.card, record);
   say(t("Drawn in {time}: {prompt}", { time: secondsSaid(seconds), prompt: settings.prompt }));
   const isKept = await keep("pictures", record.key, record);
+  showElsewhere(record);
   if (!isKept) $("alert").textContent = t("This browser keeps no more pictures: download what you want to have.");
 }
 
@@ -173,7 +174,7 @@ export function cancelAll() {
 export async function pickUp() {
   await sure;
   const all = await kept("coming");
-  const there = new Set(cards().map((card) => recordOf(card).key));
+  const there = keysOfShown();
   const isOver = (one) => one.batch < Date.now() - OLD || there.has(keyOf(one));
   for (const one of all.filter(isOver)) forget("coming", keyOf(one));
   const left = all.filter((one) => !isOver(one));

@@ -213,8 +213,14 @@ function dropAll() {
 /** The pictures of earlier visits. */
 export async function restore() {
   const before = await kept("pictures");
-  for (const record of before.sort((a, b) => a.batch - b.batch || a.index - b.index)) show(record);
+  const shown = keysOfShown(); // while this was asked for
+  const others = before.filter(({ key }) => !shown.has(key));
+  for (const record of others.sort((a, b) => a.batch - b.batch || a.index - b.index)) show(record);
 }
 
+/** The keys of the pictures that are here. */
+export const keysOfShown = () => new Set(cards().map((card) => recordOf(card).key));
+
 showIcons(document);
+document.addEventListener("drawnelsewhere", ({ detail: record }) => keysOfShown().has(record.key) || show(record));
 $("clear-all").addEventListener("click", dropAll);

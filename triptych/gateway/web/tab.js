@@ -23,6 +23,11 @@ export async function closed(names) {
   return names.filter((one) => !taken.has(one));
 }
 
+/** Have the other open tabs show a picture that was drawn in this one. */
+export function showElsewhere(record) {
+  others?.postMessage({ drawn: record });
+}
+
 /** Resolves when no other open tab has this one's name. */
 export const sure = new Promise((resolve) => {
   const settle = () => {
@@ -36,6 +41,7 @@ export const sure = new Promise((resolve) => {
     return settle(); // a browser that keeps nothing: there is nothing to share
   }
   others.onmessage = ({ data }) => {
+    if (data.drawn) return document.dispatchEvent(new CustomEvent("drawnelsewhere", { detail: data.drawn }));
     if (isSure && data.asks === name) others.postMessage({ taken: name });
     taken.add(data.taken);
     if (isSure || data.taken !== name) return;

@@ -290,12 +290,23 @@ def test_a_slow_reader_misses_steps_and_all_previews_but_the_newest(client, trit
         assert [name for name, _ in told][-1] == "picture"
 
 
-def test_pictures_that_nobody_reads_take_no_memory_without_end(start, monkeypatch):
-    monkeypatch.setattr(tabs, "MAX_BYTES", 0)
-    with httpx.Client(base_url=start().url, params={"tab": "t"}) as client:
-        assert begin(client, {}).json() == {"known": False}
-        wait_for(lambda: begin(client, {}, "2").status_code == 429)
-        news(client)
+def test_what_tabs_hold_is_bounded(start, triton, monkeypatch):
+    """Pictures to start from, and those that nobody reads."""
+    monkeypatch.setattr(tabs, "MAX_BYTES", 100_000)
+    image = f"data:image/png;base64,{base64.b64encode(grain(0.05)).decode()}"
+    assert 50_000 < len(image) < 100_000
+    asked = {"image": image, "width": 64, "height": 64}
+    with httpx.Client(base_url=start().url, params={"tab": "t"}, timeout=30) as client:
+        triton.hold.clear()
+        assert begin(client, asked).json() == {"known": False}
+        refused = begin(client, asked, "2")
+        assert refused.status_code == 429 and refused.headers["retry-after"] == "2"
+        assert begin(client, asked).json() == {"known": True}
+        triton.hold.set()
+        wait_for(lambda: begin(client, asked, "2").json() == {"known": False})
+        monkeypatch.setattr(tabs, "MAX_BYTES", 0)
+        assert begin(client, {}, "3").status_code == 429
+        assert [name for name, _ in news(client)].count("picture") == 2
         assert begin(client, {}, "3").json() == {"known": False}
 
 

@@ -206,9 +206,12 @@ async def begin(asked: Asked, tab: TabName, id: Id, request: Request) -> Begun:
     """
     settings = {name: value for name, value in asked.model_dump().items() if value is not None}
     tabs: Tabs = request.app.state.tabs
-    tabs.check_room()
     own = tabs.tab(tab)
-    known = own.begin(id, partial(_draw, request.app.state.studio, settings))
+    known = own.goes_on(id)
+    if not known:
+        brought = len(asked.image or "") + len(asked.mask_image or "")
+        tabs.check_room(brought)
+        own.begin(id, partial(_draw, request.app.state.studio, settings), brought)
     await own.first(id)
     return Begun(known=known)
 

@@ -21,8 +21,9 @@ from triptych.streaming import Step
 GRACE = 10.0
 """Seconds in which a tab that nobody reads for may come back for its pictures."""
 
-MAX_BYTES = 256 * 1024 * 1024
-"""Bytes of pictures' files that are drawn and that no tab has read yet, of all tabs."""
+MAX_BYTES = 128 * 1024 * 1024
+"""Bytes of all tabs: of the files that pictures on their way start from, which are in memory about
+four times, and of those that are drawn and that no tab has read yet."""
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +43,8 @@ class _Drawing:
     """A picture on its way. `news` has what a new reader needs: the newest, with its number, and
     before it the step of the newest preview."""
 
-    def __init__(self) -> None:
+    def __init__(self, brought: int) -> None:
+        self.bytes = brought
         self.news: list[tuple[int, News]] = []
         self.begun = asyncio.Event()
         self.task: asyncio.Task | None = None
@@ -52,6 +54,8 @@ class _Drawing:
         previews = [one for one in self.news if isinstance(one[1], Step) and one[1].preview]
         self.news = [*(previews if keeps else ()), (number, news)]
         self.begun.set()
+        if isinstance(news, (Picture, Problem)):
+            self.bytes = len(news.file) if isinstance(news, Picture) else 0
 
 
 class Tab:
@@ -68,20 +72,20 @@ class Tab:
         self._grace: asyncio.TimerHandle | None = None
 
     @property
-    def untold(self) -> int:
-        """Bytes of the files that are drawn."""
-        newest = [one.news[-1][1] for one in self._drawings.values() if one.news]
-        return sum(len(one.file) for one in newest if isinstance(one, Picture))
+    def bytes(self) -> int:
+        """Bytes of the files that it holds."""
+        return sum(drawing.bytes for drawing in self._drawings.values())
 
-    def begin(self, id: str, draw: Callable[[Tell], Awaitable[Picture]]) -> bool:
-        """Whether a picture is on its way already; if not, it is now, as `draw` draws it."""
-        known = id in self._drawings
-        if not known:
-            drawing = self._drawings[id] = _Drawing()
-            drawing.task = asyncio.create_task(self._follow(drawing, draw))
+    def goes_on(self, id: str) -> bool:
+        """Whether a picture is on its way; its tab is waited for anew."""
         if self._reader is None:
             self._wait()
-        return known
+        return id in self._drawings
+
+    def begin(self, id: str, draw: Callable[[Tell], Awaitable[Picture]], brought: int) -> None:
+        """Have a picture be on its way, as `draw` draws it, from files of `brought` bytes."""
+        drawing = self._drawings[id] = _Drawing(brought)
+        drawing.task = asyncio.create_task(self._follow(drawing, draw))
 
     async def first(self, id: str) -> None:
         """Return as soon as there is news of a picture; raises the Problem that it ended with."""
@@ -180,10 +184,12 @@ class Tabs:
         caller = CALLER.get()
         return self._tabs.setdefault((caller and caller.key.name, name), Tab())
 
-    def check_room(self) -> None:
-        """Raise Problem 429 where too much is drawn that no tab has read."""
-        if sum(tab.untold for tab in list(self._tabs.values())) > MAX_BYTES:
-            raise Problem(429, "too many drawn pictures are not read yet; try later")
+    def check_room(self, brought: int) -> None:
+        """Raise Problem 429 where the tabs hold too much for files of `brought` bytes more."""
+        if sum(tab.bytes for tab in list(self._tabs.values())) + brought > MAX_BYTES:
+            raise Problem(
+                429, "pictures on their way or not read yet are too many bytes; try later"
+            )
 
     async def close(self) -> None:
         """Give up all that is on its way."""

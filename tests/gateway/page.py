@@ -1,6 +1,7 @@
 """The page, as tests use it."""
 
 import base64
+import contextlib
 from importlib.resources import files
 
 from selenium.webdriver import ActionChains, Keys
@@ -99,6 +100,18 @@ class Page:
     def said(self):
         """What a screen reader was told last."""
         return self["status"].get_property("textContent")
+
+
+@contextlib.contextmanager
+def another_tab(browser):
+    """A tab beside the one that is there, which is back when this one is closed, at the end."""
+    first = browser.current_window_handle
+    browser.switch_to.new_window("tab")
+    try:
+        yield
+    finally:
+        browser.close()
+        browser.switch_to.window(first)
 
 
 DROP = """

@@ -10,7 +10,7 @@ from selenium.webdriver import Keys
 
 from tests.gateway import browser as chromium
 from tests.gateway.fake_triton import TOTAL
-from tests.gateway.page import Page, violations
+from tests.gateway.page import Page, another_tab, violations
 from tests.gateway.running import wait_for
 from triptych.gateway import tabs
 from triptych.picture.metadata import read_settings
@@ -91,16 +91,11 @@ def test_the_time_that_a_picture_takes_goes_on_after_a_reload(page, triton):
 def test_pictures_are_given_up_some_time_after_their_tab_was_closed(page, triton, monkeypatch):
     monkeypatch.setattr(tabs, "GRACE", 3)
     triton.hold.clear()
-    first = page.browser.current_window_handle
-    page.browser.switch_to.new_window("tab")
-    try:
+    with another_tab(page.browser):
         page.browser.get(page.own[0])
         page.loaded()
         page.draw(prompt="a red circle", count="2")
         wait_for(lambda: len(page.all(".steps")) == len(triton.requests) == 2)
-    finally:
-        page.browser.close()
-        page.browser.switch_to.window(first)
     wait_for(lambda: triton.left == 2)
 
 
@@ -430,17 +425,12 @@ def test_a_link_that_is_followed_in_the_open_page_fills_the_form(page):
 def test_another_open_tab_shows_what_was_drawn(page):
     page.draw(prompt="a red circle")
     page.settled(1)
-    first = page.browser.current_window_handle
-    page.browser.switch_to.new_window("tab")
-    try:
+    with another_tab(page.browser):
         page.browser.get(page.own[0])
         page.loaded()
         page.draw(prompt="a green star", seed="7")
         page.settled(2)
         drawn = groups(page)
-    finally:
-        page.browser.close()
-        page.browser.switch_to.window(first)
     page.settled(2)
     assert groups(page) == drawn
     page.reload()

@@ -10,7 +10,7 @@ from selenium.webdriver.support.ui import Select
 
 from tests.gateway import browser as chromium
 from tests.gateway.fake_triton import TOTAL
-from tests.gateway.page import Page, drop, violations
+from tests.gateway.page import Page, another_tab, drop, violations
 from tests.gateway.pictures import flat
 from tests.gateway.running import Gateway, wait_for
 
@@ -75,14 +75,9 @@ def test_eight_pictures_on_their_way_leave_room_for_everything_else(page, triton
     wait_for(lambda: sorted(one.text for one in page.all(".steps")) == texts)
     status, milliseconds = page.browser.execute_async_script(HEALTH)
     assert status == 200 and milliseconds < 2000
-    first = page.browser.current_window_handle
-    page.browser.switch_to.new_window("tab")
-    try:
+    with another_tab(page.browser):
         page.browser.get(f"{page.own[0]}/docs")
         assert page.all("details")
-    finally:
-        page.browser.close()
-        page.browser.switch_to.window(first)
     page.reload()
     wait_for(lambda: sorted(one.text for one in page.all(".steps")) == texts)
     triton.hold.set()

@@ -25,7 +25,7 @@ export async function ask(path, options = {}, onBusy = () => {}) {
   let askedForKey = false;
   for (let tries = 1; ; tries++) {
     const answer = await send(path, options).catch((error) => {
-      throw error instanceof TypeError ? new Lost(t("Connection lost. Is `make web` still running?")) : error;
+      throw options.signal?.aborted ? error : new Lost(t("Connection lost. Is `make web` still running?"));
     });
     if (answer.ok) {
       $("locked").hidden = true;
@@ -117,8 +117,8 @@ export async function* events(answer) {
   const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
   let text = "";
   for (;;) {
-    const { value, done } = await reader.read().catch((error) => {
-      throw error.name === "AbortError" ? error : new Lost(t("Connection lost. Is `make web` still running?"));
+    const { value, done } = await reader.read().catch(() => {
+      throw new Lost(t("Connection lost. Is `make web` still running?"));
     });
     if (done) return;
     text += value;

@@ -6,6 +6,7 @@ import { t } from "./words.js";
 
 const heard = new Map(); // by a picture's id: what is done with what is told of it
 let isReading = false;
+const begun = () => [...heard].filter(([, { isBegun }]) => isBegun);
 
 /** What names one of this tab's pictures to the gateway. */
 export const addressOf = (id) => `api/picture?${new URLSearchParams({ tab: tab(), id })}`;
@@ -33,16 +34,15 @@ export async function hear(id, begin, tell, signal) {
 /** Read one stream after the other, each to its end, which comes when the gateway has no picture of this tab left. */
 async function readAll() {
   isReading = true;
-  for (;;) {
-    const begun = [...heard].filter(([, { isBegun }]) => isBegun);
-    if (begun.length === 0) break;
-    let error = new Lost(t("Connection lost. Is `make web` still running?")); // for those that the gateway does not know
+  while (begun().length) {
+    let lost = begun(); // those of them that the gateway does not know, once it has told all; later ones are told of in the next
+    let error = new Lost(t("Connection lost. Is `make web` still running?"));
     try {
       await readOne();
     } catch (caught) {
-      error = caught;
+      [lost, error] = [begun(), caught];
     }
-    for (const [id, one] of begun) {
+    for (const [id, one] of lost) {
       heard.delete(id);
       one.reject(error);
     }
@@ -51,7 +51,8 @@ async function readAll() {
 }
 
 async function readOne() {
-  const answer = await ask(`api/pictures?${new URLSearchParams({ tab: tab() })}`);
+  // Past the cache, where a browser has a request wait for another one to the same address, as of the page before a reload.
+  const answer = await ask(`api/pictures?${new URLSearchParams({ tab: tab() })}`, { cache: "no-store" });
   for await (const [name, { id, ...data }] of events(answer)) {
     const one = heard.get(id);
     if (name === "waiting" || name === "step") {

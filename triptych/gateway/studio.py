@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
-from triptych.client import Client, Overloaded, Picture, PictureStream, Refused
+from triptych.client import (
+    Client,
+    Overloaded,
+    Picture,
+    PictureStream,
+    Refused,
+)
 from triptych.errors import InvalidRequest
 from triptych.gateway.access_log import ENTRY
 from triptych.gateway.errors import problem
-from triptych.gateway.keys import CALLER
+from triptych.gateway.keys import CALLER, TooMany
 from triptych.gateway.line import Line
 from triptych.gateway.metrics import Counts
 from triptych.gateway.pictures import ANY_PICTURE
@@ -23,14 +29,6 @@ from triptych.streaming import Step
 
 Watch = Callable[[int, Step], None]
 Wait = Callable[[int, int], None]
-
-
-class TooMany(Refused):
-    """More pictures in one request than are ever drawn at a time; `allowed` says how many are."""
-
-    def __init__(self, pictures: int, allowed: str) -> None:
-        self.allowed = allowed
-        super().__init__(f"pictures: got {pictures} in one request; allowed: {allowed}")
 
 
 class Studio:
@@ -68,19 +66,26 @@ class Studio:
         """
         caller = CALLER.get()
         _note(asked)
-        own_room = caller.room(len(asked), asked[0]["model"]) if caller else nullcontext()
-        with self._room(len(asked), job), own_room:
+        model, alone = asked[0]["model"], nullcontext(lambda: None)
+        own_room = caller.room(len(asked), model) if caller else alone
+        with self._room(len(asked), job), own_room as begin:
+
+            def steps(number: int, step: Step) -> None:
+                begin()
+                if watch is not None:
+                    watch(number, step)
+
             started = _Started()
             try:
                 return await asyncio.gather(
                     *(
-                        self._follow(i, one, started, watch, preview_every, wait)
+                        self._follow(i, one, started, steps, preview_every, wait)
                         for i, one in enumerate(asked)
                     )
                 )
             except Overloaded:
                 if len(asked) > 1:
-                    await self.ask(self._check_server, len(asked), Names(asked[0]["model"]))
+                    await self.ask(self._check_server, len(asked), Names(model))
                 raise
             finally:
                 started.cancel()
@@ -94,13 +99,23 @@ class Studio:
         self._check_number(len(asked), job=True)
         await self.ask(lambda: self.client.settings_of(**asked[0]))
 
+    async def models(self) -> list[str]:
+        """Those of the server that the caller's key allows, the one that is meant by None first.
+
+        Raises a ClientError.
+        """
+        return _allowed(await self.ask(self.client.models))
+
     async def model(self, name: str | None = None) -> str:
         """The server's model of that name, or the one that is meant by None; raises a ClientError.
 
-        Refused, with the list of them, for a name that the server has no model of.
+        Refused, with the list of those that the caller's key allows, for a name of no model.
         """
+        there = await self.ask(self.client.models)
+        if name in there:
+            return name  # `draw` says whether the key allows it
         try:
-            return chosen(name, await self.ask(self.client.models))
+            return chosen(name, _allowed(there))
         except InvalidRequest as error:
             raise Refused(str(error)) from error
 
@@ -198,7 +213,7 @@ class Studio:
         number: int,
         request: dict[str, Any],
         started: _Started,
-        watch: Watch | None,
+        watch: Watch,
         preview_every: int,
         wait: Wait | None,
     ) -> Picture:
@@ -212,8 +227,7 @@ class Studio:
 
         def steps(step: Step) -> None:
             begins()
-            if watch is not None:
-                watch(number, step)
+            watch(number, step)
 
         def follow() -> Picture:
             stream = self.client.stream(
@@ -227,6 +241,12 @@ class Studio:
 
         with self._line.wait(waits) as begins:
             return await events.run_in_executor(self._threads, follow)
+
+
+def _allowed(there: list[str]) -> list[str]:
+    """Those of the server's models that the caller may draw with."""
+    caller = CALLER.get()
+    return caller.allowed(there) if caller else there
 
 
 def _note(asked: Sequence[dict[str, Any]]) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
 from triptych.client import (
@@ -91,13 +91,18 @@ class Studio:
                 started.cancel()
 
     async def check_job(self, asked: Sequence[dict[str, Any]]) -> None:
-        """Raise a ClientError if `draw` would refuse these as a job, whatever room there is."""
+        """Raise a ClientError if `draw` would refuse these as a job, whatever room there is.
+
+        A server without room does not look at all that they say, so that the rest is seen to when
+        they are drawn.
+        """
         caller = CALLER.get()
         _note(asked)
         if caller is not None:
             caller.check(len(asked), asked[0]["model"])
         self._check_number(len(asked), job=True)
-        await self.ask(lambda: self.client.settings_of(**asked[0]))
+        with suppress(Overloaded):
+            await self.ask(lambda: self.client.settings_of(**asked[0]))
 
     async def models(self) -> list[str]:
         """Those of the server that the caller's key allows, the one that is meant by None first.

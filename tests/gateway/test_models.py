@@ -167,7 +167,7 @@ def test_without_sd_ensemble_the_first_model_is_meant(several, triton):
     assert triton.asked_of == ["ink"]
     triton.models, triton.ready = [], False
     health = httpx.get(f"{several.url}/healthz")
-    assert (health.status_code, "sd_ensemble is not loaded" in health.text) == (503, True)
+    assert (health.status_code, "has not loaded its model" in health.text) == (503, True)
 
 
 def test_the_pages_api(several, triton):

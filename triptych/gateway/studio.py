@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +12,8 @@ from typing import Any
 
 from triptych.client import (
     Client,
+    NotReady,
+    NotThere,
     Overloaded,
     Picture,
     PictureStream,
@@ -29,6 +32,7 @@ from triptych.streaming import Step
 
 Watch = Callable[[int, Step], None]
 Wait = Callable[[int, int], None]
+log = logging.getLogger(__name__)
 
 
 class Studio:
@@ -46,6 +50,7 @@ class Studio:
         self._drawing = self._in_jobs = self._drawn = 0
         self._line = Line()
         self._threads = ThreadPoolExecutor(max_pictures)
+        self._away: type[Exception] | None = None
 
     async def draw(
         self,
@@ -77,12 +82,14 @@ class Studio:
 
             started = _Started()
             try:
-                return await asyncio.gather(
+                pictures = await asyncio.gather(
                     *(
                         self._follow(i, one, started, steps, preview_every, wait)
                         for i, one in enumerate(asked)
                     )
                 )
+                self._is_ready()
+                return pictures
             except Overloaded:
                 if len(asked) > 1:
                     await self.ask(self._check_server, len(asked), Names(model))
@@ -103,6 +110,11 @@ class Studio:
         self._check_number(len(asked), job=True)
         with suppress(Overloaded):
             await self.ask(lambda: self.client.settings_of(**asked[0]))
+
+    async def check(self) -> None:
+        """Raise a ClientError unless there is a server that has loaded a model."""
+        await self.ask(self.client.check, await self.model())
+        self._is_ready()
 
     async def models(self) -> list[str]:
         """Those of the server that the caller's key allows, the one that is meant by None first.
@@ -163,7 +175,8 @@ class Studio:
 
     async def ask(self, question: Callable[..., Any], *arguments: Any) -> Any:
         """The result of `question(*arguments)`, a short blocking call, made in a thread."""
-        return await asyncio.to_thread(question, *arguments)
+        with self._logging():
+            return await asyncio.to_thread(question, *arguments)
 
     def counts(self) -> dict[str, Counts]:
         """Of all callers, who have no name."""
@@ -206,6 +219,22 @@ class Studio:
             self._drawing -= pictures
             self._in_jobs -= in_jobs
 
+    @contextmanager
+    def _logging(self) -> Iterator[None]:
+        """Log why the server is away or not ready when it begins to be, not each time."""
+        try:
+            yield
+        except (NotThere, NotReady) as error:
+            if self._away is not type(error):
+                self._away = type(error)
+                log.warning("%s", error)
+            raise
+
+    def _is_ready(self) -> None:
+        if self._away is not None:
+            self._away = None
+            log.warning("the server is ready again")
+
     def _check_server(self, pictures: int, names: Names) -> None:
         """Raise TooMany for more pictures than the server ever has in work of one model."""
         for model, name in ((names.stage("unet_loop"), "max_queue"), (names.stream, "max_streams")):
@@ -244,7 +273,7 @@ class Studio:
                     events.call_soon_threadsafe(steps, told)
             return told
 
-        with self._line.wait(waits) as begins:
+        with self._logging(), self._line.wait(waits) as begins:
             return await events.run_in_executor(self._threads, follow)
 
 

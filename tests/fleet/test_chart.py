@@ -274,10 +274,16 @@ def test_the_serving_runtime_of_kserve_is_a_pod_that_its_service_names(tmp_path)
     assert model["protocolVersion"] in runtime["spec"]["protocolVersions"]
     predictor, (container,) = service["spec"]["predictor"], runtime["spec"]["containers"]
     waits = int(flags(container)["--exit-timeout-secs"])
-    assert predictor["timeout"] <= waits < predictor["terminationGracePeriodSeconds"]
+    sleeps = container["lifecycle"]["preStop"]["sleep"]["seconds"]
+    assert predictor["timeout"] <= waits
+    assert sleeps + waits < predictor["terminationGracePeriodSeconds"]
+    assert container["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    metrics = runtime["spec"]["annotations"]
+    served = pod(made(CHART / "values-one-gpu.yaml"), "server")["containers"][0]["ports"]
+    assert {"name": "metrics", "containerPort": int(metrics["prometheus.io/port"])} in served
     spec = {name: runtime["spec"][name] for name in ("containers", "volumes")}
-    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x"}, "spec": spec}
-    (tmp_path / "pod.yaml").write_text(yaml.safe_dump(pod))
+    alone = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x"}, "spec": spec}
+    (tmp_path / "pod.yaml").write_text(yaml.safe_dump(alone))
     command = [ENVOY.with_name("kubernetes-validate"), "--strict", tmp_path / "pod.yaml"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

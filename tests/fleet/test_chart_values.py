@@ -229,6 +229,7 @@ gateway:
   keysSecret: keys
   tlsSecret: certificate
   picturesVolume: pictures
+  publicUrl: https://pictures.example/art
   webhookHosts: [hooks.example]
   webhookSecret: sign
   extraFlags: [--model-alias=dall-e-3, "--cors-origin=https://app.example", --log-prompts]
@@ -239,6 +240,7 @@ gateway:
     options = parser.parse_args(container["command"][2:])
     assert options.model_alias == [("dall-e-3", None)]
     assert options.cors_origin == ["https://app.example"]
+    assert options.public_url == "https://pictures.example/art/"
     assert options.log_prompts and options.webhook_host == ["hooks.example"]
 
 

@@ -1,4 +1,4 @@
-"""The Chinese README and page of requests say what the English ones do, as far as a test can tell."""
+"""The Chinese pages say what the English ones do, as far as a test can tell."""
 
 import re
 from pathlib import Path

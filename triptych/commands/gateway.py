@@ -268,6 +268,7 @@ def prepare(options: argparse.Namespace) -> Gateway:
         options.max_pictures,
         hosts=[*LOOPBACK, *options.allow_host] if on_loopback or options.allow_host else None,
         origins=options.cors_origin,
+        public_url=options.public_url,
         model_aliases=dict(options.model_alias),
         keys=keys,
         log_prompts=options.log_prompts,

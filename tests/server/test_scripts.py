@@ -28,6 +28,7 @@ from tests.server.terminal import (
     quick,
 )
 from triptych.client import Client
+from triptych.server.running import free_ports
 
 __all__ = ["quick"]
 
@@ -84,7 +85,8 @@ def test_a_taken_port_is_told_before_anything_starts(typed, flag, told, quick):
         port = taken.getsockname()[1]
         own = f"{flag}={port}"
         if "serve" in typed:
-            own += " --grpc-port=0 --metrics-port=0 --http-address=127.0.0.1"
+            grpc, metrics = free_ports(2)
+            own += f" --grpc-port={grpc} --metrics-port={metrics} --http-address=127.0.0.1"
         by_make = typed[0].endswith("make")
         words = [*typed, f"FLAGS={own}"] if by_make else [*typed, own]
         run = subprocess.run(

@@ -219,8 +219,12 @@ def test_a_request_that_is_lost_with_its_server_is_made_once_more(fake):
     assert len(fake.requests) == 2
 
 
-def test_a_request_that_is_lost_twice_is_no_full_queue(fake):
-    fake.behave = refuse(grpc.StatusCode.UNAVAILABLE, "upstream connect error; termination")
+@pytest.mark.parametrize(
+    "words",
+    ["upstream connect error; termination", "failed to connect to all addresses"],
+)
+def test_a_request_that_is_lost_twice_is_no_full_queue(fake, words):
+    fake.behave = refuse(grpc.StatusCode.UNAVAILABLE, words)
     with Client(fake.url) as client, pytest.raises(NotThere, match="broke with the request on it"):
         client.generate("x")
     assert len(fake.requests) == 2

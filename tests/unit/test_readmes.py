@@ -1,4 +1,4 @@
-"""README_CN.md says what README.md says, as far as a test can tell."""
+"""The Chinese pages say what the English ones do, as far as a test can tell."""
 
 import re
 from pathlib import Path
@@ -7,6 +7,7 @@ import pytest
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PAGES = ("README.md", "README_CN.md")
+REQUESTS = ("docs/requests.md", "docs/requests_cn.md")
 
 
 def headings(page):
@@ -34,9 +35,16 @@ def links(page):
     return sorted((kind, re.sub(within, "", target)) for kind, target in found)
 
 
-@pytest.mark.parametrize("part", [headings, blocks, rows, links])
-def test_both_have_the_same_parts(part):
-    english, chinese = map(part, PAGES)
+@pytest.mark.parametrize(
+    ("pages", "part"),
+    [
+        *((PAGES, part) for part in (headings, blocks, rows, links)),
+        (REQUESTS, rows),
+        (REQUESTS, links),
+    ],
+)
+def test_both_have_the_same_parts(pages, part):
+    english, chinese = map(part, pages)
     assert english
     assert english == chinese
 

@@ -151,9 +151,8 @@ router = APIRouter(
 
 @router.get("/models")
 async def models(request: Request) -> Models:
-    """What can be drawn with."""
-    studio = request.app.state.studio
-    return Models(models=await studio.ask(studio.client.models))
+    """What the caller can draw with."""
+    return Models(models=await request.app.state.studio.models())
 
 
 @router.get("/loras")

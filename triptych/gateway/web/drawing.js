@@ -74,6 +74,7 @@ async function drawPatiently(job) {
       return await drawOnce(job);
     } catch (error) {
       if (!(error instanceof Lost)) throw error;
+      passTime();
       Object.assign(job, { step: 0, inLine: true });
       showWaiting(job.card, t("waiting for the server"));
       showAll();

@@ -77,10 +77,14 @@ class Tab:
         return sum(drawing.bytes for drawing in self._drawings.values())
 
     def goes_on(self, id: str) -> bool:
-        """Whether a picture is on its way; its tab is waited for anew."""
+        """Whether a picture is on its way; its tab is waited for, and told how far it is, anew."""
         if self._reader is None:
             self._wait()
-        return id in self._drawings
+        drawing = self._drawings.get(id)
+        if drawing is not None:
+            drawing.news = [(next(self._numbers), news) for _, news in drawing.news]
+            self._changed.set()
+        return drawing is not None
 
     def begin(self, id: str, draw: Callable[[Tell], Awaitable[Picture]], brought: int) -> None:
         """Have a picture be on its way, as `draw` draws it, from files of `brought` bytes."""

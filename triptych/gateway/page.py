@@ -102,6 +102,7 @@ class Models(BaseModel):
     """The models that are served, the one that is meant by none first."""
 
     models: list[str]
+    titles: dict[str, str] = Field(description="Their names for people, of those that have one")
 
 
 class Bounds(BaseModel):
@@ -151,7 +152,10 @@ router = APIRouter(
 async def models(request: Request) -> Models:
     """What can be drawn with."""
     studio = request.app.state.studio
-    return Models(models=await studio.ask(studio.client.models))
+    names = await studio.ask(studio.client.models)
+    about = await asyncio.gather(*(studio.about(name) for name in names))
+    titles = {name: one["title"] for name, one in zip(names, about) if one["title"]}
+    return Models(models=names, titles=titles)
 
 
 @router.get("/loras")

@@ -70,7 +70,7 @@ class Client:
         """`url`: host:port of the server's gRPC, Refused for anything else. Nothing is sent yet."""
         check_url(url)
         self._url = url
-        self._server = triton.InferenceServerClient(url)
+        self._server = triton.InferenceServerClient(url, channel_args=streaming.CHANNEL)
         self._streams = Streams(url)
 
     def __enter__(self) -> Client:

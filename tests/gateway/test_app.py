@@ -3,11 +3,14 @@
 import json
 import re
 import socket
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
 
+from tests.gateway.running import wait_for
 from triptych import cli
+from triptych.gateway import access
 from triptych.gateway.access import FILES, MAX_BODY, MAX_FILE_BODY
 from triptych.gateway.app import LOOPBACK
 
@@ -62,6 +65,29 @@ def test_a_body_that_is_no_json_or_too_long(gateway, path):
             yield b" " * 10_000
 
     assert httpx.post(url, content=chunks()).status_code == 413
+
+
+def test_bodies_in_work_are_bounded_together(gateway, triton, monkeypatch):
+    monkeypatch.setattr(access, "MAX_BODIES", 50_000)
+
+    def ask(size=20_000):
+        body = json.dumps({"prompt": "x"}).rjust(size).encode()
+        headers = {"Content-Type": "application/json"}
+        url = f"{gateway.url}/v1/images/generations"
+        return httpx.post(url, content=body, headers=headers, timeout=30)
+
+    triton.hold.clear()
+    with ThreadPoolExecutor() as pool:
+        held = [pool.submit(ask) for _ in range(2)]
+        wait_for(lambda: len(triton.requests) == 2)
+        refused = ask()
+        assert refused.status_code == 429 and refused.headers["retry-after"] == "2"
+        assert "too many bytes" in refused.json()["error"]["message"]
+        held.append(pool.submit(ask, 9_000))
+        wait_for(lambda: len(triton.requests) == 3)
+        triton.hold.set()
+        assert [one.result().status_code for one in held] == [200] * 3
+    assert ask().status_code == 200
 
 
 def test_a_page_elsewhere_cannot_have_a_browser_draw_here(start):
@@ -141,6 +167,9 @@ def test_what_is_wrong_with_a_body_is_said(gateway, path):
         ["--allow-host", "proxy.example:7860"],
         ["--allow-host", "https://proxy.example"],
         ["--allow-host", "*"],
+        ["--public-url", "example.com"],
+        ["--public-url", "https:///art"],
+        ["--public-url", "https://example.com/art?x=1"],
         ["--timeout", "0"],
         ["--timeout", "nan"],
     ],

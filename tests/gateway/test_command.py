@@ -40,6 +40,18 @@ def test_the_command_says_why_it_cannot_start(tmp_path):
             assert run.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize("public", ["https://example.com/art", "https://example.com/art/"])
+def test_the_address_that_pictures_addresses_begin_with(triton, public):
+    command = [*COMMAND, "--port", "0", "--url", triton.url, "--public-url", public]
+    with started(command) as process:
+        url = process.stdout.readline().split()[-1].rstrip("/")
+        asked = {"prompt": "x", "response_format": "url"}
+        (image,) = httpx.post(f"{url}/v1/images/generations", json=asked).json()["data"]
+        address = image["url"].removeprefix("https://example.com/art/")
+        assert address.startswith("images/")
+        assert httpx.get(f"{url}/{address}").headers["content-type"] == "image/png"
+
+
 @contextlib.contextmanager
 def drawing(triton, *options, **pipes):
     """A gateway at work, and the answer that it has not given yet, a future."""

@@ -1,7 +1,10 @@
 """The client's stream against a server of a few lines that speaks Triton's protocol."""
 
 import base64
+import contextlib
 import json
+import os
+import socket
 import threading
 
 import grpc
@@ -22,7 +25,7 @@ from triptych.client import (
 )
 from triptych.picture.encode import encode
 from triptych.settings import Defaults, Limits, parse
-from triptych.streaming import SETTLES, Step
+from triptych.streaming import SETTLES, UNANSWERED, Step
 
 
 class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
@@ -285,3 +288,20 @@ def test_a_stream_that_ends_without_a_picture_is_an_error(client, monkeypatch):
     monkeypatch.setattr(client._streams, "start", lambda *_: [Step(1, 3, None)])
     with pytest.raises(ClientError, match="the stream ended"):
         list(client.stream("x"))
+
+
+def test_a_machine_that_vanishes_is_given_up_soon(client, fake):
+    """Of both connections, for calls and for streams."""
+    client.check()
+    list(client.stream("x"))
+    assert unanswered(int(fake.url.rpartition(":")[2])) == [1000 * UNANSWERED] * 2
+
+
+def unanswered(port):
+    """TCP_USER_TIMEOUT, in milliseconds, of each of this process's connections to a port."""
+    found = []
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(int(name))) as one:
+            if one.family in (socket.AF_INET, socket.AF_INET6) and one.getpeername()[1] == port:
+                found.append(one.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT))
+    return found

@@ -117,6 +117,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "each other",
     )
     add(
+        "--public-url",
+        type=_public_url,
+        metavar="URL",
+        help="what the addresses of such pictures begin with, as https://example.com/art (default: "
+        "as the request has it)",
+    )
+    add(
         "--webhook-host",
         action="append",
         default=[],
@@ -153,6 +160,12 @@ def _origin(text: str) -> str:
     if text != "*" and not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/\s]+", text):
         raise argparse.ArgumentTypeError(f"{text} is no SCHEME://HOST[:PORT], and not *")
     return text
+
+
+def _public_url(text: str) -> str:
+    if not re.fullmatch(r"https?://[^/\s?#]+(/[^\s?#]*)?", text):
+        raise argparse.ArgumentTypeError(f"{text} is no http(s)://HOST[:PORT][/PATH]")
+    return text.rstrip("/") + "/"
 
 
 def _alias(text: str) -> tuple[str, str | None]:
@@ -219,6 +232,7 @@ def run(options: argparse.Namespace) -> int:
         log_prompts=options.log_prompts,
         webhooks=webhooks,
         kept=kept,
+        public_url=options.public_url,
         spans=spans,
     )
     if options.metrics_port is not None:

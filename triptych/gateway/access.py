@@ -25,6 +25,9 @@ MAX_FILE_BODY = 32 * 1024 * 1024
 """Bytes of a body that holds pictures: base64 of two of the largest that a server takes by itself,
 and more."""
 
+MAX_BODIES = 4 * MAX_FILE_BODY
+"""Bytes of the bodies of all requests that are not answered: each is in memory about four times."""
+
 FILES = (
     *("/sdapi/v1/png-info", "/sdapi/v1/img2img", "/api/settings", "/api/picture"),
     *(f"{prefix}/images/{kind}" for prefix in ("/v1", "") for kind in ("edits", "variations")),
@@ -116,10 +119,14 @@ class KnownHosts:
 
 
 class BoundedBody:
-    """ASGI middleware: 413 for a body that is too long, however it is sent."""
+    """ASGI middleware: 413 for a body that is too long, however it is sent.
+
+    429 where all bodies of requests that are not answered would be too long together.
+    """
 
     def __init__(self, app) -> None:
         self._app = app
+        self._held = 0
 
     async def __call__(self, scope, receive, send) -> None:
         if scope["type"] != "http":
@@ -130,9 +137,16 @@ class BoundedBody:
         async def bounded():
             nonlocal received
             message = await receive()
-            received += len(message.get("body", b""))
+            size = len(message.get("body", b""))
+            received += size
+            self._held += size
             if received > most:
                 raise Problem(413, f"the request's body has more than {most} bytes")
+            if size and self._held > MAX_BODIES:
+                raise Problem(429, "too many bytes of pictures are being drawn from; try later")
             return message
 
-        await self._app(scope, bounded, send)
+        try:
+            await self._app(scope, bounded, send)
+        finally:
+            self._held -= received

@@ -64,6 +64,7 @@ def create_app(
     log_prompts: bool = False,
     webhooks: Webhooks | None = None,
     kept: Kept | None = None,
+    public_url: str | None = None,
     spans: Any = None,
 ) -> FastAPI:
     """The application in front of the Triton whose gRPC is at `url`.
@@ -75,7 +76,8 @@ def create_app(
     the pages elsewhere that may ask. `model_aliases`: more names in OpenAI's API, each of a model,
     or of the one that is meant by none. `log_prompts`: whether the access log has prompts.
     `webhooks`: where jobs may be told of, nowhere with None. `kept`: the pictures that
-    are asked for by url, in memory with None. `spans`: a `Spans`, if requests are traced.
+    are asked for by url, in memory with None. `public_url`: what their addresses begin with, up to
+    a slash; with None it is as the request has it. `spans`: a `Spans`, if requests are traced.
     """
 
     @asynccontextmanager
@@ -104,6 +106,7 @@ def create_app(
     app.state.origins = tuple(origins)
     app.state.webhooks = webhooks or Webhooks()
     app.state.kept = kept or Kept()
+    app.state.public_url = public_url
     app.state.aliases = dict(model_aliases or {})
     routers = (
         openai.router,

@@ -68,9 +68,6 @@ class Pictures(Collector):
     def __init__(self, counts: Callable[[], Mapping[str, Counts]]) -> None:
         self._counts = counts
 
-    def describe(self) -> Iterator[Metric]:
-        yield from ()
-
     def collect(self) -> Iterator[Metric]:
         name = "triptych_gateway_"
         drawn = CounterMetricFamily(f"{name}pictures", "drawn", labels=["name"])

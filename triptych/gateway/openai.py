@@ -279,4 +279,5 @@ def _image(picture: Picture, by_url: Request | None) -> Image:
     if by_url is None:
         return Image(b64_json=base64.b64encode(picture.file).decode(), settings=settings)
     address = by_url.app.state.kept.put(picture.file, picture.settings.output_format)
-    return Image(url=f"{by_url.base_url}images/{address}", settings=settings)
+    base = by_url.app.state.public_url or by_url.base_url
+    return Image(url=f"{base}images/{address}", settings=settings)

@@ -63,7 +63,7 @@ def _kind(openapi: dict, field: dict) -> str:
     if "enum" in field:
         return ", ".join(map(json.dumps, field["enum"]))
     bounds = [
-        f"{word} {field[key]:g}" if isinstance(field[key], float) else f"{word} {field[key]}"
+        f"{word} {field[key]:g}" if key != "pattern" else f"{word} {field[key]}"
         for key, word in (("minimum", "from"), ("maximum", "to"), ("pattern", "matching"))
         if key in field
     ]

@@ -35,7 +35,7 @@ function saveStyle(event) {
   const prompt = $("style-whole").checked ? $("prompt").value.trim() : "";
   const style = { name, prompt, negative_prompt: $("negative_prompt").value.trim() };
   $("style-error").textContent = missing(style);
-  if (missing(style)) return;
+  if (missing(style)) return $("style-name").focus();
   note("styles", [...list("styles").filter((one) => one.name !== name), style]);
   $("style-name").value = "";
   show();

@@ -24,7 +24,10 @@ $(SET_UP): $(LOCK) pyproject.toml scripts/setup.sh
 	@touch $@
 
 run: setup ## start the server, draw PROMPT="..." into OUTPUT=out.png, stop the server
-	@$(VENV)/bin/python scripts/run.py $(PATIENCE) -o "$$OUTPUT" -- "$$PROMPT"
+	@trap 'code=0' INT; $(VENV)/bin/python scripts/run.py $(PATIENCE) -o "$$OUTPUT" -- "$$PROMPT"; \
+	    exit $${code:-$$?} # at Ctrl-C make ends by that itself, and would have a line of its own for another code
+
+serve web: export TRIPTYCH_TYPED = make $@$(if $(GPU), GPU=1)
 
 serve: setup ## the server in the foreground, until Ctrl-C; Triton's flags in FLAGS="..."
 	@exec scripts/serve.sh $(VENV) $(FLAGS)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -44,19 +45,33 @@ exit codes:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; its exit code. KeyboardInterrupt passes, with the server's work given up."""
+    return draw(parse(arguments))
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The command's options, with the `paths` to write; SystemExit for what makes no sense."""
     parser = _parser()
     options = parser.parse_args(arguments)
-    settings = given(options)
-    prompt = settings.pop("prompt")
     path = Path(options.output or f"out.{options.output_format or 'png'}")
     output_format = FORMATS.get(path.suffix.lower())
     if output_format is None:
         parser.error(f"argument -o: {path} does not end in {', '.join(FORMATS)}")
-    if settings.setdefault("output_format", output_format) != output_format:
+    if options.output_format not in (None, output_format):
         parser.error(f"argument -o: {path} is no name for a {options.output_format} file")
+    options.output_format = output_format
     if not path.parent.is_dir():
         parser.error(f"argument -o: there is no folder {path.parent}")
-    paths = _numbered(path, options.count)
+    options.paths = _numbered(path, options.count)
+    for path in options.paths:
+        if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+            parser.error(f"argument -o: {path} cannot be written")
+    return options
+
+
+def draw(options: argparse.Namespace) -> int:
+    """Draw what was parsed; as `main`."""
+    settings = given(options)
+    prompt = settings.pop("prompt")
     try:
         # The client closes first, so that calls in flight end with an interrupt.
         count, url = options.count, options.url
@@ -68,7 +83,7 @@ def main(arguments: list[str] | None = None) -> int:
                     own["seed"] += number
                 return bar.watch(client, prompt, options.timeout, {**own, "model": options.model})
 
-            for path, result in zip(paths, pool.map(picture, range(count))):
+            for path, result in zip(options.paths, pool.map(picture, range(count))):
                 result.save(path)
                 with tqdm.external_write_mode():
                     _report(path, result)

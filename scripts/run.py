@@ -17,11 +17,18 @@ if __name__ == "__main__":
 
 from client import client
 from scripts.own_server import with_server
+from triptych.server.running import RunningServer
 
 
 def main(arguments: list[str]) -> int:
     """The client's exit code, 1 if the server cannot start."""
-    return with_server(lambda server: client.main(["--url", server.grpc, *arguments]))
+    options = client.parse(arguments)
+
+    def draw(server: RunningServer) -> int:
+        options.url = server.grpc
+        return client.draw(options)
+
+    return with_server(draw)
 
 
 if __name__ == "__main__":

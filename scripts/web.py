@@ -20,48 +20,37 @@ if __name__ == "__main__":
 import os
 import signal
 import threading
-import time
-import urllib.request
 import webbrowser
 
 from scripts.own_server import with_server
 from triptych import cli
+from triptych.commands import gateway
 from triptych.server import Unfit, flags, preflight
-from triptych.server.running import RunningServer
+from triptych.server.running import RunningServer, free_ports
 
 
 def main(arguments: list[str]) -> int:
-    """The gateway's exit code, 1 if the server cannot start or a port is taken."""
+    """The gateway's exit code, 1 if the server cannot start or ends, or a port is taken."""
     try:
-        port = preflight.port_of(arguments, "--port", "7860")
-        host = flags.value(arguments, "--host", "127.0.0.1")
-        preflight.check_port("page", host, port, "--port", "--host")
         grpc_port = preflight.port_of(arguments, "--grpc-port", preflight.PORTS["grpc"])
         preflight.check_port("grpc", "127.0.0.1", grpc_port, "--grpc-port")
+        grpc_port = grpc_port or free_ports(1)[0]
+        own = "--no-access-log", *flags.without(arguments, "--grpc-port")
+        options = cli.parse(["gateway", *own, "--url", f"127.0.0.1:{grpc_port}"])
+        page = gateway.prepare(options)
     except Unfit as reason:
         print(f"make web: {reason}", file=sys.stderr)
         return 1
-    arguments = flags.without(arguments, "--grpc-port")
+    except gateway.CannotServe as reason:
+        print(f"make web: {reason}", file=sys.stderr)
+        return reason.code
 
     def draw(server: RunningServer) -> int:
-        threading.Thread(target=_open, args=(f"http://127.0.0.1:{port}/",), daemon=True).start()
-        return cli.main(["gateway", "--no-access-log", *arguments, "--url", server.grpc])
+        if os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"):
+            threading.Thread(target=webbrowser.open, args=(page.url,), daemon=True).start()
+        return page.serve()
 
-    return with_server(draw, grpc_port)
-
-
-def _open(page: str) -> None:
-    """Show the page where there is a screen, as soon as it is there."""
-    if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-        return
-    while True:
-        try:
-            urllib.request.urlopen(page, timeout=5).close()
-        except OSError:
-            time.sleep(0.1)
-        else:
-            webbrowser.open(page)
-            return
+    return with_server(draw, grpc_port, lost=lambda: os.kill(os.getpid(), signal.SIGTERM))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import re
+import socket
 
 from triptych.client_errors import Refused
 
@@ -29,3 +30,13 @@ def speaks_http(url: str) -> bool:
     except (OSError, http.client.HTTPException):
         return False
     return True
+
+
+def own_address() -> str:
+    """This machine's address in its network, its name where it has no network."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # sends nothing: it only asks for the way there
+            return probe.getsockname()[0]
+        except OSError:
+            return socket.gethostname()

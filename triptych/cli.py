@@ -28,6 +28,12 @@ def main(arguments: list[str] | None = None) -> int:
     if typed:
         arguments = sys.argv[1:]
         interrupts.end_at_once()  # while the command's modules are imported
+    options = parse(arguments)
+    return interrupts.run(lambda: options.run(options)) if typed else options.run(options)
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """The command's options, with `run` to call with them; SystemExit for what makes no sense."""
     parser = argparse.ArgumentParser(prog="triptych", description=__doc__)
     parser.add_argument("--version", action="version", version=triptych.__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -46,8 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
             command.set_defaults(run=module.run)
         else:
             commands.add_parser(name, help=what)
-    options = parser.parse_args(arguments)
-    return interrupts.run(lambda: options.run(options)) if typed else options.run(options)
+    return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":

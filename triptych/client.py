@@ -142,7 +142,7 @@ class Client:
             raise self._no_picture(error) from error
 
     def _no_picture(self, error: Exception) -> ClientError:
-        return ClientError(f"{self._url} answered with no picture of ours: {error}")
+        return ClientError(f"the server answered with no picture of ours: {error}")
 
     def _explained(
         self, error: InferenceServerException, timeout: float | None, model: str = MODEL
@@ -160,7 +160,7 @@ class Client:
         if status in ("StatusCode.UNAVAILABLE", "StatusCode.NOT_FOUND"):
             # gRPC's own code for a missing server is also Triton's for a full queue.
             return self._unavailable(message, model)
-        return ClientError(f"{self._url} failed: {message}")
+        return ClientError(f"the server failed: {message}")
 
     def check(self, model: str = MODEL) -> None:
         """Raise NotThere or NotReady unless the server serves `model`."""
@@ -259,7 +259,7 @@ class Client:
         return call(*arguments, **named)
 
     def _timed_out(self, timeout: float | None) -> TimedOut:
-        return TimedOut(f"no answer from {self._url} within {timeout} s")
+        return TimedOut(f"no answer from the server within {timeout} s")
 
     def _unavailable(self, message: str, model: str) -> ClientError:
         try:
@@ -275,7 +275,7 @@ class Client:
             return NotThere(
                 f"the connection to {self._url} broke with the request on it: {message}"
             )
-        return Overloaded(f"{self._url} takes no more requests now: {message}")
+        return Overloaded(f"the server takes no more requests now: {message}")
 
 
 def _text(text: bytes) -> np.ndarray:

@@ -16,6 +16,7 @@ from triptych.errors import kind_of
 
 _BROKEN = re.compile(
     "RST_STREAM|Stream removed|Socket closed|Connection reset|upstream connect|no healthy upstream"
+    "|failed to connect"
 )
 """gRPC's and Envoy's words for a connection that broke below a request."""
 

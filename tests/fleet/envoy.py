@@ -19,13 +19,13 @@ ENVOY = ROOT / ".venv-fleet" / "bin" / "envoy"
 
 
 class Envoy:
-    """A running Envoy; `grpc` is its address, "host:port". A context manager."""
+    """A running Envoy; `grpc` is its address, "host:port", `admin` a port. A context manager."""
 
     def __init__(self, folder: Path, servers: list[tuple[str, str]]) -> None:
         """`servers`: the addresses of those behind it, running or not: gRPC's and HTTP's."""
         ports = free_ports(3)
         self.grpc, self.operation = (f"127.0.0.1:{port}" for port in ports[:2])
-        self._admin = str(ports[2])
+        self.admin = str(ports[2])
         self._log = folder / f"envoy{ports[0]}.log"
         self._config = folder / f"envoy{ports[0]}.yaml"
         self._config.write_text(yaml.safe_dump(on_loopback(ports, servers)))
@@ -56,7 +56,7 @@ class Envoy:
         Returns the seconds that drain.sh took.
         """
         begun = time.monotonic()
-        subprocess.run(["bash", DRAIN, str(seconds), self._admin], check=True)
+        subprocess.run(["bash", DRAIN, str(seconds), self.admin], check=True)
         took = time.monotonic() - begun
         self.process.terminate()
         self.process.wait(20)

@@ -1,8 +1,8 @@
-"""In .venv-fleet: the chart's objects for a file of values, as JSON on standard output.
+"""In .venv-fleet: the chart with the values on standard input, as JSON on standard output.
 
-Each is checked on its way: the chart by Helm's lint, objects by Kubernetes' schema without fields
-of other names, KEDA's and the Prometheus operator's by their models, alarms by PromQL's grammar.
-What is wrong is raised.
+Its objects, and the notes that Helm shows. All is checked on its way: the chart by Helm's lint,
+objects by Kubernetes' schema without fields of other names, KEDA's and the Prometheus operator's by
+their models, alarms by PromQL's grammar. What is wrong is raised.
 """
 
 from __future__ import annotations
@@ -33,16 +33,17 @@ BEHAVIORS = ("static", "currentReplicas", "currentReplicasIfHigher", "currentRep
 """Of ScaledObject's `fallback`, since KEDA 2.17: the newest models for Python 3.11 are of 2.16."""
 
 
-def rendered(chart: Path, values: dict) -> list[dict]:
-    """The objects, all of them valid."""
+def rendered(chart: Path, values: dict) -> dict:
+    """`objects`, all of them valid, and `notes`."""
     found = helm_python.lint(str(chart), values, strict=True)
     assert not found["errors"], found
     with helm_python.Chart.load(str(chart)) as loaded:
-        texts = loaded.render(values, name="pictures", namespace="drawing").values()
-    objects = [one for text in texts for one in yaml.safe_load_all(text) if one]
+        texts = loaded.render(values, name="pictures", namespace="drawing")
+    notes = texts.pop("triptych/templates/NOTES.txt")
+    objects = [one for text in texts.values() for one in yaml.safe_load_all(text) if one]
     for one in objects:
         check(one)
-    return objects
+    return {"objects": objects, "notes": notes}
 
 
 def check(one: dict) -> None:
@@ -66,5 +67,4 @@ def check(one: dict) -> None:
 
 
 if __name__ == "__main__":
-    chart, file = sys.argv[1:]
-    print(json.dumps(rendered(Path(chart), yaml.safe_load(Path(file).read_text()))))
+    print(json.dumps(rendered(Path(sys.argv[1]), yaml.safe_load(sys.stdin))))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
+import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -116,6 +117,7 @@ def test_a_gateway_that_is_restarted_under_load_fails_no_request(envoy):
         with Load(url, 12, num_inference_steps=10) as load:
             load.wait_for(24)
             service.leave(first)
+            time.sleep(2)  # its preStop, in which requests on connections to it still come
             one.close()  # SIGTERM, and its end
             service.join(start(one))
             load.wait_for(36)
@@ -216,6 +218,19 @@ def test_what_names_a_request_in_traces_and_logs_passes_through(tmp_path):
         answer = httpx.post(f"{url}/v1/images/generations", json=FOX, headers=ids, timeout=60)
     assert answer.status_code == 200
     assert triton.ids == [("order-7", TRACEPARENT)]
+
+
+def test_the_compose_file_asks_envoy_whether_it_is_ready(envoy):
+    """The command itself, at another port; an Envoy that is told to end is not ready."""
+    check = yaml.safe_load(COMPOSE.read_text())["services"]["envoy"]["healthcheck"]["test"]
+    port = envoy.operation.rpartition(":")[2]
+    command = [word.replace("/8002;", f"/{port};") for word in check[1:]]
+    assert subprocess.run(command, check=False).returncode == 0
+    httpx.post(f"http://127.0.0.1:{envoy.admin}/healthcheck/fail").raise_for_status()
+    assert subprocess.run(command, check=False).returncode != 0
+    envoy.process.terminate()
+    envoy.process.wait(20)
+    assert subprocess.run(command, check=False, stderr=subprocess.DEVNULL).returncode != 0
 
 
 def test_no_server_at_all_is_told_as_such(stand_ins, envoy):

@@ -32,6 +32,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
     """`requests`: what came. `hold`: streams wait while it is clear, before step `held_from`.
 
     `abort`, `abort_after`: (code, text) to say before the first step, or after the last one.
+    `full`: whether its queue is, so that no request is taken; `knocks`: how many came then.
     `left`: how many streams were given up by whoever asked. `scheduler`: the model's own.
     `parameters`: those of config.pbtxt, by model. `takes_pictures`: whether it has a vae_encoder.
     `is_sdxl`: whether it has a second text encoder.
@@ -51,6 +52,8 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         self.held_from = 1
         self.abort: tuple | None = None
         self.abort_after: tuple | None = None
+        self.full = False
+        self.knocks = 0
         self.ready = True
         self.left = 0
         self.warnings: tuple[str, ...] = ()
@@ -142,10 +145,14 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
             sdxl.refuse(
                 settings, ModelFiles(64, 64, {}, pad_token_id_2=0 if self.is_sdxl else None)
             )
-            return settings
         except InvalidRequest as error:
             text = f"sd_ensemble_stream: in ensemble 'sd_ensemble', tokenizer: {error}"
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, text)
+        if self.full:
+            self.knocks += 1
+            text = "the queue is full: 3 of 3 images; try later"
+            context.abort(grpc.StatusCode.UNAVAILABLE, text)
+        return settings
 
 
 def _response(**tensors) -> service_pb2.ModelInferResponse:

@@ -22,25 +22,52 @@ def test_health(gateway, triton):
     answer = httpx.get(f"{gateway.url}/healthz")
     assert answer.status_code == 503
     assert answer.headers["retry-after"] == "5"
-    assert "not loaded" in answer.json()["status"]
+    assert answer.json() == {"status": "the server has not loaded its model"}
 
 
-def test_without_a_server_everything_says_so(triton):
+def test_without_a_server_everything_says_so_and_the_log_why(triton, caplog):
     from tests.gateway.running import Gateway
 
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
-        with Gateway(f"127.0.0.1:{nobody.getsockname()[1]}") as gateway:
+        address = f"127.0.0.1:{nobody.getsockname()[1]}"
+        with Gateway(address) as gateway:
             health = httpx.get(f"{gateway.url}/healthz", timeout=30)
             assert (health.status_code, health.headers["retry-after"]) == (503, "5")
+            assert health.json() == {"status": "no server answers"}
             for path, asked in (
                 ("/v1/images/generations", {"prompt": "x"}),
                 ("/sdapi/v1/txt2img", {"prompt": "x"}),
                 ("/api/picture", {"prompt": "x"}),
             ):
                 answer = httpx.post(gateway.url + path, json=asked, timeout=60)
-                assert answer.status_code == 503
-                assert "no server at" in answer.text
+                assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+                told = answer.json()
+                said = told.get("detail") or told.get("message") or told["error"]["message"]
+                assert said == "no server is ready; try later"
+    (line,) = caplog.messages
+    assert line.startswith(f"no server at {address}: start one with `make web`")
+
+
+def test_the_log_has_a_line_when_the_server_goes_and_when_it_is_back(start, triton, caplog):
+    url = start().url
+
+    def healths():
+        return [httpx.get(f"{url}/healthz").status_code for _ in range(3)]
+
+    assert healths() == [200] * 3
+    triton.ready = False
+    assert healths() == [503] * 3
+    triton.ready = True
+    assert healths() == [200] * 3
+    triton.ready = False
+    assert healths() == [503] * 3
+    asked = {"prompt": "x", "size": "64x64"}
+    triton.ready = True
+    assert httpx.post(f"{url}/v1/images/generations", json=asked).status_code == 200
+    away = f"{triton.url} is not ready: sd_ensemble is not loaded; there is sd_ensemble"
+    back = "the server is ready again"
+    assert caplog.messages == [away, back, away, back]
 
 
 @pytest.mark.parametrize("path", ["/v1/nothing", "/sdapi/v1/nothing", "/api/nothing", "/nothing"])

@@ -198,6 +198,33 @@ def test_a_full_server_is_asked_again(jobs, triton, monkeypatch):
     jobs.wait(id, "done")
 
 
+def test_a_job_waits_for_a_full_server_also_where_it_is_checked(jobs, triton, monkeypatch):
+    monkeypatch.setattr(background, "AGAIN", 0.05)
+    triton.full = True
+    assert jobs.post(background=False).status_code == 429
+    refused = jobs.post(size="60x64")
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "size")
+    id, before = jobs.begin(), triton.knocks
+    wait_for(lambda: triton.knocks > before + 4)
+    assert jobs.state(id) == "queued"
+    triton.full = False
+    jobs.wait(id, "done")
+
+
+def test_tries_to_begin_a_job_are_no_pictures_of_its_keys_minute(
+    start, triton, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(background, "AGAIN", 0.05)
+    keys = Keys(write(tmp_path / "keys.json", {"name": "ada", "pictures_a_minute": 1}))
+    jobs = Jobs(start(keys=keys).url, "ada's")
+    triton.full = True
+    id, before = jobs.begin(), triton.knocks
+    wait_for(lambda: triton.knocks > before + 4)
+    triton.full = False
+    jobs.wait(id, "done")
+    assert jobs.post(background=False).status_code == 429
+
+
 def test_jobs_belong_to_their_key(start, triton, tmp_path):
     entries = {"name": "ada"}, {"name": "bob", "models": ["ink"]}
     url = start(keys=Keys(write(tmp_path / "keys.json", *entries))).url

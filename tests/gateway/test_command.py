@@ -21,7 +21,13 @@ def test_the_command_says_why_it_cannot_start(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         for options, code, said in (
-            (["--port", str(port)], 1, f"cannot listen on 127.0.0.1:{port}: "),
+            (
+                ["--port", str(port)],
+                1,
+                f"port {port} (page) is in use on 127.0.0.1: stop what uses",
+            ),
+            (["--port=0", f"--metrics-port={port}"], 1, "or pass --metrics-port=N with a free"),
+            (["--keys-file", str(tmp_path / "none")], 2, "keys: [Errno 2] No such file"),
             (["--api-key-file", str(tmp_path / "none")], 2, "No such file"),
             (["--log-prompts", "--no-access-log"], 2, "--log-prompts: needs --access-log"),
             (["--api-key-file", "/dev/null"], 2, "/dev/null is empty"),
@@ -38,6 +44,20 @@ def test_the_command_says_why_it_cannot_start(tmp_path):
             assert run.returncode == code
             assert said in run.stderr
             assert run.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("named", [(), ("--allow-host=localhost",)])
+def test_where_it_listens_for_all_the_address_for_others_is_told(triton, named):
+    command = [*COMMAND, "--host=0.0.0.0", "--port=0", "--url", triton.url, *named]
+    with started(command) as process:
+        assert "anybody may draw here" in process.stdout.readline()
+        line = process.stdout.readline()
+        here, others = line.split(" at ")[1].removesuffix(", for others"), line.split()[-1]
+        assert here.startswith("http://127.0.0.1:")
+        assert "0.0.0.0" not in others
+        assert ("localhost" in others) == bool(named)
+        for url in (here, others):
+            assert httpx.get(f"{url}healthz").status_code == 200
 
 
 @pytest.mark.parametrize("public", ["https://example.com/art", "https://example.com/art/"])

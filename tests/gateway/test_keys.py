@@ -5,7 +5,9 @@ import json
 import os
 import socket
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
+import grpc
 import httpx
 import pytest
 
@@ -24,12 +26,13 @@ BODIES = {
 }
 
 
+def sha256(key):
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
 def write(path, *entries):
-    """A file of keys; the key of `ada` is `ada's`."""
-    rows = [
-        {**entry, "sha256": hashlib.sha256(f"{entry['name']}'s".encode()).hexdigest()}
-        for entry in entries
-    ]
+    """A file of keys; the key of `ada` is `ada's` unless the entry says its `sha256`."""
+    rows = [{"sha256": sha256(f"{entry['name']}'s"), **entry} for entry in entries]
     path.with_suffix(".new").write_text(json.dumps(rows))
     os.replace(path.with_suffix(".new"), path)
     return path
@@ -65,10 +68,13 @@ def test_each_has_a_key_of_its_own_and_the_file_is_read_again(start, tmp_path):
     assert ask(url, key="bob's").status_code == 200
 
 
-def test_a_model_that_is_not_allowed_is_403_in_each_apis_shape(start, tmp_path):
+def test_a_model_that_is_not_allowed_is_403_in_each_apis_shape(start, triton, tmp_path):
+    triton.models = ["ink", "sd_ensemble"]
     url = start(keys=Keys(write(tmp_path / "keys.json", {"name": "ada", "models": ["ink"]}))).url
     words = "model: got 'sd_ensemble'; allowed with this key: ink"
-    openai, webui, page = (ask(url, one) for one in PATHS)
+    checkpoint = {"override_settings": {"sd_model_checkpoint": "sd_ensemble"}}
+    named = ({"model": "sd_ensemble"}, checkpoint, {"model": "sd_ensemble"})
+    openai, webui, page = (ask(url, one, **more) for one, more in zip(PATHS, named, strict=True))
     assert (openai.status_code, webui.status_code, page.status_code) == (403, 403, 403)
     error = openai.json()["error"]
     assert (error["message"], error["type"], error["code"]) == (
@@ -94,8 +100,12 @@ def test_pictures_at_a_time(start, triton, tmp_path):
     first.join()
     assert ask(url, key="bob's", n=2).status_code == 200
     many = ask(url, key="bob's", n=3)
-    assert many.status_code == 400
-    assert "allowed: 2 at a time with this key" in many.json()["error"]["message"]
+    assert (many.status_code, many.json()["error"]["param"]) == (400, "n")
+    said = many.json()["error"]["message"]
+    assert said == "n: got 3; allowed: 2 at a time with this key"
+    many = ask(url, "/sdapi/v1/txt2img", "bob's", batch_size=3)
+    said = "batch_size: got 3, times n_iter 1; allowed: 2 at a time with this key"
+    assert (many.status_code, many.json()["detail"]) == (400, said)
     refused = 'triptych_gateway_refused_total{code="%d",name="%s"}'
     found = metrics(url)
     assert [found[refused % (429, name)] for name in ("ada", "bob")] == [1, 0]
@@ -138,6 +148,55 @@ def test_pictures_a_minute(start, tmp_path, monkeypatch):
     wait_for(lambda: ask(url).status_code == 200)
 
 
+def test_what_the_server_has_not_begun_is_no_picture_of_the_minute(start, triton, tmp_path):
+    entry = {"name": "ada", "pictures_a_minute": 3}
+    url = start(keys=Keys(write(tmp_path / "keys.json", entry))).url
+    triton.full = True
+    assert ["queue is full" in ask(url, n=2).text for _ in range(3)] == [True] * 3
+    triton.full, triton.abort = False, (grpc.StatusCode.INTERNAL, "it broke")
+    assert [ask(url, one).status_code for one in PATHS] == [500] * 3
+    triton.abort = None
+    assert ask(url, size="60x64", n=3).status_code == 400
+    triton.hold.clear()
+    with pytest.raises(httpx.ReadTimeout):
+        headers = {"Authorization": "Bearer ada's"}
+        asked = {**BODIES[PATHS[0]], "n": 3}
+        httpx.post(f"{url}{PATHS[0]}", json=asked, headers=headers, timeout=0.5)
+    wait_for(lambda: triton.left == 3)
+    triton.hold.set()
+    triton.abort_after = (grpc.StatusCode.INTERNAL, "it broke")
+    assert ask(url).status_code == 500  # when it was nearly there
+    triton.abort_after = None
+    assert ask(url, n=2).status_code == 200
+    refused = ask(url)
+    assert (refused.status_code, int(refused.headers["retry-after"]) > 30) == (429, True)
+    assert "3 of 3 pictures a minute with this key are taken" in refused.text
+
+
+def test_pictures_that_wait_for_their_first_step_take_room_in_the_minute(start, triton, tmp_path):
+    entry = {"name": "ada", "pictures_a_minute": 2}
+    url = start(keys=Keys(write(tmp_path / "keys.json", entry))).url
+    triton.hold.clear()
+    with ThreadPoolExecutor(2) as pool:
+        first = [pool.submit(ask, url) for _ in range(2)]
+        wait_for(lambda: len(triton.requests) == 2)
+        refused = ask(url)
+        triton.hold.set()
+        assert [one.result().status_code for one in first] == [200, 200]
+    assert (refused.status_code, refused.headers["retry-after"]) == (429, "2")
+    assert ask(url).status_code == 429
+
+
+def test_a_name_has_two_keys_while_one_is_changed_for_the_other(start, tmp_path):
+    both = {"name": "ada", "pictures_a_minute": 2, "sha256": [sha256("old"), sha256("new")]}
+    path = write(tmp_path / "keys.json", both)
+    url = start(keys=Keys(path)).url
+    assert [ask(url, key=key).status_code for key in ("old", "new", "old")] == [200, 200, 429]
+    write(path, {**both, "pictures_a_minute": 9, "sha256": [sha256("new")]})
+    assert [ask(url, key=key).status_code for key in ("old", "new")] == [401, 200]
+    assert metrics(url, "new")['triptych_gateway_pictures_total{name="ada"}'] == 3
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -145,6 +204,9 @@ def test_pictures_a_minute(start, tmp_path, monkeypatch):
         ('[{"name": "a b", "sha256": ""}]', "0.name"),
         ('[{"name": "a"}]', "0.sha256: Field required"),
         (json.dumps([{"name": "a", "sha256": "0" * 64}] * 2), "name a stands there twice"),
+        (json.dumps([{"name": "a", "sha256": ["0" * 64] * 2}]), f"sha256 {'0' * 64} stands there"),
+        (json.dumps([{"name": "a", "sha256": []}]), "0.sha256: List should have at least 1"),
+        (json.dumps([{"name": "a", "sha256": ["0" * 64] * 9}]), "0.sha256: List should have at mo"),
         (json.dumps([{"name": "a", "sha256": "0" * 64, "picture": 1}]), "0.picture"),
         (json.dumps([{"name": "a", "sha256": "0" * 64, "pictures_a_minute": 0}]), "0.pictures_a"),
     ],

@@ -1,5 +1,7 @@
 """A server with several models, through each of the APIs and on the page."""
 
+import json
+
 import httpx
 import openai
 import pytest
@@ -100,6 +102,46 @@ def test_a_key_chooses_its_own_models_alone_and_for_itself(start, triton, tmp_pa
     assert choose("ada's") == (403, "sd_ensemble")
 
 
+@pytest.mark.parametrize(
+    ("models", "there", "listed"),
+    [
+        (["oil", "ink", "none"], ["ink", "sd_ensemble", "oil"], ["oil", "ink"]),
+        (["oil", "sd_ensemble"], ["ink", "sd_ensemble", "oil"], ["sd_ensemble", "oil"]),
+        (["oil", "ink"], ["ink", "oil"], ["ink", "oil"]),
+    ],
+)
+def test_a_key_is_shown_its_own_models_and_draws_with_their_first(
+    start, triton, tmp_path, models, there, listed
+):
+    triton.models = there
+    keys = Keys(write(tmp_path / "keys.json", {"name": "ada", "models": models}))
+    url = start(keys=keys, model_aliases={"dall-e-3": None, "gpt": "ink", "gone": "lost"}).url
+    with httpx.Client(base_url=url, headers={"Authorization": "Bearer ada's"}, timeout=30) as ada:
+        names = [*listed, "dall-e-3", *["gpt"] * ("ink" in listed)]
+        assert [one["id"] for one in ada.get("/v1/models").json()["data"]] == names
+        titles = [one["title"] for one in ada.get("/sdapi/v1/sd-models").json()]
+        assert titles == ada.get("/api/models").json()["models"] == listed
+        assert ada.get("/sdapi/v1/options").json()["sd_model_checkpoint"] == listed[0]
+        drawn = ada.post("/v1/images/generations", json={"prompt": "x", "model": "dall-e-3"}).json()
+        assert drawn["data"][0]["settings"].get("model", "sd_ensemble") == listed[0]
+        info = json.loads(ada.post("/sdapi/v1/txt2img", json={"prompt": "x"}).json()["info"])
+        assert info["sd_model_name"] == listed[0]
+        ada.post("/api/picture", json={"prompt": "x"})
+        assert triton.asked_of == [listed[0]] * 3
+        unknown = ada.post("/v1/images/generations", json={"prompt": "x", "model": "inc"})
+        assert f"; there is {', '.join(names)}; " in unknown.json()["error"]["message"]
+
+
+def test_openais_api_tells_nothing_of_a_model_that_a_key_does_not_allow(start, triton, tmp_path):
+    triton.models = ["ink", "sd_ensemble"]
+    keys = Keys(write(tmp_path / "keys.json", {"name": "ada", "models": ["ink"]}))
+    url = start(keys=keys).url
+    headers = {"Authorization": "Bearer ada's"}
+    models = ("ink", "sd_ensemble", "inc")
+    found = [httpx.get(f"{url}/v1/models/{one}", headers=headers).status_code for one in models]
+    assert found == [200, 403, 404]
+
+
 def test_an_unknown_checkpoint_is_refused_with_the_list(webui, triton):
     allowed = "got 'inc'; allowed: sd_ensemble, ink, oil"
     answer = webui.post("/options", json={"sd_model_checkpoint": "inc"})
@@ -125,7 +167,7 @@ def test_without_sd_ensemble_the_first_model_is_meant(several, triton):
     assert triton.asked_of == ["ink"]
     triton.models, triton.ready = [], False
     health = httpx.get(f"{several.url}/healthz")
-    assert (health.status_code, "sd_ensemble is not loaded" in health.text) == (503, True)
+    assert (health.status_code, "has not loaded its model" in health.text) == (503, True)
 
 
 def test_the_pages_api(several, triton):

@@ -7,9 +7,13 @@ import time
 import numpy as np
 import pytest
 
+from tests.gateway.running import Gateway
+from tests.gateway.test_background import Jobs
+from tests.gateway.test_keys import write
 from tests.server import repositories
 from tests.server.calls import Calls, metrics, metrics_when, request, texts
 from triptych.client import Client, TimedOut
+from triptych.gateway.keys import Keys
 from triptych.picture.metadata import read_settings
 from triptych.server.running import RunningServer
 
@@ -119,6 +123,27 @@ def test_clients_that_come_back_are_all_served_in_the_end(own):
         thread.join(120)
     assert len(counts) == CLIENTS
     assert sum(counts) > CLIENTS / 2
+
+
+def test_a_gateways_job_waits_for_room_and_its_tries_are_no_pictures_of_its_key(
+    own, connections, tmp_path
+):
+    keys = Keys(write(tmp_path / "keys.json", {"name": "ada", "pictures_a_minute": 1}))
+    metrics_when(own.metrics, lambda found: found[IN_FLIGHT] == 0)
+    long = {"INPUT_0": texts(request(**{**SMALL, "num_inference_steps": 200}))}
+    with Gateway(own.grpc, keys=keys) as gateway:
+        ada = Jobs(gateway.url, "ada's")
+        started = [connections[n % 10].start("sd_ensemble", long) for n in range(QUEUE)]
+        metrics_when(own.metrics, lambda found: found[IN_FLIGHT] == QUEUE)
+        for _ in range(2):
+            refused = ada.post(background=False)
+            assert (refused.status_code, refused.headers["retry-after"]) == (429, "2")
+            assert "the queue is full" in refused.text and own.grpc not in refused.text
+        job = ada.begin()
+        assert ada.state(job) == "queued"
+        assert [one.wait(60).error for one in started] == [None] * QUEUE
+        ada.wait(job, "done")
+        assert ada.post(background=False).status_code == 429
 
 
 @pytest.mark.parametrize("told", ["settings", "protocol", "client"])

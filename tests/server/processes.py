@@ -19,7 +19,7 @@ class Processes:
     def all(self) -> dict[str, int]:
         """Process ids by name: launcher, triton, and the models' names."""
         found = {"launcher": self.launcher}
-        for pid in _descendants(self.launcher):
+        for pid in descendants(self.launcher):
             words = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
             if words[0].endswith("triton_python_backend_stub"):
                 found[Path(words[1]).parents[1].name] = pid
@@ -73,9 +73,10 @@ def resident(pid: int) -> int:
     raise ValueError(f"process {pid} has no memory of its own")
 
 
-def _descendants(pid: int) -> list[int]:
+def descendants(pid: int) -> list[int]:
+    """The processes that it has started, and theirs."""
     found = []
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
         for child in map(int, task.read_text().split()):
-            found += [child, *_descendants(child)]
+            found += [child, *descendants(child)]
     return found

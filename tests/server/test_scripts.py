@@ -1,19 +1,34 @@
 """`make run`, `make serve` and `make web`: what they do, and how they end at Ctrl-C."""
 
+import contextlib
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import httpx
 import pytest
 from PIL import Image
 
-from tests.server.terminal import CHECKOUT, CODES, WEB, Terminal, command, nothing_left, quick
+from tests.gateway.running import wait_for
+from tests.server.processes import descendants
+from tests.server.terminal import (
+    CHECKOUT,
+    CODES,
+    WEB,
+    Terminal,
+    command,
+    make,
+    nothing_left,
+    quick,
+)
 from triptych.client import Client
+from triptych.server.running import free_ports
 
 __all__ = ["quick"]
 
@@ -29,8 +44,9 @@ def test_run_draws_a_picture(tmp_path):
         check=True,
     )
     assert re.match(
-        r"server: starting\nserver: ready after [\d.]+ s, gRPC at \S+\n"
+        r"server: starting\n"
         r"server: text_encoder, unet, vae_decoder, vae_encoder run on CPU in single precision.*\n"
+        r"server: ready after [\d.]+ s\nserver: gRPC at \S+\n"
         r"out\.png: \d+x\d+, seed \d+, ",
         run.stdout,
     )
@@ -43,11 +59,10 @@ def test_web_serves_the_page_until_it_is_told_to_end():
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, env=env, **pipes) as web:
         assert web.stdout.readline() == "server: starting\n"
-        ready = web.stdout.readline()
-        assert ready.startswith("server: ready after ")
-        with Client(ready.split()[-1]) as client:  # for the client beside the page
-            client.check()
         assert web.stdout.readline().startswith("server: text_encoder, unet, ")
+        assert web.stdout.readline().startswith("server: ready after ")
+        with Client(web.stdout.readline().split()[-1]) as client:  # for the client beside the page
+            client.check()
         url = web.stdout.readline().split()[-1]
         assert httpx.get(f"{url}healthz").status_code == 200
         asked = {"prompt": "x", "num_inference_steps": 1, "size": "64x64"}
@@ -56,17 +71,81 @@ def test_web_serves_the_page_until_it_is_told_to_end():
         assert (web.wait(60), web.stdout.read(), web.stderr.read()) == (0, "", "")
 
 
-@pytest.mark.parametrize(("flag", "name"), [("--port", "page"), ("--grpc-port", "grpc")])
-def test_web_tells_a_taken_port_before_anything_starts(flag, name):
+@pytest.mark.parametrize(
+    ("typed", "flag", "told"),
+    [
+        ((sys.executable, *WEB), "--port", "make web: port {} (page)"),
+        ((sys.executable, *WEB), "--grpc-port", "make web: port {} (grpc)"),
+        (make("web"), "--port", "make web: port {} (page)"),
+        (make("serve"), "--http-port", "fastdeployserver: port {} (http)"),
+    ],
+)
+def test_a_taken_port_is_told_before_anything_starts(typed, flag, told, quick):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        command = [sys.executable, *WEB, f"{flag}={port}"]
-        web = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
-    assert (web.returncode, web.stdout) == (1, "")
-    told = f"make web: port {port} ({name}) is in use on 127.0.0.1: stop what uses it, or pass"
-    told += f" {flag}=N"
-    assert web.stderr.startswith(told)
-    assert web.stderr.count("\n") == 1
+        own = f"{flag}={port}"
+        if "serve" in typed:
+            grpc, metrics = free_ports(2)
+            own += f" --grpc-port={grpc} --metrics-port={metrics} --http-address=127.0.0.1"
+        by_make = typed[0].endswith("make")
+        words = [*typed, f"FLAGS={own}"] if by_make else [*typed, own]
+        run = subprocess.run(
+            words, cwd=CHECKOUT, capture_output=True, text=True, timeout=20, check=False
+        )
+    assert run.returncode != 0
+    pass_it = f'type make {typed[-1]} FLAGS="{flag}=N"' if by_make else f"pass {flag}=N"
+    told = told.format(port) + f" is in use on 127.0.0.1: stop what uses it, or {pass_it} with a"
+    shown = (run.stdout + run.stderr).replace("server: starting\n", "")  # make serve says so
+    assert shown.startswith(told), shown
+    assert [line for line in shown.splitlines()[1:] if not line.startswith("make: ")] == []
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("web.py", "--prot", "1"), "unrecognized arguments: --prot 1"),
+        (("web.py", "--port", "65536"), "65536 is not from 0 to 65535"),
+        (("web.py", "--port=0", "--grpc-port=0", "--api-key-file=/none"), "/none"),
+        (("run.py", "-o", "/nonexistent/x.png"), "there is no folder /nonexistent"),
+        (("run.py", "-o", "FOLDER.png"), "FOLDER.png cannot be written"),
+    ],
+)
+def test_what_cannot_work_is_told_before_the_server_starts(words, told, tmp_path):
+    (tmp_path / "FOLDER.png").mkdir()
+    command = [sys.executable, CHECKOUT / "scripts" / words[0], *words[1:]]
+    options = {"cwd": tmp_path, "capture_output": True, "text": True, "timeout": 20}
+    run = subprocess.run(command, **options, check=False)
+    assert (run.returncode, run.stdout) == (2, "")
+    assert told in run.stderr.splitlines()[-1]
+
+
+def tritons(pid):
+    """The stand-ins for Triton that a process has running as servers."""
+    lines = {each: Path(f"/proc/{each}/cmdline").read_bytes() for each in descendants(pid)}
+    return [
+        each
+        for each, line in lines.items()
+        if b"/bin/tritonserver" in line and b"--help" not in line
+    ]
+
+
+def test_web_says_that_its_server_starts_again_and_ends_with_it(quick):
+    with nothing_left():
+        terminal = Terminal(sys.executable, *WEB)
+        terminal.read_until("triptych gateway: the page")
+        os.kill(tritons(terminal.pid)[0], signal.SIGKILL)
+        terminal.read_until("fastdeployserver: starting it again")
+        assert "fastdeployserver: the server died (SIGKILL)" in terminal.shown
+        wait_for(lambda: tritons(terminal.pid))
+        Path(f"{quick}.fails").touch()
+        with contextlib.suppress(ProcessLookupError):  # it may have seen that
+            os.kill(tritons(terminal.pid)[0], signal.SIGKILL)
+        assert terminal.end() == 1, terminal.shown
+    *_, why, end = terminal.shown.splitlines()
+    assert why == "error: creating server: no models"
+    log = Path(end.removeprefix("server: ended with code 1; its whole log: "))
+    assert "starting it again" in log.read_text()
+    shutil.rmtree(log.parent)
 
 
 @pytest.mark.parametrize("times", [1, 2])
@@ -92,11 +171,21 @@ def after_ctrl_c(terminal):
 
 def test_make_hands_flags_on_and_what_it_runs_ends_at_ctrl_c(tmp_path, quick):
     (_, _, _, _, *flags), working = command("serve", tmp_path)
-    assume = (f"--assume-old={sys.prefix}/.set-up", f"VENV={sys.prefix}")
     with nothing_left():
-        terminal = Terminal("/usr/bin/make", *assume, "serve", f"FLAGS={' '.join(flags)}")
+        terminal = Terminal(*make("serve", f"FLAGS={' '.join(flags)}"))
         terminal.read_until(working)
         terminal.ctrl_c()
         assert terminal.end() in (0, -signal.SIGINT)  # make ends by the signal itself
     lines = [line for line in after_ctrl_c(terminal) if not line.startswith("make: ")]
     assert len(lines) == 1 and lines[0].startswith("fastdeployserver: ending, "), terminal.shown
+
+
+@pytest.mark.parametrize("working", ["server: starting", "/20 ["])
+def test_make_run_at_ctrl_c_has_one_line_and_does_not_succeed(working, tmp_path):
+    with nothing_left():
+        terminal = Terminal(*make("run", f"OUTPUT={tmp_path / 'out.png'}"))
+        terminal.read_until(working)
+        terminal.ctrl_c()
+        assert terminal.end() == -signal.SIGINT, terminal.shown
+    assert after_ctrl_c(terminal)[-1].strip().endswith("interrupted"), terminal.shown
+    assert "make: " not in terminal.shown

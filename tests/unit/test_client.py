@@ -219,8 +219,12 @@ def test_a_request_that_is_lost_with_its_server_is_made_once_more(fake):
     assert len(fake.requests) == 2
 
 
-def test_a_request_that_is_lost_twice_is_no_full_queue(fake):
-    fake.behave = refuse(grpc.StatusCode.UNAVAILABLE, "upstream connect error; termination")
+@pytest.mark.parametrize(
+    "words",
+    ["upstream connect error; termination", "failed to connect to all addresses"],
+)
+def test_a_request_that_is_lost_twice_is_no_full_queue(fake, words):
+    fake.behave = refuse(grpc.StatusCode.UNAVAILABLE, words)
     with Client(fake.url) as client, pytest.raises(NotThere, match="broke with the request on it"):
         client.generate("x")
     assert len(fake.requests) == 2
@@ -436,10 +440,11 @@ def test_a_wrong_number_is_told_in_two_lines(nobody, command, arguments, says, c
     assert f"error: argument {says}" in error
 
 
-def test_a_file_that_cannot_be_written_is_an_error(fake, command, tmp_path, capsys):
+def test_a_file_that_cannot_be_written_is_told_before_anything_is_drawn(command, tmp_path, capsys):
     (tmp_path / "a.png").mkdir()
-    assert command.main(["--url", fake.url, "-o", str(tmp_path / "a.png")]) == 1
-    assert "a.png" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        command.main(["-o", str(tmp_path / "a.png")])
+    assert "a.png cannot be written" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("count", ["1", "20"])

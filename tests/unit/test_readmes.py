@@ -1,4 +1,4 @@
-"""README_CN.md says what README.md says, as far as a test can tell, and is set as Chinese is."""
+"""The Chinese pages say what the English ones do, as far as a test can tell, set as Chinese is."""
 
 # ruff: noqa: RUF001 -- Chinese has marks of its own
 
@@ -9,6 +9,7 @@ import pytest
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PAGES = ("README.md", "README_CN.md")
+REQUESTS = ("docs/requests.md", "docs/requests_cn.md")
 
 
 def headings(page):
@@ -36,9 +37,16 @@ def links(page):
     return sorted((kind, re.sub(within, "", target)) for kind, target in found)
 
 
-@pytest.mark.parametrize("part", [headings, blocks, rows, links])
-def test_both_have_the_same_parts(part):
-    english, chinese = map(part, PAGES)
+@pytest.mark.parametrize(
+    ("pages", "part"),
+    [
+        *((PAGES, part) for part in (headings, blocks, rows, links)),
+        (REQUESTS, rows),
+        (REQUESTS, links),
+    ],
+)
+def test_both_have_the_same_parts(pages, part):
+    english, chinese = map(part, pages)
     assert english
     assert english == chinese
 
@@ -47,7 +55,7 @@ def test_the_demo_model_has_one_name_in_chinese():
     assert "示例模型" not in (CHECKOUT / "README_CN.md").read_text()
 
 
-CHINESE = ("README_CN.md", "docs/moving_cn.md")
+CHINESE = ("README_CN.md", "docs/moving_cn.md", "docs/requests_cn.md")
 HAN = r"[\u3400-\u9fff]"
 
 

@@ -1,5 +1,7 @@
 import shutil
+import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -40,16 +42,14 @@ class Loading(RunningServer):
     asked, ends = 0, False
 
     def start(self):
-        self.log.write_text("the log\n")
+        self._command = [sys.executable, "-c", "print('the log'); import time; time.sleep(60)"]
+        if self.ends:
+            self._command = [sys.executable, "-c", "import sys; sys.exit('why')"]
+        super().start()
 
     def comes_ready(self, seconds):
         self.asked += 1
-        if self.ends:
-            raise Unfit(f"{self.log}: the log")
-        return self.asked == 3
-
-    def stop(self):
-        return 0
+        return super().comes_ready(10) if self.ends else self.asked == 3
 
 
 def test_a_script_says_that_its_server_still_loads(monkeypatch, capsys):
@@ -58,17 +58,49 @@ def test_a_script_says_that_its_server_still_loads(monkeypatch, capsys):
     assert own_server.with_server(lambda server: logs.append(server.log) or 0) == 0
     first, *more = capsys.readouterr().out.splitlines()
     assert first == "server: starting"
-    assert [line.split(" after")[0] for line in more[:3]] == [
-        *["server: still loading"] * 2,
-        "server: ready",
-    ]
+    assert [line.split(" after")[0] for line in more[:2]] == ["server: still loading"] * 2
     assert not logs[0].exists()
 
 
-def test_the_log_of_a_server_that_cannot_start_stays(monkeypatch, capsys):
+def test_the_log_of_a_server_that_cannot_start_stays_and_what_it_says_is_shown(monkeypatch, capsys):
     monkeypatch.setattr(own_server, "RunningServer", Loading)
     monkeypatch.setattr(Loading, "ends", True)
     assert own_server.with_server(lambda server: 0) == 1
-    log = Path(capsys.readouterr().err.split(": the log")[0])
-    assert log.read_text() == "the log\n"
+    shown = capsys.readouterr()
+    assert shown.out == "server: starting\nwhy\n"
+    log = Path(shown.err.removeprefix("server: ended with code 1; its whole log: ").strip())
+    assert log.read_text() == "why\n"
     shutil.rmtree(log.parent)
+
+
+def test_work_that_does_not_see_its_server_end_is_told_and_fails(monkeypatch, capsys):
+    monkeypatch.setattr(own_server, "RunningServer", Loading)
+    over = threading.Event()
+
+    def work(server):
+        server.process.kill()
+        assert over.wait(10)
+        shutil.rmtree(server.log.parent)
+        return 0
+
+    assert own_server.with_server(work, lost=over.set) == 1
+    assert "server: ended with code -9; its whole log: " in capsys.readouterr().err
+
+
+INTERRUPTED_FORK = """
+import os, signal, sys
+from pathlib import Path
+from triptych.server.running import RunningServer
+os.register_at_fork(before=lambda: os.kill(os.getpid(), signal.SIGINT))
+server = RunningServer(Path(), Path("/dev/null"))
+try:
+    server.start()
+except KeyboardInterrupt:
+    server.stop()
+    sys.exit(7)
+"""
+
+
+def test_an_interrupt_while_the_server_is_started_is_not_lost():
+    run = subprocess.run([sys.executable, "-c", INTERRUPTED_FORK], timeout=60, check=False)
+    assert run.returncode == 7

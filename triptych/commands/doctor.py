@@ -236,7 +236,7 @@ def _repository(repository: str, server: str) -> Finding:
         if server == "fastdeployserver":
             places.check_repositories(named)
     except Unfit as reason:
-        fix = "run it from a checkout, or export one: python scripts/export_stages.py"
+        fix = "run it from a checkout, or export one: bash env_bash.sh"
         return Finding(MISSING, "models", str(reason), fix)
     served = preflight.served(repository)
     models = names.models(served)
@@ -247,7 +247,7 @@ def _repository(repository: str, server: str) -> Finding:
     if lacking or bare:
         problem = f"no {', '.join(lacking)}" if lacking else f"no network in {', '.join(bare)}"
         text = f"{repository}: {problem}"
-        fix = "python scripts/export_stages.py MODEL, with --name for another than sd_ensemble"
+        fix = "bash env_bash.sh MODEL, with --name for another than sd_ensemble"
         return Finding(MISSING, "models", text, fix)
     known = {name for model in models for name in names.Names(model).all}
     others = [name for name in served if name not in known]

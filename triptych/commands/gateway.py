@@ -13,10 +13,14 @@ import signal
 import socket
 import ssl
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from triptych import interrupts, tracing
+from triptych.addresses import own_address
+from triptych.server import Unfit, preflight
 
 KEY = "TRIPTYCH_API_KEY"
 WEBHOOK_SECRET = "TRIPTYCH_WEBHOOK_SECRET"
@@ -37,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--url", default="localhost:8001", help="the server's gRPC (default: %(default)s)")
     add("--host", default="127.0.0.1", help="where to listen (default: %(default)s)")
-    add("--port", type=int, default=7860, help="(default: %(default)s)")
+    add("--port", type=_port, default=7860, help="(default: %(default)s)")
     add(
         "--api-key-file", metavar="FILE", help=f"holds the key to ask for (default: ${KEY}, if set)"
     )
@@ -48,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--metrics-port",
-        type=int,
+        type=_port,
         metavar="PORT",
         help="serves /metrics there too, by http and without a key, for a network that is "
         "Prometheus' alone",
@@ -137,6 +141,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdecimal()) or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"{text} is not from 0 to 65535")
+    return int(text)
+
+
 def _count(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= 1000:
         raise argparse.ArgumentTypeError(f"{text} is not from 1 to 1000")
@@ -175,14 +185,44 @@ def _alias(text: str) -> tuple[str, str | None]:
     return name, model or None
 
 
+class CannotServe(Exception):
+    """Why, in one line, and the exit code for it."""
+
+    def __init__(self, reason: object, code: int) -> None:
+        super().__init__(str(reason))
+        self.code = code
+
+
+@dataclass(frozen=True)
+class Gateway:
+    """A gateway whose options are checked and whose ports are its own.
+
+    `url`: its address for this machine's browser. `serve`: serves until SIGTERM or Ctrl-C; the
+    exit code.
+    """
+
+    url: str
+    serve: Callable[[], int]
+
+
 def run(options: argparse.Namespace) -> int:
     """Serve until SIGTERM or Ctrl-C; the exit code."""
     try:
-        import uvicorn
+        gateway = prepare(options)
+    except CannotServe as reason:
+        print(f"triptych gateway: {reason}", file=sys.stderr)
+        return reason.code
+    return gateway.serve()
+
+
+def prepare(options: argparse.Namespace) -> Gateway:
+    """The gateway, which serves nothing yet and needs no server yet; raises CannotServe."""
+    try:
+        import uvicorn  # noqa: F401
 
         from triptych.addresses import check_url
         from triptych.client_errors import ClientError
-        from triptych.gateway import access_log, metrics
+        from triptych.gateway import metrics
         from triptych.gateway.app import LOOPBACK, create_app
         from triptych.gateway.kept import Kept
         from triptych.gateway.keys import Keys
@@ -195,8 +235,7 @@ def run(options: argparse.Namespace) -> int:
             spans = Spans()
     except ModuleNotFoundError as error:
         extras = "gateway,tracing" if tracing.is_wanted() else "gateway"
-        print(f"triptych gateway: {error}: pip install 'triptych[{extras}]'", file=sys.stderr)
-        return 2
+        raise CannotServe(f"{error}: pip install 'triptych[{extras}]'", 2) from error
     try:
         check_url(options.url)
         if options.log_prompts and not options.access_log:
@@ -211,12 +250,14 @@ def run(options: argparse.Namespace) -> int:
         webhooks = Webhooks(options.webhook_host, secret or "") if options.webhook_host else None
         _check_tls(options.tls_cert, options.tls_key)
         kept = Kept(options.pictures_folder)
-        listening = socket.create_server((options.host, options.port))
+        listening = preflight.listen("page", options.host, options.port, "--port", "--host")
+        if options.metrics_port is not None:
+            at = options.host, options.metrics_port
+            preflight.check_port("metrics", *at, "--metrics-port", "--host")
     except (ClientError, ValueError) as error:
-        print(f"triptych gateway: {error}", file=sys.stderr)
-        return 2
-    except (OSError, OverflowError) as error:
-        return _cannot_listen(options.host, options.port, error)
+        raise CannotServe(error, 2) from error
+    except Unfit as error:
+        raise CannotServe(error, 1) from error
     on_loopback = options.host in ("127.0.0.1", "localhost")
     if not on_loopback and key is None and keys is None:
         print("triptych gateway: warning: anybody may draw here; see --api-key-file", flush=True)
@@ -227,21 +268,36 @@ def run(options: argparse.Namespace) -> int:
         options.max_pictures,
         hosts=[*LOOPBACK, *options.allow_host] if on_loopback or options.allow_host else None,
         origins=options.cors_origin,
+        public_url=options.public_url,
         model_aliases=dict(options.model_alias),
         keys=keys,
         log_prompts=options.log_prompts,
         webhooks=webhooks,
         kept=kept,
-        public_url=options.public_url,
         spans=spans,
     )
     if options.metrics_port is not None:
-        try:
-            page = metrics.server(options.host, options.metrics_port, app.state.registry)
-        except (OSError, OverflowError) as error:
-            return _cannot_listen(options.host, options.metrics_port, error)
+        page = metrics.server(options.host, options.metrics_port, app.state.registry)
         where = f"{options.host}:{page.server_port}"
         print(f"triptych gateway: metrics at http://{where}/metrics", flush=True)
+    here, others = _urls(options, listening.getsockname()[1])
+    return Gateway(here, lambda: _serve(options, app, listening, f"{here}{others}"))
+
+
+def _urls(options: argparse.Namespace, port: int) -> tuple[str, str]:
+    """Where its page is for this machine's browser, and what to tell others, or ""."""
+    scheme = "https" if options.tls_cert else "http"
+    if options.host not in ("", "0.0.0.0"):
+        return f"{scheme}://{options.host}:{port}/", ""
+    others = options.allow_host[0] if options.allow_host else own_address()
+    return f"{scheme}://127.0.0.1:{port}/", f", for others at {scheme}://{others}:{port}/"
+
+
+def _serve(options: argparse.Namespace, app: Any, listening: socket.socket, where: str) -> int:
+    import uvicorn
+
+    from triptych.gateway import access_log
+
     if options.access_log:
         _log_to_stderr(access_log.log)
     config = uvicorn.Config(
@@ -275,18 +331,9 @@ def run(options: argparse.Namespace) -> int:
 
     # The server has handlers of its own while it runs; at its end it sends itself what came.
     with interrupts.handled_by(end, signal.SIGTERM, signal.SIGINT):
-        port = listening.getsockname()[1]
-        scheme = "https" if options.tls_cert else "http"
-        where = f"{scheme}://{options.host}:{port}/"
         print(f"triptych gateway: the page and the APIs are at {where}", flush=True)
         server.run(sockets=[listening])
     return 0
-
-
-def _cannot_listen(host: str, port: int, error: Exception) -> int:
-    """Say so; the exit code."""
-    print(f"triptych gateway: cannot listen on {host}:{port}: {error}", file=sys.stderr)
-    return 1
 
 
 def _log_to_stderr(log: logging.Logger) -> None:

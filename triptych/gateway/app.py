@@ -20,7 +20,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 
 import triptych
-from triptych.client import Client, ClientError
+from triptych.client import Client, ClientError, NotReady, NotThere
 from triptych.gateway import (
     openai,
     openai_edits,
@@ -44,6 +44,10 @@ from triptych.gateway.studio import Studio
 from triptych.gateway.webhooks import Webhooks
 
 LOOPBACK = ["localhost", "127.0.0.1", "[::1]"]
+
+
+AWAY = {NotThere: "no server answers", NotReady: "the server has not loaded its model"}
+"""What /healthz, which asks for no key, says of a server by its error: no address of it."""
 
 
 class Health(BaseModel):
@@ -160,12 +164,11 @@ def create_app(
     @app.get("/healthz", tags=["Operation"], responses={503: {"model": Health}})
     async def healthz(request: Request) -> Health:
         """200 if the server is there and has loaded a model, else 503 with the reason."""
-        studio = request.app.state.studio
         try:
-            await studio.ask(studio.client.check, await studio.model())
+            await request.app.state.studio.check()
         except ClientError as error:
             reason = problem(error)
-            health = Health(status=str(error))
+            health = Health(status=AWAY.get(type(error), str(error)))
             return JSONResponse(health.model_dump(), 503, {**reason.headers, "Retry-After": "5"})
         return Health(status="ok")
 

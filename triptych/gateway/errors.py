@@ -14,6 +14,9 @@ from triptych.gateway.keys import NotAllowed, OverLimit
 RETRY_AFTER = {429: "2", 503: "5"}
 """Seconds after which asking again makes sense, by status."""
 
+AWAY = "no server is ready; try later"
+"""All that a caller is told of a server that is away: the reason is in the log."""
+
 _STATUS = {
     NotAllowed: 403,
     Refused: 400,
@@ -54,7 +57,8 @@ def problem(error: ClientError) -> Problem:
     """The Problem for an error of `triptych.client`; status 500 for a failure of the server."""
     status = next((_STATUS[kind] for kind in type(error).mro() if kind in _STATUS), 500)
     invalid = invalid_of(str(error))
-    told = Problem(status, str(error), invalid[0] if invalid and status == 400 else None)
+    text = AWAY if isinstance(error, (NotThere, NotReady)) else str(error)
+    told = Problem(status, text, invalid[0] if invalid and status == 400 else None)
     if isinstance(error, OverLimit):
         told.headers["Retry-After"] = error.retry_after
     return told

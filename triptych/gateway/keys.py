@@ -7,13 +7,13 @@ import logging
 import os
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from triptych.client import Overloaded, Refused
 from triptych.gateway.metrics import Counts
@@ -27,13 +27,24 @@ REFUSALS = (403, 429)
 log = logging.getLogger(__name__)
 
 
+def _listed(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
 class Key(BaseModel):
-    """An entry of the file. What is not said is not bounded."""
+    """An entry of the file. What is not said is not bounded.
+
+    `sha256`: of the key, or of each of several, so that a key can be changed while both are good.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
-    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    sha256: Annotated[
+        list[Annotated[str, Field(pattern="^[0-9a-f]{64}$")]],
+        Field(min_length=1, max_length=8),
+        BeforeValidator(_listed),
+    ]
     pictures_at_a_time: Annotated[int, Field(ge=1)] | None = None
     pictures_a_minute: Annotated[int, Field(ge=1)] | None = None
     models: list[str] | None = None
@@ -43,8 +54,16 @@ class NotAllowed(Refused):
     """The key does not allow that model."""
 
 
+class TooMany(Refused):
+    """More pictures in one request than are ever drawn at a time; `allowed` says how many are."""
+
+    def __init__(self, pictures: int, allowed: str) -> None:
+        self.allowed = allowed
+        super().__init__(f"pictures: got {pictures} in one request; allowed: {allowed}")
+
+
 class OverLimit(Overloaded):
-    """The key's pictures of this time are drawn; `retry_after` in seconds, as a text."""
+    """The key's pictures of this time are taken; `retry_after` in seconds, as a text."""
 
     def __init__(self, text: str, retry_after: float) -> None:
         super().__init__(text)
@@ -59,18 +78,34 @@ class Caller:
         self.drawing = self.drawn = 0
         self.refused = dict.fromkeys(REFUSALS, 0)
         self._begun: deque[float] = deque()
+        self._waiting = 0
 
     @contextmanager
-    def room(self, pictures: int, model: str) -> Iterator[None]:
-        """Draw so many pictures of a model within; raises NotAllowed, Refused or OverLimit."""
+    def room(self, pictures: int, model: str) -> Iterator[Callable[[], None]]:
+        """Draw so many pictures of a model within; raises NotAllowed, TooMany or OverLimit.
+
+        Gives what is to be called once the server has begun one of them. Pictures of which none has
+        begun when the block ends are not counted among those of the minute.
+        """
         self.check(pictures, model)
         self._check_room(pictures)
-        self._begun.extend([time.monotonic()] * pictures)
+        waiting = pictures
+
+        def begin() -> None:
+            nonlocal waiting
+            self._begun.extend([time.monotonic()] * waiting)
+            self._waiting -= waiting
+            waiting = 0
+
+        self._waiting += pictures
         self.drawing += pictures
         try:
-            yield
+            yield begin
+            begin()
             self.drawn += pictures
         finally:
+            self._waiting -= waiting
+            waiting = 0
             self.drawing -= pictures
 
     def answered(self, status: int) -> None:
@@ -78,8 +113,19 @@ class Caller:
         if status in self.refused:
             self.refused[status] += 1
 
+    def allowed(self, there: Sequence[str]) -> list[str]:
+        """Those of the server's models that the key allows, the one that is meant by none first.
+
+        That is the one that is meant by none without a key, the first of `there`, or else the first
+        of the key's.
+        """
+        if self.key.models is None:
+            return list(there)
+        own = [model for model in dict.fromkeys(self.key.models) if model in there]
+        return sorted(own, key=lambda model: model != there[0])
+
     def check(self, pictures: int, model: str) -> None:
-        """Raise NotAllowed or Refused for what the key never allows."""
+        """Raise NotAllowed or TooMany for what the key never allows."""
         key = self.key
         if key.models is not None and model not in key.models:
             raise NotAllowed(
@@ -88,8 +134,7 @@ class Caller:
         most, a_minute = key.pictures_at_a_time, key.pictures_a_minute
         for bound, what in ((most, "at a time"), (a_minute, "a minute")):
             if bound is not None and pictures > bound:
-                allowed = f"{bound} {what} with this key"
-                raise Refused(f"pictures: got {pictures} in one request; allowed: {allowed}")
+                raise TooMany(pictures, f"{bound} {what} with this key")
 
     def _check_room(self, pictures: int) -> None:
         most, a_minute = self.key.pictures_at_a_time, self.key.pictures_a_minute
@@ -98,10 +143,11 @@ class Caller:
         now = time.monotonic()
         while self._begun and now - self._begun[0] >= MINUTE:
             self._begun.popleft()
-        if a_minute is not None and len(self._begun) + pictures > a_minute:
-            oldest = self._begun[len(self._begun) + pictures - a_minute - 1]
-            told = f"{len(self._begun)} of {a_minute} pictures a minute with this key are begun"
-            raise OverLimit(told, oldest + MINUTE - now)
+        taken = len(self._begun) + self._waiting
+        if a_minute is not None and (over := taken + pictures - a_minute) > 0:
+            told = f"{taken} of {a_minute} pictures a minute with this key are taken"
+            # Those that wait may yet be refused, which makes room.
+            raise OverLimit(told, 2 if self._waiting else self._begun[over - 1] + MINUTE - now)
 
 
 CALLER: ContextVar[Caller | None] = ContextVar("caller", default=None)
@@ -151,8 +197,8 @@ class Keys:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"]))
             raise ValueError(f"{self._path}: {where}: {first['msg']}") from None
-        for field in ("name", "sha256"):
-            values = [getattr(key, field) for key in keys]
+        hashes = [one for key in keys for one in key.sha256]
+        for field, values in (("name", [key.name for key in keys]), ("sha256", hashes)):
             twice = next((value for value in values if values.count(value) > 1), None)
             if twice is not None:
                 raise ValueError(f"{self._path}: {field} {twice} stands there twice")
@@ -160,4 +206,4 @@ class Keys:
         for key in keys:
             callers[key.name].key = key
         self._callers = callers
-        self._by_hash = {caller.key.sha256: caller for caller in callers.values()}
+        self._by_hash = {one: callers[key.name] for key in keys for one in key.sha256}

@@ -45,7 +45,7 @@ from triptych.gateway.fields import (
     whole,
 )
 from triptych.gateway.gone import unless_gone
-from triptych.gateway.studio import TooMany
+from triptych.gateway.keys import CALLER, TooMany
 from triptych.settings import Settings
 
 PREFIX = "/v1"
@@ -146,23 +146,22 @@ files = APIRouter(tags=["OpenAI"], responses={status: RESPONSES[status] for stat
 
 @router.get("/models")
 async def list_models(request: Request) -> Models:
-    """The models that are served, under each of their names."""
-    state = request.app.state
-    there = await state.studio.ask(state.studio.client.models)
-    return Models(data=[await _entry(name, request) for name in [*there, *state.aliases]])
+    """The models that the caller may draw with, under each of their names."""
+    return Models(data=[await _entry(name, request) for name in await _names(request)])
 
 
 @router.get("/models/{model}")
 async def get_model(model: str, request: Request) -> Model:
-    """The model of that name."""
+    """The model of that name; 403 for one that the key does not allow."""
     return await _entry(model, request)
 
 
 async def _entry(name: str, request: Request) -> Model:
     """What is said of the model of that name."""
-    state = request.app.state
-    loras = await state.studio.loras(await _model(name, request))
-    return Model(id=name, created=state.started, loras=loras)
+    state, model = request.app.state, await _model(name, request)
+    if (caller := CALLER.get()) is not None:
+        caller.check(1, model)
+    return Model(id=name, created=state.started, loras=await state.studio.loras(model))
 
 
 @files.get("/images/{name}", response_class=Response)
@@ -245,9 +244,16 @@ async def _model(name: str | None, request: Request) -> str:
     try:
         return await state.studio.model(state.aliases.get(name, name))
     except Refused as error:
-        names = [*await state.studio.ask(state.studio.client.models), *state.aliases]
-        there = f"there is {', '.join(names)}; other names by --model-alias"
+        there = f"there is {', '.join(await _names(request))}; other names by --model-alias"
         raise Problem(404, f"there is no model {shorten(name)}; {there}", "model") from error
+
+
+async def _names(request: Request) -> list[str]:
+    """The names of models that the caller may draw with."""
+    state = request.app.state
+    there = await state.studio.models()
+    aliases = (name for name, model in state.aliases.items() if model in (None, *there))
+    return [*there, *aliases] if there else []
 
 
 def _of_size(refused: Problem, size: str | None) -> Problem:

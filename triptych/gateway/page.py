@@ -150,9 +150,9 @@ router = APIRouter(
 
 @router.get("/models")
 async def models(request: Request) -> Models:
-    """What can be drawn with."""
+    """What the caller can draw with."""
     studio = request.app.state.studio
-    names = await studio.ask(studio.client.models)
+    names = await studio.models()
     about = await asyncio.gather(*(studio.about(name) for name in names))
     titles = {name: one["title"] for name, one in zip(names, about) if one["title"]}
     return Models(models=names, titles=titles)

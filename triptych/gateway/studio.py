@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
-from triptych.client import Client, Overloaded, Picture, PictureStream, Refused
+from triptych.client import (
+    Client,
+    NotReady,
+    NotThere,
+    Overloaded,
+    Picture,
+    PictureStream,
+    Refused,
+)
 from triptych.errors import InvalidRequest
 from triptych.gateway.access_log import ENTRY
 from triptych.gateway.errors import problem
-from triptych.gateway.keys import CALLER
+from triptych.gateway.keys import CALLER, TooMany
 from triptych.gateway.line import Line
 from triptych.gateway.metrics import Counts
 from triptych.gateway.pictures import ANY_PICTURE
@@ -23,14 +32,7 @@ from triptych.streaming import Step
 
 Watch = Callable[[int, Step], None]
 Wait = Callable[[int, int], None]
-
-
-class TooMany(Refused):
-    """More pictures in one request than are ever drawn at a time; `allowed` says how many are."""
-
-    def __init__(self, pictures: int, allowed: str) -> None:
-        self.allowed = allowed
-        super().__init__(f"pictures: got {pictures} in one request; allowed: {allowed}")
+log = logging.getLogger(__name__)
 
 
 class Studio:
@@ -48,6 +50,7 @@ class Studio:
         self._drawing = self._in_jobs = self._drawn = 0
         self._line = Line()
         self._threads = ThreadPoolExecutor(max_pictures)
+        self._away: type[Exception] | None = None
 
     async def draw(
         self,
@@ -68,39 +71,68 @@ class Studio:
         """
         caller = CALLER.get()
         _note(asked)
-        own_room = caller.room(len(asked), asked[0]["model"]) if caller else nullcontext()
-        with self._room(len(asked), job), own_room:
+        model, alone = asked[0]["model"], nullcontext(lambda: None)
+        own_room = caller.room(len(asked), model) if caller else alone
+        with self._room(len(asked), job), own_room as begin:
+
+            def steps(number: int, step: Step) -> None:
+                begin()
+                if watch is not None:
+                    watch(number, step)
+
             started = _Started()
             try:
-                return await asyncio.gather(
+                pictures = await asyncio.gather(
                     *(
-                        self._follow(i, one, started, watch, preview_every, wait)
+                        self._follow(i, one, started, steps, preview_every, wait)
                         for i, one in enumerate(asked)
                     )
                 )
+                self._is_ready()
+                return pictures
             except Overloaded:
                 if len(asked) > 1:
-                    await self.ask(self._check_server, len(asked), Names(asked[0]["model"]))
+                    await self.ask(self._check_server, len(asked), Names(model))
                 raise
             finally:
                 started.cancel()
 
     async def check_job(self, asked: Sequence[dict[str, Any]]) -> None:
-        """Raise a ClientError if `draw` would refuse these as a job, whatever room there is."""
+        """Raise a ClientError if `draw` would refuse these as a job, whatever room there is.
+
+        A server without room does not look at all that they say, so that the rest is seen to when
+        they are drawn.
+        """
         caller = CALLER.get()
         _note(asked)
         if caller is not None:
             caller.check(len(asked), asked[0]["model"])
         self._check_number(len(asked), job=True)
-        await self.ask(lambda: self.client.settings_of(**asked[0]))
+        with suppress(Overloaded):
+            await self.ask(lambda: self.client.settings_of(**asked[0]))
+
+    async def check(self) -> None:
+        """Raise a ClientError unless there is a server that has loaded a model."""
+        await self.ask(self.client.check, await self.model())
+        self._is_ready()
+
+    async def models(self) -> list[str]:
+        """Those of the server that the caller's key allows, the one that is meant by None first.
+
+        Raises a ClientError.
+        """
+        return _allowed(await self.ask(self.client.models))
 
     async def model(self, name: str | None = None) -> str:
         """The server's model of that name, or the one that is meant by None; raises a ClientError.
 
-        Refused, with the list of them, for a name that the server has no model of.
+        Refused, with the list of those that the caller's key allows, for a name of no model.
         """
+        there = await self.ask(self.client.models)
+        if name in there:
+            return name  # `draw` says whether the key allows it
         try:
-            return chosen(name, await self.ask(self.client.models))
+            return chosen(name, _allowed(there))
         except InvalidRequest as error:
             raise Refused(str(error)) from error
 
@@ -143,7 +175,8 @@ class Studio:
 
     async def ask(self, question: Callable[..., Any], *arguments: Any) -> Any:
         """The result of `question(*arguments)`, a short blocking call, made in a thread."""
-        return await asyncio.to_thread(question, *arguments)
+        with self._logging():
+            return await asyncio.to_thread(question, *arguments)
 
     def counts(self) -> dict[str, Counts]:
         """Of all callers, who have no name."""
@@ -186,6 +219,22 @@ class Studio:
             self._drawing -= pictures
             self._in_jobs -= in_jobs
 
+    @contextmanager
+    def _logging(self) -> Iterator[None]:
+        """Log why the server is away or not ready when it begins to be, not each time."""
+        try:
+            yield
+        except (NotThere, NotReady) as error:
+            if self._away is not type(error):
+                self._away = type(error)
+                log.warning("%s", error)
+            raise
+
+    def _is_ready(self) -> None:
+        if self._away is not None:
+            self._away = None
+            log.warning("the server is ready again")
+
     def _check_server(self, pictures: int, names: Names) -> None:
         """Raise TooMany for more pictures than the server ever has in work of one model."""
         for model, name in ((names.stage("unet_loop"), "max_queue"), (names.stream, "max_streams")):
@@ -198,7 +247,7 @@ class Studio:
         number: int,
         request: dict[str, Any],
         started: _Started,
-        watch: Watch | None,
+        watch: Watch,
         preview_every: int,
         wait: Wait | None,
     ) -> Picture:
@@ -212,8 +261,7 @@ class Studio:
 
         def steps(step: Step) -> None:
             begins()
-            if watch is not None:
-                watch(number, step)
+            watch(number, step)
 
         def follow() -> Picture:
             stream = self.client.stream(
@@ -225,8 +273,14 @@ class Studio:
                     events.call_soon_threadsafe(steps, told)
             return told
 
-        with self._line.wait(waits) as begins:
+        with self._logging(), self._line.wait(waits) as begins:
             return await events.run_in_executor(self._threads, follow)
+
+
+def _allowed(there: list[str]) -> list[str]:
+    """Those of the server's models that the caller may draw with."""
+    caller = CALLER.get()
+    return caller.allowed(there) if caller else there
 
 
 def _note(asked: Sequence[dict[str, Any]]) -> None:

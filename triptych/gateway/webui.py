@@ -21,10 +21,11 @@ from triptych.gateway.access import KeyFirst, require_key
 from triptych.gateway.errors import Problem, problem, renamed, responses, said
 from triptych.gateway.gone import unless_gone
 from triptych.gateway.jobs import Jobs
+from triptych.gateway.keys import TooMany
 from triptych.gateway.pictures import in_thread
 from triptych.gateway.reading import read
 from triptych.gateway.samplers import LABELS
-from triptych.gateway.studio import Studio, TooMany, Watch
+from triptych.gateway.studio import Studio, Watch
 from triptych.gateway.webui_hires import TextToImage, draw_twice
 from triptych.gateway.webui_img2img import ImageToImage, brought
 from triptych.gateway.webui_request import NAMES, Asked, requests_of

@@ -102,9 +102,8 @@ async def _checkpoint(name: str | None, request: Request, field: str) -> str:
 
 @router.get("/sd-models")
 async def checkpoints(request: Request) -> list[Checkpoint]:
-    """The models that are served."""
-    studio = request.app.state.studio
-    there = await studio.ask(studio.client.models)
+    """The models that the caller may draw with."""
+    there = await request.app.state.studio.models()
     return [Checkpoint(title=name, model_name=name) for name in there]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 import socket
 from pathlib import Path
@@ -18,6 +19,9 @@ MORE_SHARED_MEMORY = 8 * 2**20
 """Bytes that the processes of each further model take."""
 
 PORTS = {"http": "8000", "grpc": "8001", "metrics": "8002"}
+
+TYPED = "TRIPTYCH_TYPED"
+"""The environment variable by which make says what was typed there: it takes flags in FLAGS."""
 
 
 def check_repository(arguments: list[str]) -> None:
@@ -67,17 +71,27 @@ def check_port(
 
     `address_flag`: None where the address is always the same.
     """
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((address, port))
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                advice = f"stop what uses it, or pass {port_flag}=N with a free port"
-                raise Unfit(f"port {port} ({name}) is in use on {address}: {advice}") from None
-            given = f"{address_flag}={address}, port {port}"
-            told = given if address_flag else f"{port_flag}={port}"
-            raise Unfit(f"{told}: {error.strerror}") from None
+    listen(name, address, port, port_flag, address_flag).close()
+
+
+def listen(
+    name: str, address: str, port: int, port_flag: str, address_flag: str | None = None
+) -> socket.socket:
+    """A socket that listens there; Unfit as of `check_port`."""
+    try:
+        return socket.create_server((address, port))
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            advice = f"stop what uses it, or {_giving(port_flag)} with a free port"
+            raise Unfit(f"port {port} ({name}) is in use on {address}: {advice}") from None
+        given = f"{address_flag}={address}, port {port}"
+        told = given if address_flag else f"{port_flag}={port}"
+        raise Unfit(f"{told}: {error.strerror}") from None
+
+
+def _giving(flag: str) -> str:
+    typed = os.environ.get(TYPED)
+    return f'type {typed} FLAGS="{flag}=N"' if typed else f"pass {flag}=N"
 
 
 def check_ports_differ(arguments: list[str]) -> None:

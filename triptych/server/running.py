@@ -31,6 +31,7 @@ class RunningServer:
         grpc_port: int = 0,
     ) -> None:
         self.log = log
+        self.process: subprocess.Popen | None = None
         http, grpc, metrics = free_ports(3)
         ports = http, grpc_port or grpc, metrics
         self.http, self.grpc, self.metrics = (f"127.0.0.1:{port}" for port in ports)
@@ -60,7 +61,7 @@ class RunningServer:
 
     def start(self) -> None:
         """Start the process, and do not wait for it."""
-        with self.log.open("wb") as log:
+        with self.log.open("wb") as log, supervise.signals_held():
             self.process = subprocess.Popen(
                 self._command,
                 stdout=log,
@@ -105,7 +106,9 @@ class RunningServer:
         return runs_on.summary(filter(None, map(runs_on.find, lines)))
 
     def stop(self) -> int:
-        """End the server in its orderly way; its exit code."""
+        """End the server in its orderly way; its exit code, 0 if it was never started."""
+        if self.process is None:
+            return 0
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         return self.process.wait(timeout=60)

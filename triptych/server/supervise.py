@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from triptych import interrupts
@@ -67,8 +68,7 @@ class Supervisor:
 
         No process that it started outlives it. A model's process that dies ends it too.
         """
-        signal.pthread_sigmask(signal.SIG_BLOCK, _HELD)
-        try:
+        with signals_held():
             if self._signals:
                 return Ended(0)
             # A session of its own, so that Ctrl-C reaches it once, from here, and not its children.
@@ -81,8 +81,6 @@ class Supervisor:
                 pass_fds=(kept_open,),
                 preexec_fn=end_with_parent,
             )
-        finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD)
         lost = self._watch(process, stages)
         self._process = self._stages = None  # a signal from here on finds no server to end
         _kill_group(process.pid)
@@ -142,6 +140,19 @@ class Supervisor:
         if self._stages.idle or time.monotonic() - self._signalled > self._exit_timeout:
             self._terminated = True
             self._process.terminate()
+
+
+@contextlib.contextmanager
+def signals_held() -> Iterator[None]:
+    """What would end this process waits for the block's end: for the time in which a child starts.
+
+    An interrupt that comes while Python forks would be lost, and a lock would stay taken.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, _HELD)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD)
 
 
 def end_with_parent() -> None:

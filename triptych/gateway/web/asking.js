@@ -48,7 +48,9 @@ export function failure({ message, field, status }) {
   if (status === 503) return new Lost(t("The server is not ready at the moment."));
   if (status === 429) return new Error(t("The server has too much to do. Try again later."));
   if (status === 504) return new Error(t("The picture took too long and was given up."));
-  if (status === 500) return new Error(t("The server failed: {message}", { message }));
+  if (status === 500) {
+    return new Error(t("The server failed: {message}", { message: message.replace(/^the server failed: /, "") }));
+  }
   return Object.assign(new Error(message), { field });
 }
 

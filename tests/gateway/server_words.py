@@ -170,7 +170,7 @@ def moments_of(sample):
 
 
 def refusals(tmp_path):
-    """What is said of each setting of the page, by odd ones: its name, and what is allowed."""
+    """What is said of each setting of the page, by odd ones: its name, the value, the allowed."""
     for number, served in enumerate(SERVED):
         folder = tmp_path / str(number)
         folder.mkdir()
@@ -179,7 +179,7 @@ def refusals(tmp_path):
         for asked in ASKED:
             told = refusal(asked, served, folder)
             if told is not None:
-                named = re.fullmatch(r"(\w+)\S*: got .*?; allowed: (.*)", told, re.DOTALL)
+                named = re.fullmatch(r"(\w+)\S*: got (.*?); allowed: (.*)", told, re.DOTALL)
                 yield named.groups()
 
 

@@ -216,4 +216,6 @@ def test_the_page_of_the_api_shows_every_operation_and_needs_nothing_from_elsewh
     for path in described["paths"]:
         assert path in page
     assert "num_inference_steps" in page and "from 1 to 1000" in page
+    assert "<td>null, &quot;auto&quot;, &quot;opaque&quot;, false, true</td>" in page
+    assert "Draw <code>n</code> pictures" in page and "`" not in page
     assert not re.search(r'https?://(?!platform\.openai\.com)|<script(?! src="web/)', page)

@@ -43,6 +43,12 @@ def test_a_prompt_becomes_a_picture(client, triton):
     ]
 
 
+def test_zero_is_the_seed_after_the_highest(client, triton):
+    answer = client.images.generate(prompt="x", n=3, extra_body={"seed": 2**64 - 2})
+    seeds = [2**64 - 2, 2**64 - 1, 0]
+    assert [item.settings["seed"] for item in answer.data] == seeds
+
+
 def test_our_settings_go_beside_and_come_back(client, triton):
     own = {"negative_prompt": "blue", "num_inference_steps": 3, "guidance_scale": 2, "seed": 7}
     answer = client.images.generate(

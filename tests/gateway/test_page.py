@@ -124,6 +124,36 @@ def test_several_pictures_have_seeds_one_after_the_other_and_the_newest_stand_fi
     assert names == [f"triptych-{seed}.png" for seed in (10, 11, 12, 1)]
 
 
+def test_zero_is_the_seed_after_the_highest(page):
+    page.draw(prompt="x", seed=str(2**64 - 1), count="2")
+    page.settled(2)
+    names = [link.get_attribute("download") for link in page.all(".small [data-does=download]")]
+    assert names == [f"triptych-{2**64 - 1}.png", "triptych-0.png"]
+
+
+def test_what_was_wrong_is_gone_when_anything_else_is_drawn(page):
+    page.draw(prompt="x")
+    page.settled(1)
+    page.draw(seed="red")
+    assert page["seed-error"].text
+    page.act("more")
+    page.settled(5)
+    assert page["seed-error"].text == ""
+
+
+def test_a_model_has_its_title_in_the_sheet(browser, gateway, triton):
+    triton.parameters["sd_ensemble"] = {"title": "Triptych's demo model"}
+    page = Page(browser, gateway.url)
+    page.draw(prompt="x")
+    page.settled(1)
+    assert "Model\nTriptych's demo model\n" in page.settings()
+    triton.models = ["sd_ensemble", "ink"]
+    page.reload()
+    names = [one.text for one in page.all("#model option")]
+    assert names == ["Triptych's demo model (sd_ensemble)", "ink"]
+    assert "Model\nTriptych's demo model (sd_ensemble)\n" in page.settings()
+
+
 def test_a_pictures_settings_bring_the_model_that_it_is_of(browser, gateway, triton):
     triton.models = ["sd_ensemble", "ink"]
     triton.parameters["ink"] = {"title": "Ink"}
@@ -392,6 +422,25 @@ def test_dark_and_light(page):
         page.browser.look_like(dark=dark)
         seen.add(page.one("body").value_of_css_property("background-color"))
     assert len(seen) == 2
+
+
+def test_the_description_of_the_api_on_a_phone(browser, gateway):
+    browser.look_like(chromium.PHONE)
+    browser.get(f"{gateway.url}/docs")
+    header = browser.find_element(By.CSS_SELECTOR, "header")
+    assert header.rect["height"] < 60
+    (details,) = (
+        one
+        for one in browser.find_elements(By.CSS_SELECTOR, "details")
+        if "POST /v1/images/generations" in one.text
+    )
+    details.click()
+    table = details.find_element(By.CSS_SELECTOR, "table")
+    cells = [cell.rect for cell in table.find_elements(By.CSS_SELECTOR, "td") if cell.text]
+    assert len({cell["x"] for cell in cells}) == 1
+    assert len({cell["y"] for cell in cells}) == len(cells) > 40
+    assert max(cell["x"] + cell["width"] for cell in cells) < chromium.PHONE[0]
+    assert violations(browser) == []
 
 
 def test_the_description_of_the_api_needs_nothing_from_elsewhere(browser, gateway):

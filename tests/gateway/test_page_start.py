@@ -9,7 +9,7 @@ from PIL import Image
 from selenium.webdriver import ActionChains, Keys
 
 from tests.gateway import browser as chromium
-from tests.gateway.page import DROP, drop, violations
+from tests.gateway.page import DROP, Page, drop, violations
 from tests.gateway.pictures import flat
 from tests.gateway.running import wait_for
 from triptych.client import Client
@@ -60,6 +60,26 @@ def test_a_picture_to_start_from_is_sent_and_left_out_again(page, triton):
     page["draw"].click()
     page.settled(2)
     assert not {"image", "strength", "mask_image"} & triton.requests[1].keys()
+
+
+def test_a_folded_form_says_that_it_starts_from_a_picture(browser, gateway, triton):
+    browser.look_like(chromium.PHONE)
+    page = Page(browser, gateway.url, sees_all=False)
+    assert not page["start-field"].is_displayed()
+    start(page)
+    page["unfold"].click()
+    assert page["start-title"].text == "Start from this picture"
+    assert 0 < page["picture"].rect["width"] < 80
+    assert not page["strength"].is_displayed()
+    assert violations(browser) == []
+    page["start-drop"].click()
+    assert not page["start-field"].is_displayed()
+    assert page.focused() == "unfold"
+    browser.execute_script("document.getElementById('prompt').value = 'x'")
+    page["draw"].click()
+    page.settled(1)
+    assert "image" not in triton.requests[0]
+    browser.look_like()
 
 
 def test_what_is_painted_over_is_drawn_anew(page, triton):

@@ -5,6 +5,8 @@
 import re
 from html.parser import HTMLParser
 
+from selenium.webdriver.common.by import By
+
 from tests.gateway.page import Page, violations
 from tests.gateway.running import wait_for
 from triptych.gateway.web_files import FOLDER, PARTS
@@ -88,18 +90,28 @@ def test_pictures_on_their_way_go_on_in_another_language(page, triton):
     wait_for(lambda: page.all("html[lang=en] body.ready"))
 
 
+def test_what_is_described_in_english_stays_english(browser, gateway):
+    browser.speak("zh-CN")
+    browser.get(f"{gateway.url}/docs")
+    wait_for(lambda: "程序可以" in browser.find_element(By.CSS_SELECTOR, "h2").text)
+    for details in browser.find_elements(By.CSS_SELECTOR, "details"):
+        text = details.get_property("textContent")
+        assert not re.search("[\u3400-\u9fff]", text), text
+    browser.speak("en-US")
+
+
 def test_chinese_by_the_browser_and_by_the_switch(browser, gateway, triton):
     browser.speak("zh-CN")
     page = Page(browser, gateway.url)
     assert page.one("html").get_attribute("lang") == "zh"
-    assert page["draw"].text == "绘制"
+    assert page["draw"].text == "生成"
     assert violations(browser) == []
     page.draw(prompt="")
     assert page["prompt-error"].text == "请写出要画什么"
     page.draw(prompt="a red circle", seed="7")
     page.settled(1)
     assert page.one(".card .told").text.startswith("种子 7")
-    assert "引导强度" in page.settings()
+    assert "提示词引导系数 (CFG)" in page.settings()
     own = page.one("#scheduler option[value=pndm]").get_property("textContent")
     assert own == "PLMS（模型自带）"
     browser.execute_script(SWITCH, "en")

@@ -28,8 +28,8 @@ def sentences(said, table):
 
 def test_all_that_the_server_says_has_its_chinese_and_no_more_has(tmp_path, monkeypatch, gateway):
     refused = set(server_words.refusals(tmp_path))
-    assert {name for name, _ in refused} == set(Asked.model_fields)
-    allowed = {allowed for _, allowed in refused} | {*server_words.refused_by_networks(tmp_path)}
+    assert {name for name, _, _ in refused} == set(Asked.model_fields)
+    allowed = {allowed for *_, allowed in refused} | {*server_words.refused_by_networks(tmp_path)}
     fake.install(monkeypatch, fake.module("24.10", None))
     for name in ("loras", "deep_cache"):
         allowed.add(importlib.import_module(f"triptych.stages.{name}").NOWHERE)
@@ -37,6 +37,13 @@ def test_all_that_the_server_says_has_its_chinese_and_no_more_has(tmp_path, monk
     for said in {*server_words.warnings(), *allowed, *server_words.other_refusals(gateway.url)}:
         found |= sentences(said, table)
     assert found == set(table)
+    shown = {got for name, got, _ in refused if name not in ("image", "mask_image")}
+    assert {got for got in shown if not re.fullmatch(PLAIN, got)} == {"a list", "an object"}
+    assert {"a list", "an object"} <= set(table)
+
+
+PLAIN = r"""[-+.\de]+|null|true|false|\[\]|\{\}|(["']).*\1(\.\.\. \(\d+ characters\))?"""
+"""A value that the server shows as it is, but for the words of its length."""
 
 
 @pytest.fixture
@@ -52,7 +59,7 @@ def test_warnings_in_chinese(speaking, gateway, triton):
         "prompt is longer than 77 tokens; cut off: 'x'",
         "prompt: '(a:1.2)' is read as words: no LoRA, no weights",
         "negative_prompt is not used at guidance_scale 1",
-        "prompt: this model does not know 'photo', 'dog'",
+        "prompt: this model does not know 'xxx'... (300 characters), 'dog', ...",
         "what no table has",
     )
     page = Page(speaking("zh-CN"), gateway.url)
@@ -61,8 +68,8 @@ def test_warnings_in_chinese(speaking, gateway, triton):
     assert [one.text for one in page.all(".card .warnings li")] == [
         "提示词超过 77 个词元，截去了：'x'",
         "提示词：'(a:1.2)' 按普通文字读取：不是 LoRA，也不是权重",
-        "引导强度为 1 时不使用反向提示词",
-        "提示词：这个模型不认识 'photo', 'dog'",
+        "提示词引导系数为 1 时不使用反向提示词",
+        "提示词：这个模型不认识 'xxx'……（共 300 个字符）, 'dog', ...",
         "what no table has",
     ]
 
@@ -105,6 +112,29 @@ def test_what_is_allowed_is_said_in_the_pages_words(
     wait_for(lambda: page["alert"].text == unknown)
 
 
+@pytest.mark.parametrize(
+    ("language", "setting", "said"),
+    [
+        (
+            "en-US",
+            'second_pass={"height":8}',
+            "Second pass: got an object; allowed: an object with",
+        ),
+        ("zh-CN", 'second_pass={"height":8}', "第二遍生成：对象 不可用；允许的值：含高度和宽度"),
+        ("zh-CN", "timestep_spacing=[1]", "时间步间隔：列表 不可用"),
+        (
+            "zh-CN",
+            "timestep_spacing=" + "x" * 300,
+            f"时间步间隔：'{'x' * 60}'……（共 300 个字符） 不可用",
+        ),
+    ],
+)
+def test_a_value_is_shown_in_the_pages_words(speaking, gateway, triton, language, setting, said):
+    page = Page(speaking(language), gateway.url, f"#prompt=x&{setting}")
+    page["draw"].click()
+    wait_for(lambda: page["alert"].text.startswith(said))
+
+
 def test_a_setting_without_a_field_to_be_seen_is_refused_above_the_pictures(page):
     page.draw(prompt="x", num_inference_steps="1")
     page.settled(1)
@@ -128,7 +158,7 @@ def test_a_setting_without_a_field_to_be_seen_is_refused_above_the_pictures(page
             "zh-CN",
             "1024 x 1024 太大：总共最多 768 x 768",
             "提示词太长（最多约 16,000 个英文字母；一个汉字算三个）",
-            "留空则随机，或输入一个整数",
+            "留空为随机，或输入一个整数",
             "连接已断开。`make web` 还在运行吗？",
         ),
     ],

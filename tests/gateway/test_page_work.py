@@ -323,6 +323,28 @@ def test_recent_prompts_and_styles(page):
     assert page.values("prompt", "negative_prompt") == wanted
 
 
+def test_what_a_style_lacks_is_said(page):
+    page["prompts-open"].click()
+    page.one("#new-style button").click()
+    assert page["style-error"].text == "Give the style a name"
+    assert page.focused() == "style-name"
+    page["style-name"].send_keys("Ink", Keys.ENTER)
+    assert page["style-error"].text == "The form has no prompt and no negative prompt"
+    assert violations(page.browser) == []
+    page.press(Keys.ESCAPE)
+    page.fill(prompt="ink")
+    page["prompts-open"].click()
+    assert page["style-error"].text == ""
+    page["style-whole"].click()
+    page["style-name"].send_keys(Keys.ENTER)
+    assert page["style-error"].text == "The form has no negative prompt"
+    assert not page.all("#styles li")
+    page["style-whole"].click()
+    page["style-name"].send_keys(Keys.ENTER)
+    assert page["style-error"].text == ""
+    assert page.one("#styles .take").text == "Ink\nink"
+
+
 def ground(browser):
     script = "return getComputedStyle(document.body).backgroundColor"
     return browser.execute_script(script)
@@ -395,7 +417,8 @@ return [[left, right], [...rows.values()]];
 """
 SAID = """
 const [card] = arguments;
-return [card.dataset.prompt, getComputedStyle(card, "::before").content];
+const { content } = getComputedStyle(card, "::before");
+return [card.dataset.prompt, content === "none" ? "" : content];
 """
 
 
@@ -412,10 +435,21 @@ def test_several_groups_fill_a_large_screen(page):
     for row in whole:
         ends = [(left, left), *row, (right, right)]
         assert max(after[0] - before[1] for before, after in zip(ends, ends[1:])) < 30
-    first = [page.browser.execute_script(SAID, one) for one in page.all(".card:first-child")]
-    prompts = [f"a sun, {number}" for number in reversed(range(len(groups)))]
-    assert [prompt for prompt, _ in first] == prompts
+    _says_prompts(page, groups, len(whole[0]))
+    page.browser.look_like((1920, 1300))
+    columns = len(page.browser.execute_script(ROWS)[1][0])
+    assert columns < len(whole[0])
+    wait_for(lambda: len(page.all(".goes-on")) != 0)
+    _says_prompts(page, groups, columns)
+
+
+def _says_prompts(page, groups, columns):
+    """Assert that a group's first card says its prompt, and so does the first of a row."""
+    said = [page.browser.execute_script(SAID, one) for one in page.all(".card")]
+    prompts = [f"a sun, {i}" for i in reversed(range(len(groups))) for _ in range(groups[i])]
+    assert [prompt for prompt, _ in said] == prompts
     is_firefox = page.browser.name == "firefox"  # which tells where a text is from
-    assert [shown for _, shown in first] == [
-        f"""{"attr(data-prompt)" if is_firefox else f'"{prompt}"'} / \"\"""" for prompt in prompts
-    ]
+    for i, (prompt, shown) in enumerate(said):
+        begins = i % columns == 0 or prompt != prompts[i - 1]
+        text = f"""{"attr(data-prompt)" if is_firefox else f'"{prompt}"'} / \"\""""
+        assert shown == (text if begins else "")

@@ -121,6 +121,11 @@ def test_a_client_of_the_webui_draws(gateway, triton):
     assert client.get_realesrgan_models() == []
 
 
+def test_zero_is_the_seed_after_the_highest(webui):
+    answer = webui.post("/txt2img", json={"prompt": "x", "seed": 2**64 - 1, "n_iter": 2})
+    assert json.loads(answer.json()["info"])["all_seeds"] == [2**64 - 1, 0]
+
+
 def test_what_is_left_out_is_the_models_own_and_the_seed_is_told(webui):
     info = json.loads(webui.post("/txt2img", json={"prompt": "x", "seed": -1}).json()["info"])
     assert (info["width"], info["steps"], info["sampler_name"]) == (64, 20, "PLMS")

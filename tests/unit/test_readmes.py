@@ -1,4 +1,6 @@
-"""The Chinese pages say what the English ones do, as far as a test can tell."""
+"""The Chinese pages say what the English ones do, as far as a test can tell, set as Chinese is."""
+
+# ruff: noqa: RUF001 -- Chinese has marks of its own
 
 import re
 from pathlib import Path
@@ -51,6 +53,39 @@ def test_both_have_the_same_parts(pages, part):
 
 def test_the_demo_model_has_one_name_in_chinese():
     assert "示例模型" not in (CHECKOUT / "README_CN.md").read_text()
+
+
+CHINESE = ("README_CN.md", "docs/moving_cn.md", "docs/requests_cn.md")
+HAN = r"[\u3400-\u9fff]"
+
+
+def prose(page):
+    """The lines of a page without its blocks of code."""
+    return re.sub(r"^ *```.*?^ *```$", "", (CHECKOUT / page).read_text("utf-8"), flags=re.S | re.M)
+
+
+@pytest.mark.parametrize("page", CHINESE)
+def test_no_line_ends_within_a_paragraph_of_chinese(page):
+    # Where one does, browsers and GitHub show a blank.
+    begins = r"(?!\n|\||#| *- | *\d+\. |!\[)"
+    assert re.findall(rf"^(?![|#]|!\[).*\S\n{begins}.+", prose(page), re.M) == []
+
+
+@pytest.mark.parametrize("page", CHINESE)
+def test_chinese_has_its_own_punctuation(page):
+    said = re.sub(r"`[^`\n]*`", "`", prose(page))
+    said = re.sub(r"\]\([^)]*\)", "]", said)
+    assert re.findall(rf".*(?:[,:;()]{HAN}|{HAN}[,:;()]|`[,;:]|\d[,;:]\S).*", said) == []
+
+
+@pytest.mark.parametrize("page", CHINESE)
+def test_links_with_chinese_names_to_english_pages_say_so(page):
+    said, _, more = prose(page).partition("## 更多文档")
+    assert not more or "这些页面都是英文的" in more
+    named = rf"\[[^\]]*{HAN}[^\]]*\]\(([\w/]+\.md)[^)]*\)(，英文）|（英文）)?"
+    english = [one for one in re.findall(named, said) if not one[0].endswith("_cn.md")]
+    assert len(english) > 1
+    assert [target for target, told in english if not told] == []
 
 
 def test_links_lead_to_files():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from html import escape
 from typing import Any
 
@@ -17,14 +19,12 @@ def describe(openapi: dict[str, Any]) -> str:
             tags.setdefault(operation["tags"][0], []).append(shown)
     info = openapi["info"]
     sections = "".join(f"<h3>{escape(tag)}</h3>{''.join(shown)}" for tag, shown in tags.items())
-    said = (
-        f"<p>{escape(info['title'])} {escape(info['version'])}: {escape(info['description'])}</p>"
-    )
+    said = f"<p>{escape(info['title'])} {escape(info['version'])}: {_text(info['description'])}</p>"
     return html("docs.html").replace("<!-- operations -->", said + sections)
 
 
 def _operation(openapi: dict, method: str, path: str, operation: dict) -> str:
-    parts = [f"<p>{escape(operation.get('description', ''))}</p>"]
+    parts = [f"<p>{_text(operation.get('description', ''))}</p>"]
     body = operation.get("requestBody")
     if body:
         for media_type, content in body["content"].items():
@@ -49,7 +49,7 @@ def _fields(openapi: dict, schema: dict) -> list[tuple[str, ...]]:
 
 def _row(openapi: dict, name: str, field: dict, required: str) -> tuple[str, ...]:
     default = field.get("default")
-    note = required or ("" if default is None else f"default {default!r}")
+    note = required or ("" if default is None else f"default {json.dumps(default)}")
     parts = (field, *field.get("anyOf", ()))
     description = next((part["description"] for part in parts if "description" in part), "")
     return name, _kind(openapi, field), note, description
@@ -61,7 +61,7 @@ def _kind(openapi: dict, field: dict) -> str:
         kinds = (_kind(openapi, one) for one in field["anyOf"] if one.get("type") != "null")
         return " or ".join(kinds)
     if "enum" in field:
-        return ", ".join(map(str, field["enum"]))
+        return ", ".join(map(json.dumps, field["enum"]))
     bounds = [
         f"{word} {field[key]:g}" if key != "pattern" else f"{word} {field[key]}"
         for key, word in (("minimum", "from"), ("maximum", "to"), ("pattern", "matching"))
@@ -75,11 +75,13 @@ def _resolved(openapi: dict, schema: dict) -> dict:
     return openapi["components"]["schemas"][name] if name else schema
 
 
+def _text(text: str) -> str:
+    """HTML of a text, with what stands in backticks as code."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))
+
+
 def _table(rows: list[tuple[str, ...]]) -> str:
     if not rows:
         return ""
-    lines = (
-        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in (f"{row[0]}", *row[1:])) + "</tr>"
-        for row in rows
-    )
+    lines = ("<tr>" + "".join(f"<td>{_text(cell)}</td>" for cell in row) + "</tr>" for row in rows)
     return f"<div tabindex=0><table>{''.join(lines)}</table></div>"

@@ -39,6 +39,7 @@ from triptych.gateway.fields import (
     Syntax,
     matching,
     only,
+    seeds,
     size_of,
     told,
     whole,
@@ -276,7 +277,7 @@ async def requests_of(
     count = asked.n or 1
     if asked.seed is None:
         return [common] * count
-    return [{**common, "seed": asked.seed + number} for number in range(count)]
+    return [{**common, "seed": seed} for seed in seeds(asked.seed, count)]
 
 
 def _image(picture: Picture, by_url: Request | None) -> Image:

@@ -104,6 +104,7 @@ class Models(BaseModel):
     """The models that are served, the one that is meant by none first."""
 
     models: list[str]
+    titles: dict[str, str] = Field(description="Their names for people, of those that have one")
 
 
 class Bounds(BaseModel):
@@ -152,7 +153,11 @@ router = APIRouter(
 @router.get("/models")
 async def models(request: Request) -> Models:
     """What the caller can draw with."""
-    return Models(models=await request.app.state.studio.models())
+    studio = request.app.state.studio
+    names = await studio.models()
+    about = await asyncio.gather(*(studio.about(name) for name in names))
+    titles = {name: one["title"] for name, one in zip(names, about) if one["title"]}
+    return Models(models=names, titles=titles)
 
 
 @router.get("/loras")

@@ -21,6 +21,7 @@ from triptych.gateway.fields import (
     Side,
     Steps,
     only,
+    seeds,
     whole,
 )
 from triptych.gateway.samplers import LABELS, SCHEDULES, scheduler_of
@@ -145,7 +146,7 @@ def requests_of(asked: Asked) -> tuple[list[dict[str, Any]], list[str]]:
     }
     settings = {name: value for name, value in settings.items() if value is not None}
     seed = secrets.randbits(32) if asked.seed in (None, -1) else asked.seed
-    return [{**settings, "seed": seed + i} for i in range(asked.count)], warnings
+    return [{**settings, "seed": one} for one in seeds(seed, asked.count)], warnings
 
 
 def _overrides(given: dict[str, Any]) -> dict[str, Any]:

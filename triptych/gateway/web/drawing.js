@@ -2,7 +2,7 @@
 
 import { Lost, ask, failure, send, untilBack } from "./asking.js";
 import { $, notice, say } from "./dom.js";
-import { count, isFilledIn, seedIsUsed, settings, showError, unfold } from "./form.js";
+import { clearErrors, count, isFilledIn, seedIsUsed, settings, showError, unfold } from "./form.js";
 import { keysOfShown, place, remove, showPicture, showCount, showStep, showWaiting } from "./gallery.js";
 import { usual } from "./models.js";
 import { note, noted } from "./notes.js";
@@ -31,13 +31,14 @@ export function draw() {
   seedIsUsed();
 }
 
-/** Draw some pictures of the same settings, with seeds one after the other. */
+/** Draw some pictures of the same settings, with seeds one after the other, and 0 after the highest. */
 export function start(asked, number) {
+  clearErrors();
   const batch = Date.now();
   const first = BigInt(asked.seed ?? crypto.getRandomValues(new Uint32Array(1))[0]);
   say(number === 1 ? t("Drawing a picture") : t("Drawing {number} pictures", { number }));
   for (let index = 0; index < number; index++) {
-    follow({ batch, index, asked: { ...asked, seed: String(first + BigInt(index)) } });
+    follow({ batch, index, asked: { ...asked, seed: String(BigInt.asUintN(64, first + BigInt(index))) } });
   }
   scrollTo({ top: 0 }); // where the newest stand
 }

@@ -6,7 +6,7 @@ import { usual } from "./models.js";
 import { note, noted } from "./notes.js";
 import { largestSaid, showSize } from "./sizes.js";
 import { fillStrength, startSettings } from "./start.js";
-import { labelOf, serverSaid, t, valueSaid } from "./words.js";
+import { labelOf, serverSaid, shownSaid, t, valueSaid } from "./words.js";
 
 const NUMBERS = ["num_inference_steps", "guidance_scale", "width", "height"];
 const PROMPTS = ["prompt", "negative_prompt", "prompt_2", "negative_prompt_2"];
@@ -109,7 +109,7 @@ export function showError(message, field) {
   const allowed = refused && serverSaid(refused.allowed);
   const place = $(`${id}-error`);
   if (!place || place.closest("[hidden]")) {
-    const values = { ...refused, field: labelOf(id), allowed };
+    const values = refused && { field: labelOf(id), value: shownSaid(refused.value), allowed };
     $("alert").textContent = refused ? t("{field}: got {value}; allowed: {allowed}", values) : serverSaid(message);
     return;
   }

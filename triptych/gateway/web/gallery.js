@@ -71,6 +71,14 @@ export function showCount() {
   if (!isWorking()) $("all-said").textContent = pictures(number);
   $("compare").disabled = number < 2;
   $("download-all").disabled = $("clear-all").disabled = number === 0;
+  markRows();
+}
+
+/** Mark the cards that begin a row in the midst of their group, where groups share the rows. */
+function markRows() {
+  const columns = getComputedStyle($("gallery")).gridTemplateColumns.split(" ").length;
+  const all = [...document.querySelectorAll("#gallery .card")];
+  all.forEach((card, i) => card.classList.toggle("goes-on", i % columns === 0 && card.matches(":not(:first-child)")));
 }
 
 export function showWaiting(card, text) {
@@ -223,4 +231,5 @@ export const keysOfShown = () => new Set(cards().map((card) => recordOf(card).ke
 
 showIcons(document);
 document.addEventListener("drawnelsewhere", ({ detail: record }) => keysOfShown().has(record.key) || show(record));
+new ResizeObserver(markRows).observe($("gallery"));
 $("clear-all").addEventListener("click", dropAll);

@@ -9,17 +9,26 @@ import { showSize } from "./sizes.js";
 import { t } from "./words.js";
 
 const NUMBERS = ["num_inference_steps", "guidance_scale", "width", "height"];
+let served = { models: [], titles: {} }; // what api/models says
 export let usual = { schedulers: {} }; // what api/usual says of the chosen model
 
 /** Fill the list, and choose what was chosen before, maybe in an earlier visit. */
 async function showModels() {
-  const { models } = await (await ask("api/models")).json();
+  served = await (await ask("api/models")).json();
+  const { models } = served;
   const list = $("model");
   const chosen = list.value;
-  list.replaceChildren(...models.map((name) => new Option(name, name)));
+  list.replaceChildren(...models.map((name) => new Option(modelSaid(name), name)));
   if (models.includes(chosen)) list.value = chosen;
   else recallChoice(list);
   $("model-field").hidden = models.length < 2;
+}
+
+/** A model for people: by its title, with its name where there are several. */
+export function modelSaid(name) {
+  const { models, titles } = served;
+  if (!Object.hasOwn(titles, name)) return name;
+  return models.length > 1 ? `${t(titles[name])} (${name})` : t(titles[name]);
 }
 
 const CHOICES = [...NUMBERS, "scheduler"]; // which every model has a usual value for

@@ -22,12 +22,20 @@ function wear(style) {
   $("negative_prompt").value = negative.filter(Boolean).join(", ");
 }
 
+/** What a style lacks; empty where it can be saved. */
+function missing({ name, prompt, negative_prompt }) {
+  if (!name) return t("Give the style a name");
+  if (prompt || negative_prompt) return "";
+  return $("style-whole").checked ? t("The form has no prompt and no negative prompt") : t("The form has no negative prompt");
+}
+
 function saveStyle(event) {
   event.preventDefault();
   const name = $("style-name").value.trim();
   const prompt = $("style-whole").checked ? $("prompt").value.trim() : "";
   const style = { name, prompt, negative_prompt: $("negative_prompt").value.trim() };
-  if (!name || !(style.prompt || style.negative_prompt)) return;
+  $("style-error").textContent = missing(style);
+  if (missing(style)) return $("style-name").focus();
   note("styles", [...list("styles").filter((one) => one.name !== name), style]);
   $("style-name").value = "";
   show();
@@ -74,6 +82,7 @@ function show() {
 closable($("prompts"));
 $("new-style").addEventListener("submit", saveStyle);
 $("prompts-open").addEventListener("click", () => {
+  $("style-error").textContent = "";
   show();
   $("prompts").showModal();
 });

@@ -13,7 +13,7 @@ export async function showSamples({ title, about, has_samples }, name) {
   $("about").replaceChildren();
   const strong = document.createElement("strong");
   strong.textContent = title ? t(title) : name;
-  $("about").append(strong, about ? ` ${t(about)}` : `. ${t("Say what you want to see, and press Draw.")}`);
+  $("about").append(strong, about ? ` ${t(about)}` : t(". Say what you want to see, and press Draw."));
   const samples = await (await ask("web/samples.json")).json();
   $("samples").replaceChildren(...samples.map((sample) => item(sample, has_samples)));
   $("samples").classList.toggle("shown", has_samples);

@@ -5,7 +5,7 @@ import { NO_PROMPTS, syntaxOf, use } from "./form.js";
 import { LABELS } from "./labels.js";
 import { copyLink } from "./links.js";
 import { lorasSaid } from "./loras.js";
-import { usual } from "./models.js";
+import { modelSaid, usual } from "./models.js";
 import { secondsSaid, serverSaid, t, timeSaid, valueSaid } from "./words.js";
 
 let shown = {}; // the settings in the sheet
@@ -25,8 +25,9 @@ export function openSheet({ settings, seconds, batch }) {
 
 /** [label, text] of each of a picture's settings but its prompt. */
 export function settingsSaid(settings) {
-  const { scheduler, loras } = settings;
-  const values = { ...settings, scheduler: usual.schedulers[scheduler] ?? scheduler, loras: lorasSaid(loras) };
+  const { model, scheduler, loras } = settings;
+  const said = { model: modelSaid(model), scheduler: usual.schedulers[scheduler] ?? scheduler, loras: lorasSaid(loras) };
+  const values = { ...settings, ...said };
   const there = Object.keys(LABELS).filter((name) => name !== "prompt" && values[name]?.toString());
   return there.map((name) => [LABELS[name], valueSaid(name, values[name])]);
 }

@@ -91,7 +91,7 @@ export function leaveOutStart() {
 
 function dropStart() {
   leaveOutStart();
-  $("image").focus();
+  [$("image"), $("unfold")].find((one) => one.checkVisibility()).focus();
   say(t("Drawing starts from noise again"));
 }
 

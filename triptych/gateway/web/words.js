@@ -26,6 +26,12 @@ export function valueSaid(name, value) {
   return name === "second_pass" && value ? `${value.width} × ${value.height}` : String(value);
 }
 
+/** What the server shows of a value, in the page's words: "a list", "'xxx'... (300 characters)". */
+export function shownSaid(value) {
+  const length = (_, number) => t("... ({number} characters)", { number });
+  return OF_SERVER[language][value] ?? value.replace(/(?<=['"])\.\.\. \((\d+) characters\)/g, length);
+}
+
 /** A sentence of the server in the page's words; as it came where the table does not have it. */
 export function serverSaid(sentence) {
   for (const english of Object.keys(SERVER_ZH)) {
@@ -34,7 +40,9 @@ export function serverSaid(sentence) {
     if (!match) continue;
     const { field, allowed, ...values } = match.groups ?? {};
     const text = (OF_SERVER[language][english] ?? english).replace(/\w+_\w+/g, labelOf);
-    return filled(text, { ...values, field: labelOf(field), allowed: allowed && serverSaid(allowed) });
+    const shown = Object.entries(values).map(([name, value]) => [name, shownSaid(value)]);
+    const known = { field: labelOf(field), allowed: allowed && serverSaid(allowed) };
+    return filled(text, { ...Object.fromEntries(shown), ...known });
   }
   return sentence;
 }
@@ -57,12 +65,13 @@ export function timeSaid(milliseconds) {
   return new Date(milliseconds).toLocaleString(own);
 }
 
-/** Put the texts of the HTML into the page's language, those of templates too. */
+/** Put the texts of the HTML into the page's language, those of templates too, but what says to be in one. */
 function translate(root) {
   const walker = document.createTreeWalker(root, NodeFilter.SHOW_TEXT);
   while (walker.nextNode()) {
     const node = walker.currentNode;
     const text = node.data.replace(/\s+/g, " ").trim();
+    if (node.parentElement?.closest("main [lang]")) continue;
     if (text in TABLES[language]) node.data = node.data.replace(/\S.*\S|\S/s, () => t(text));
   }
   for (const name of ATTRIBUTES) {

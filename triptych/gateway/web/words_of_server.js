@@ -3,9 +3,9 @@
 export const SERVER_ZH = {
   // Warnings, beside a picture.
   "not taken from the picture: {settings}": "未从图片中读取：{settings}",
-  "scheduler: the picture's sampler is not one of those here": "调度器：这里没有图片所用的采样器",
+  "scheduler: the picture's sampler is not one of those here": "采样器：这里没有图片所用的采样器",
   "strength: this picture began from another one, which its file does not hold":
-    "重绘强度：这张图片由另一张图片画成，而文件中没有那张图片",
+    "重绘幅度：这张图片以另一张图片为起点，而文件中没有那张图片",
   "the prompts are longer than this file can carry, and stand here cut to {most} letters":
     "提示词超出了文件的容量，这里只保留 {most} 个字符",
   "{field} is longer than {length} tokens; cut off: {part}": "{field}超过 {length} 个词元，截去了：{part}",
@@ -14,13 +14,13 @@ export const SERVER_ZH = {
   "{field}: {parts} is read as words: no LoRA, no weights": "{field}：{parts} 按普通文字读取：不是 LoRA，也不是权重",
   "{field}: {parts} is read as words": "{field}：{parts} 按普通文字读取",
   "{field}: this model does not know {parts}": "{field}：这个模型不认识 {parts}",
-  "{field} is not used at guidance_scale {scale}": "引导强度为 {scale} 时不使用{field}",
+  "{field} is not used at guidance_scale {scale}": "提示词引导系数为 {scale} 时不使用{field}",
   "{field} is not used by this model": "这个模型不使用{field}",
   "{field} is not used where no step is between guidance_start and guidance_stop":
     "引导起点与引导终点之间没有任何一步，因此不使用{field}",
 
   // Why a picture's settings are not read, and what a key is for.
-  "the file does not say how the picture was made": "文件中没有写明图片是怎样画成的",
+  "the file does not say how the picture was made": "文件中没有写明图片是怎样生成的",
   "this is no PNG, JPEG or WebP": "这不是 PNG、JPEG 或 WebP 文件",
   "the request's body has more than {most} bytes": "请求超过 {most} 字节",
   "model: got {model}; allowed with this key: {models}": "此密钥不能使用模型 {model}；可以使用：{models}",
@@ -65,17 +65,17 @@ export const SERVER_ZH = {
   "'{values}' or '{last}'": "'{values}' 或 '{last}'",
   "{names}; {more} also with {ends} at its end; or a class name of diffusers":
     "{names}；{more} 末尾还可以加 {ends}；或 diffusers 的类名",
-  "none with scheduler {scheduler}, whose timesteps are fixed": "不设置：调度器 {scheduler} 的时间步是固定的",
-  "none, but with scheduler {names} or {last}": "不设置，除非调度器为 {names} 或 {last}",
+  "none with scheduler {scheduler}, whose timesteps are fixed": "不设置：采样器 {scheduler} 的时间步是固定的",
+  "none, but with scheduler {names} or {last}": "不设置，除非采样器为 {names} 或 {last}",
   "1 to {most}, for scheduler {scheduler} with this original_inference_steps":
-    "1 到 {most}：调度器 {scheduler} 的 original_inference_steps 如此",
+    "1 到 {most}：采样器 {scheduler} 的 original_inference_steps 如此",
   "1 to {most}": "1 到 {most}",
-  "at least {least}, for scheduler pndm without skip_prk_steps": "至少 {least}：调度器 pndm 没有 skip_prk_steps",
+  "at least {least}, for scheduler pndm without skip_prk_steps": "至少 {least}：采样器 pndm 没有 skip_prk_steps",
   "fewer: {spacing} spacing gives two steps the same sigma": "少一些：{spacing} 间隔使两步的 sigma 相同",
   "fewer: with steps_offset {offset} the first timestep would be {first}, the last is {last}":
     "少一些：steps_offset 为 {offset} 时，第一个时间步会是 {first}，而最大的是 {last}",
   "enough for a step: {steps} steps times strength, rounded down, must be at least 1":
-    "至少够画一步：{steps} 步乘以重绘强度，舍去小数后须不小于 1",
+    "至少够一步：{steps} 步乘以重绘幅度，舍去小数后须不小于 1",
   "at most guidance_stop, which is {stop}": "不大于引导终点（{stop}）",
   "1 with LoRAs": "使用 LoRA 时为 1",
   "1: this model has no {file}, export it again": "1：这个模型没有 {file}，请重新导出",
@@ -117,7 +117,7 @@ export const SERVER_ZH = {
   "with no {field} in the request, a picture whose own is {allowed}": "没有填{field}时，图片自身的须为：{allowed}",
   "an object with height and width, and no keys but {keys}": "含高度和宽度的对象，此外只能有这些键：{keys}",
   "one of {names}": "其中之一：{names}",
-  "none with image or strength": "有作为起点的图片或重绘强度时不设置",
+  "none with image or strength": "有作为起点的图片或重绘幅度时不设置",
   "none without image": "没有作为起点的图片时不设置",
   "none: this model has no vae_encoder, which reads pictures": "无：这个模型没有读取图片的 vae_encoder",
   "a picture and its mask, in which this model paints": "一张图片和它的蒙版：这个模型在其中作画",

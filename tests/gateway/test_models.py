@@ -126,7 +126,7 @@ def test_a_key_is_shown_its_own_models_and_draws_with_their_first(
         assert drawn["data"][0]["settings"].get("model", "sd_ensemble") == listed[0]
         info = json.loads(ada.post("/sdapi/v1/txt2img", json={"prompt": "x"}).json()["info"])
         assert info["sd_model_name"] == listed[0]
-        ada.post("/api/picture", json={"prompt": "x"})
+        ada.post("/api/picture?tab=a&id=b", json={"prompt": "x"}).raise_for_status()
         assert triton.asked_of == [listed[0]] * 3
         unknown = ada.post("/v1/images/generations", json={"prompt": "x", "model": "inc"})
         assert f"; there is {', '.join(names)}; " in unknown.json()["error"]["message"]
@@ -172,11 +172,11 @@ def test_without_sd_ensemble_the_first_model_is_meant(several, triton):
 
 def test_the_pages_api(several, triton):
     url = f"{several.url}/api"
-    assert httpx.get(f"{url}/models").json() == {"models": ["sd_ensemble", "ink", "oil"]}
+    assert httpx.get(f"{url}/models").json()["models"] == ["sd_ensemble", "ink", "oil"]
     assert httpx.get(f"{url}/usual?model=ink").status_code == 200
-    httpx.post(f"{url}/picture", json={"prompt": "x", "model": "ink"})
+    httpx.post(f"{url}/picture?tab=a&id=b", json={"prompt": "x", "model": "ink"})
     assert triton.asked_of == ["ink"]
-    answer = httpx.post(f"{url}/picture", json={"prompt": "x", "model": "inc"})
+    answer = httpx.post(f"{url}/picture?tab=a&id=c", json={"prompt": "x", "model": "inc"})
     allowed = "model: got 'inc'; allowed: sd_ensemble, ink, oil"
     assert answer.json() == {"message": allowed, "field": "model"}
 

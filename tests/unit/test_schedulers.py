@@ -227,7 +227,7 @@ def test_the_documents_list_every_scheduler():
     plain = [entry for entry in schedulers.TABLE if entry.schedule is None]
     with_schedules = {entry.sampler for entry in schedulers.TABLE if entry.schedule}
 
-    lines = (folder / "README.md").read_text().splitlines()
+    lines = (folder / "docs" / "requests.md").read_text().splitlines()
     (row,) = (line for line in lines if line.startswith("| `scheduler`"))
     assert re.findall(r"`(\w+)`", row.split("|")[3]) == [
         *(entry.name for entry in plain),

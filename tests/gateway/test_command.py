@@ -100,6 +100,20 @@ def test_its_end_waits_for_a_picture_as_long_as_is_told(triton, waits, finishes)
         assert process.wait(30) == 0
 
 
+def test_a_kept_connection_ends_with_an_answer_and_not_in_the_midst_of_a_request(triton):
+    with started([*COMMAND, "--port", "0", "--url", triton.url]) as process:
+        url = process.stdout.readline().split()[-1].rstrip("/")
+        with httpx.Client() as one, httpx.Client() as other:
+            for client in (one, other):
+                assert "connection" not in client.get(f"{url}/healthz").headers
+            process.send_signal(signal.SIGTERM)
+            time.sleep(0.3)
+            for client in (one, other):
+                answer = client.get(f"{url}/healthz")
+                assert (answer.status_code, answer.headers["connection"]) == (200, "close")
+        assert process.wait(30) == 0
+
+
 def test_ctrl_c_waits_for_a_picture_also_where_nobody_reads_what_it_says(triton):
     reads, writes = os.pipe()
     os.close(reads)

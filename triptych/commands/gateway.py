@@ -6,6 +6,7 @@ In front of a running server, whose gRPC is at --url. The page is at /, what the
 from __future__ import annotations
 
 import argparse
+import asyncio
 import logging
 import os
 import re
@@ -296,12 +297,13 @@ def _urls(options: argparse.Namespace, port: int) -> tuple[str, str]:
 def _serve(options: argparse.Namespace, app: Any, listening: socket.socket, where: str) -> int:
     import uvicorn
 
-    from triptych.gateway import access_log
+    from triptych.gateway import access_log, leaving
 
     if options.access_log:
         _log_to_stderr(access_log.log)
+    served = leaving.Leaving(app)
     config = uvicorn.Config(
-        app,
+        served,
         log_level="warning",
         access_log=False,
         timeout_graceful_shutdown=options.exit_timeout_secs,
@@ -310,9 +312,15 @@ def _serve(options: argparse.Namespace, app: Any, listening: socket.socket, wher
     )
 
     class Server(uvicorn.Server):
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            if served.begun:
+                await asyncio.sleep(leaving.SECONDS)
+            await super().shutdown(sockets)
+
         def handle_exit(self, signum: int, frame: Any) -> None:
             ends_already = self.should_exit
             super().handle_exit(signum, frame)
+            served.begun = signum == signal.SIGTERM
             if ends_already:  # the second ends it at once; what that breaks off is no error
                 logging.disable()
             else:

@@ -10,6 +10,7 @@ from selenium.webdriver import Keys
 from tests.gateway.page import Page, drop
 from tests.gateway.pictures import flat
 from tests.gateway.running import wait_for
+from triptych.gateway import page as gateways_page
 
 FORGET = """
 import("/web/store.js").then(({ forget }) => forget("start", "image")).then(arguments[0]);
@@ -72,3 +73,17 @@ def test_a_picture_that_the_server_would_not_take_is_made_smaller(page, triton):
     page.settled(1)
     sent = base64.b64decode(triton.requests[0]["image"].partition(",")[2])
     assert Image.open(io.BytesIO(sent)).size == (2048, 1024)
+
+
+def test_requests_that_reach_several_gateways_do_not_draw_for_ever(page, triton, monkeypatch):
+    """The stream comes from one that does not know the picture."""
+
+    async def nothing(_):
+        return
+        yield
+
+    monkeypatch.setattr(gateways_page, "_events", nothing)
+    page.draw(prompt="a red circle")
+    wait_for(lambda: "several gateways" in page["alert"].text, 60)
+    assert len(triton.requests) == 1  # here all POSTs reach the gateway that knows it
+    assert page.all(".coming") == []

@@ -8,12 +8,13 @@ import { usual } from "./models.js";
 import { note, noted } from "./notes.js";
 import { rememberPrompt } from "./prompts.js";
 import { forget, keep, kept } from "./store.js";
-import { addressOf, hear } from "./stream.js";
+import { Unknown, addressOf, hear } from "./stream.js";
 import { closed, showElsewhere, sure, tab } from "./tab.js";
 import { pictures, secondsSaid, t } from "./words.js";
 
 const jobs = new Set();
 const OLD = 24 * 60 * 60 * 1000; // milliseconds after which a closed tab's pictures are forgotten
+const TRIES = 5; // of a picture that is not known afterwards
 const keyOf = ({ batch, index }) => `${batch} ${index}`; // of a picture, on its way and there
 const NONE = { made: 0, busy: 0, seconds: {} }; // of the work before a reload
 let made = 0; // steps of pictures that are done, since there was nothing to draw
@@ -70,11 +71,13 @@ async function follow({ batch, index, asked }, before = NONE) {
 
 /** Draw a picture, and ask for it again whenever the server was away. */
 async function drawPatiently(job) {
-  for (;;) {
+  for (let unknown = 0; ; ) {
     try {
       return await drawOnce(job);
     } catch (error) {
       if (!(error instanceof Lost)) throw error;
+      unknown = error instanceof Unknown ? unknown + 1 : 0;
+      if (unknown === TRIES) throw new Error(t("This page's requests reach several gateways, which do not know each other's pictures."));
       passTime();
       Object.assign(job, { step: 0, inLine: true });
       showWaiting(job.card, t("waiting for the server"));

@@ -4,6 +4,8 @@ import { Lost, ask, events } from "./asking.js";
 import { tab } from "./tab.js";
 import { t } from "./words.js";
 
+export class Unknown extends Lost {} // the gateway does not know a picture that it was asked for
+
 const heard = new Map(); // by a picture's id: what is done with what is told of it
 let isReading = false;
 const begun = () => [...heard].filter(([, { isBegun }]) => isBegun);
@@ -36,7 +38,7 @@ async function readAll() {
   isReading = true;
   while (begun().length) {
     let lost = begun(); // those of them that the gateway does not know, once it has told all; later ones are told of in the next
-    let error = new Lost(t("Connection lost. Is `make web` still running?"));
+    let error = new Unknown(t("Connection lost. Is `make web` still running?"));
     try {
       await readOne();
     } catch (caught) {

@@ -146,6 +146,7 @@ export const ZH = {
   "The picture is copied.": "图片已复制。",
   "The picture is back.": "图片已恢复。",
   "The picture is deleted.": "图片已删除。",
+  "This page's requests reach several gateways, which do not know each other's pictures.": "本页的请求被分到了几个网关，它们互不知道对方的图片。",
   "The picture took too long and was given up.": "这张图片用时过长，已放弃。",
   "The same seed and settings draw the same picture. It is used once unless it is kept; empty or -1 is a new one each time.":
     "种子和设置相同，图片就相同。不保留时，种子只用一次；留空或 -1 时每次随机。",

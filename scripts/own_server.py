@@ -57,9 +57,11 @@ def with_server(
         return 1
     finally:
         watch.stop()
-        server.stop()
-        if not watch.has_ended:
-            shutil.rmtree(folder)
+        try:
+            server.stop()
+        finally:  # of an interrupt too
+            if not watch.has_ended:
+                shutil.rmtree(folder)
 
 
 class _Watch(threading.Thread):
@@ -86,7 +88,9 @@ class _Watch(threading.Thread):
                 return
 
     def look(self) -> None:
-        """Pass on what is new."""
+        """Pass on what is new, until the server has ended."""
+        if self.has_ended:
+            return
         code = self._server.process.poll()  # before the log is read to its end
         *lines, self._begun_line = (self._begun_line + self._log.read()).split("\n")
         for line in lines:

@@ -9,8 +9,8 @@ from hypothesis import settings
 settings.register_profile("busy machine", deadline=None)
 settings.load_profile("busy machine")
 
-# Tests run make and press Ctrl-C as on a terminal, not as below the make that runs them, maybe in the
-# background of a shell.
+# Tests run make and press Ctrl-C as on a terminal, not as below the make that runs them, which may
+# be in the background of a shell.
 for name in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL"):
     os.environ.pop(name, None)
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -14,9 +14,11 @@ import pytest
 from tests.gateway.fake_triton import PREVIEW, TOTAL
 from tests.gateway.pictures import flat, grain, text
 from tests.gateway.running import Gateway, wait_for
+from tests.gateway.test_metrics import samples
 from triptych import schedulers
 from triptych.gateway import tabs
 from triptych.picture.metadata import read_settings
+from triptych.streaming import Step
 
 
 @pytest.fixture
@@ -201,6 +203,8 @@ def test_what_fails_on_the_way_is_an_event(client, triton):
     name, data = news(client)[-1]
     assert (name, data["id"], data["status"]) == ("error", "1", 500)
     assert "it broke" in data["message"]
+    counts = samples(client.get("/metrics").text)
+    assert counts['triptych_gateway_requests_total{code="500",route="/api/picture"}'] == 1
 
 
 def test_pictures_that_wait_tell_their_places_in_one_stream(client, triton):
@@ -279,6 +283,38 @@ def test_what_nobody_reads_is_given_up(client, triton, monkeypatch, held_from, i
             assert triton.left == 0
     wait_for(lambda: triton.left == 1)
     assert news(client) == []
+
+
+def test_a_reader_that_takes_nothing_more_is_not_waited_for(monkeypatch):
+    monkeypatch.setattr(tabs, "STALLED", 0.2)
+
+    async def draw(tell):
+        tell(Step(1, 2, None))
+        await asyncio.Event().wait()
+
+    async def work():
+        tab = tabs.Tab(print)
+        tab.begin("1", draw, 7)
+        read = tab.read()
+        assert await read.__anext__() == ("1", Step(1, 2, None))
+        assert tab.bytes == 7
+        await asyncio.sleep(0.5)
+        assert tab.bytes == 0
+        await read.aclose()
+
+    asyncio.run(work())
+
+
+def test_a_stream_is_never_silent_for_long(client, triton, monkeypatch):
+    monkeypatch.setattr(tabs, "BEAT", 0.1)
+    triton.held_from = 2
+    triton.hold.clear()
+    begin(client, {})
+    with client.stream("GET", "/api/pictures") as answer:
+        lines = answer.iter_lines()
+        assert next(line for line in lines if line.startswith(":")) == ": nothing new"
+        triton.hold.set()
+        assert any(line == "event: picture" for line in lines)
 
 
 def test_a_slow_reader_misses_steps_and_all_previews_but_the_newest(client, triton):

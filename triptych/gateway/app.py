@@ -90,7 +90,7 @@ def create_app(
         app.state.studio = Studio(Client(url), max_pictures, timeout)
         app.state.jobs = Jobs()
         app.state.background = Background(app.state.studio)
-        app.state.tabs = Tabs()
+        app.state.tabs = Tabs(lambda status: counted.failed("/api/picture", status))
         app.state.checkpoints = {}  # by caller, chosen by the WebUI's options
         app.state.started = int(time.time())
         yield

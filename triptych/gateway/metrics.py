@@ -47,6 +47,10 @@ class Metrics:
             for status in FAILURES:
                 self._answers.labels(route, status)
 
+    def failed(self, route: str, status: int) -> None:
+        """What a request began, and was answered before, has failed like an answer of a status."""
+        self._answers.labels(route, status).inc()
+
     def count(self, route: str, status: int, seconds: float) -> None:
         """An answer has ended, which took so long."""
         self._answers.labels(route, status).inc()

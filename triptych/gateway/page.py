@@ -273,7 +273,11 @@ async def _draw(studio: Studio, settings: dict[str, Any], tell: Tell) -> Picture
 
 async def _events(tab: Tab) -> AsyncIterator[str]:
     async with aclosing(tab.read()) as read:
-        async for id, one in read:
+        async for news in read:
+            if news is None:
+                yield ": nothing new\n\n"
+                continue
+            id, one = news
             if isinstance(one, Waiting):
                 yield _event("waiting", id=id, place=one.place)
             elif isinstance(one, Step):

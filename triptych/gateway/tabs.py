@@ -21,6 +21,12 @@ from triptych.streaming import Step
 GRACE = 10.0
 """Seconds in which a tab that nobody reads for may come back for its pictures."""
 
+STALLED = 60.0
+"""Seconds in which a reader has to take what it is sent, a picture at most."""
+
+BEAT = 5.0
+"""Seconds without news after which a reader is sent something all the same."""
+
 MAX_BYTES = 128 * 1024 * 1024
 """Bytes of all tabs: of the files that pictures on their way start from, which are in memory about
 four times, and of those that are drawn and that no tab has read yet."""
@@ -64,7 +70,9 @@ class Tab:
     They are given up where nobody has read their news, or begun another one, for GRACE.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, failed: Callable[[int], None]) -> None:
+        """`failed`: told the status that a picture has failed with after its beginning."""
+        self._failed = failed
         self._drawings: dict[str, _Drawing] = {}
         self._numbers = itertools.count(1)
         self._changed = asyncio.Event()
@@ -114,11 +122,12 @@ class Tab:
             self.cancel(id)
         return tasks
 
-    async def read(self) -> AsyncIterator[tuple[str, News]]:
+    async def read(self) -> AsyncIterator[tuple[str, News] | None]:
         """News with the picture's id, until no picture is on its way, or another reader comes.
 
-        First how far each is. A slow reader misses steps, and previews but the newest. What ended
-        is forgotten once it is read.
+        First how far each is. None after BEAT without any. A slow reader misses steps, and previews
+        but the newest; for one that is STALLED all are given up. What ended is forgotten once it is
+        read.
         """
         reader = self._reader = object()
         self._changed.set()
@@ -129,7 +138,11 @@ class Tab:
             while self._reader is reader:
                 self._changed.clear()
                 for number, id, drawing, news in self._since(seen):
-                    yield id, news
+                    stalled = asyncio.get_running_loop().call_later(STALLED, self.give_up)
+                    try:
+                        yield id, news
+                    finally:
+                        stalled.cancel()
                     if self._reader is not reader:
                         return
                     seen = number
@@ -137,7 +150,10 @@ class Tab:
                         self._drop(id, drawing)
                 if not self._drawings:
                     return
-                await self._changed.wait()
+                try:
+                    await asyncio.wait_for(self._changed.wait(), BEAT)
+                except TimeoutError:
+                    yield None
         finally:
             if self._reader is reader:
                 self._reader = None
@@ -147,10 +163,16 @@ class Tab:
         try:
             self._tell(drawing, await draw(partial(self._tell, drawing)))
         except ClientError as error:
-            self._tell(drawing, problem(error))
+            self._fail(drawing, problem(error))
         except Exception:
             log.exception("a picture failed")
-            self._tell(drawing, Problem(500, "the gateway failed; its log says why"))
+            self._fail(drawing, Problem(500, "the gateway failed; its log says why"))
+
+    def _fail(self, drawing: _Drawing, told: Problem) -> None:
+        if drawing.begun.is_set() and told.status_code >= 500:
+            log.warning("a picture failed on its way: %s", told.detail)
+            self._failed(told.status_code)
+        self._tell(drawing, told)
 
     def _tell(self, drawing: _Drawing, news: News) -> None:
         drawing.add(next(self._numbers), news)
@@ -180,13 +202,15 @@ class Tab:
 class Tabs:
     """All tabs, each its caller's; one is there while it has work, a reader or GRACE."""
 
-    def __init__(self) -> None:
+    def __init__(self, failed: Callable[[int], None]) -> None:
+        """`failed` as a Tab takes it."""
+        self._failed = failed
         self._tabs: WeakValueDictionary[tuple[str | None, str], Tab] = WeakValueDictionary()
 
     def tab(self, name: str) -> Tab:
         """The caller's tab of that name."""
         caller = CALLER.get()
-        return self._tabs.setdefault((caller and caller.key.name, name), Tab())
+        return self._tabs.setdefault((caller and caller.key.name, name), Tab(self._failed))
 
     def check_room(self, brought: int) -> None:
         """Raise Problem 429 where the tabs hold too much for files of `brought` bytes more."""

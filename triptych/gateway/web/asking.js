@@ -5,7 +5,8 @@ import { note, noted } from "./notes.js";
 import { t } from "./words.js";
 
 const TRIES = 10; // while the server has too much to do
-const PAUSE = 2; // seconds between two looks whether the server is back
+const SILENT = 20; // seconds without a word on a stream, which has one every 5
+export const PAUSE = 2; // seconds between two looks whether the server is back
 const CAN_BE_SENT = /^[\x20-\xff]*$/; // what fetch takes in a header, and so all that a key can be
 let key = noted("key", "", { inTab: true });
 
@@ -57,7 +58,7 @@ export function failure({ message, field, status }) {
   return Object.assign(new Error(message), { field });
 }
 
-function pause(seconds, signal) {
+export function pause(seconds, signal) {
   return new Promise((resolve, reject) => {
     if (signal?.aborted) return reject(signal.reason);
     const timer = setTimeout(resolve, 1000 * seconds);
@@ -114,21 +115,31 @@ async function untilKey() {
   }
 }
 
-/** The server-sent events of an answer: [name, data] each. Throws Lost if the connection breaks. */
+/** The server-sent events of an answer: [name, data] each. Throws Lost if the connection breaks, or has nothing for SILENT. */
 export async function* events(answer) {
   const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
   let text = "";
-  for (;;) {
-    const { value, done } = await reader.read().catch(() => {
-      throw new Lost(t("Connection lost. Is `make web` still running?"));
-    });
-    if (done) return;
-    text += value;
-    const blocks = text.split("\n\n");
-    text = blocks.pop();
-    for (const block of blocks) {
-      const [name, data] = block.split("\n");
-      yield [name.slice("event: ".length), JSON.parse(data.slice("data: ".length))];
+  try {
+    for (;;) {
+      const { value, done } = await spoken(reader.read());
+      if (done) return;
+      text += value;
+      const blocks = text.split("\n\n");
+      text = blocks.pop();
+      for (const block of blocks.filter((one) => !one.startsWith(":"))) {
+        const [name, data] = block.split("\n");
+        yield [name.slice("event: ".length), JSON.parse(data.slice("data: ".length))];
+      }
     }
+  } finally {
+    reader.cancel().catch(() => {});
   }
+}
+
+function spoken(read) {
+  return new Promise((resolve, reject) => {
+    const lose = () => reject(new Lost(t("Connection lost. Is `make web` still running?")));
+    const timer = setTimeout(lose, 1000 * SILENT);
+    read.then(resolve, lose).finally(() => clearTimeout(timer));
+  });
 }

@@ -1,6 +1,6 @@
 // Pictures on their way: from the form's Draw to the picture's card, through reloads and a server that is away.
 
-import { Lost, ask, failure, send, untilBack } from "./asking.js";
+import { Lost, PAUSE, ask, failure, pause, send, untilBack } from "./asking.js";
 import { $, notice, say } from "./dom.js";
 import { clearErrors, count, isFilledIn, seedIsUsed, settings, showError, unfold } from "./form.js";
 import { keysOfShown, place, remove, showPicture, showCount, showStep, showWaiting } from "./gallery.js";
@@ -115,9 +115,12 @@ function showNews(job, name, data) {
   showAll();
 }
 
-/** Have the gateway give a picture up. */
-function giveUp(one) {
-  send(addressOf(keyOf(one)), { method: "DELETE", keepalive: true }).catch(() => {}); // it may be away
+/** Have the gateway give a picture up, as soon as it can be reached. */
+async function giveUp(one, tries = 10) {
+  const answer = await send(addressOf(keyOf(one)), { method: "DELETE", keepalive: true }).catch(() => null);
+  if (answer || tries === 1) return;
+  await pause(PAUSE);
+  await giveUp(one, tries - 1);
 }
 
 /** Show a picture's place among all that wait for their first step, others' too. */

@@ -8,6 +8,7 @@ export class Unknown extends Lost {} // the gateway does not know a picture that
 
 const heard = new Map(); // by a picture's id: what is done with what is told of it
 let isReading = false;
+let reading = new AbortController();
 const begun = () => [...heard].filter(([, { isBegun }]) => isBegun);
 
 /** What names one of this tab's pictures to the gateway. */
@@ -30,6 +31,7 @@ export async function hear(id, begin, tell, signal) {
     return await end;
   } finally {
     heard.delete(id);
+    if (heard.size === 0) reading.abort(); // the connection is another tab's
   }
 }
 
@@ -39,10 +41,11 @@ async function readAll() {
   while (begun().length) {
     let lost = begun(); // those of them that the gateway does not know, once it has told all; later ones are told of in the next
     let error = new Unknown(t("Connection lost. Is `make web` still running?"));
+    reading = new AbortController();
     try {
-      await readOne();
+      await readOne(reading.signal);
     } catch (caught) {
-      [lost, error] = [begun(), caught];
+      [lost, error] = [reading.signal.aborted ? [] : begun(), caught];
     }
     for (const [id, one] of lost) {
       heard.delete(id);
@@ -52,9 +55,9 @@ async function readAll() {
   isReading = false;
 }
 
-async function readOne() {
+async function readOne(signal) {
   // Past the cache, where a browser has a request wait for another one to the same address, as of the page before a reload.
-  const answer = await ask(`api/pictures?${new URLSearchParams({ tab: tab() })}`, { cache: "no-store" });
+  const answer = await ask(`api/pictures?${new URLSearchParams({ tab: tab() })}`, { cache: "no-store", signal });
   for await (const [name, { id, ...data }] of events(answer)) {
     const one = heard.get(id);
     if (name === "waiting" || name === "step") {

@@ -199,7 +199,10 @@ def test_a_picture_needs_a_name(client, triton, field, value):
 
 def test_what_fails_on_the_way_is_an_event(client, triton):
     triton.abort_after = (grpc.StatusCode.INTERNAL, "it broke")
-    begin(client, {})
+    triton.held_from = 2
+    triton.hold.clear()
+    assert begin(client, {}).status_code == 200
+    triton.hold.set()
     name, data = news(client)[-1]
     assert (name, data["id"], data["status"]) == ("error", "1", 500)
     assert "it broke" in data["message"]

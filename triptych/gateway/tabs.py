@@ -53,6 +53,7 @@ class _Drawing:
         self.bytes = brought
         self.news: list[tuple[int, News]] = []
         self.begun = asyncio.Event()
+        self.is_answered = False  # the request that began it
         self.task: asyncio.Task | None = None
 
     def add(self, number: int, news: News) -> None:
@@ -71,7 +72,7 @@ class Tab:
     """
 
     def __init__(self, failed: Callable[[int], None]) -> None:
-        """`failed`: told the status that a picture has failed with after its beginning."""
+        """`failed`: told the status with which a picture failed after its request's answer."""
         self._failed = failed
         self._drawings: dict[str, _Drawing] = {}
         self._numbers = itertools.count(1)
@@ -107,6 +108,7 @@ class Tab:
         if isinstance(news, Problem):
             self._drop(id, drawing)
             raise news
+        drawing.is_answered = True
 
     def cancel(self, id: str) -> None:
         """Give a picture up, if it is there."""
@@ -169,7 +171,7 @@ class Tab:
             self._fail(drawing, Problem(500, "the gateway failed; its log says why"))
 
     def _fail(self, drawing: _Drawing, told: Problem) -> None:
-        if drawing.begun.is_set() and told.status_code >= 500:
+        if drawing.is_answered and told.status_code >= 500:
             log.warning("a picture failed on its way: %s", told.detail)
             self._failed(told.status_code)
         self._tell(drawing, told)

@@ -47,7 +47,7 @@ from triptych.gateway.webhooks import Webhooks
 LOOPBACK = ["localhost", "127.0.0.1", "[::1]"]
 
 
-AWAY = {NotThere: "no server answers", NotReady: "the server has not loaded its model"}
+UNHEALTHY = {NotThere: "no server answers", NotReady: "the server has not loaded its model"}
 """What /healthz, which asks for no key, says of a server by its error: no address of it."""
 
 
@@ -171,7 +171,7 @@ def create_app(
             await request.app.state.studio.check()
         except ClientError as error:
             reason = problem(error)
-            health = Health(status=AWAY.get(type(error), str(error)))
+            health = Health(status=UNHEALTHY.get(type(error), str(error)))
             return JSONResponse(health.model_dump(), 503, {**reason.headers, "Retry-After": "5"})
         return Health(status="ok")
 

@@ -213,8 +213,6 @@ def test_stopped_halfway_it_leaves_nothing(served, model, sent):
         [sys.executable, CHECKOUT / "scripts/export_stages.py", model, "--output", served],
         stderr=subprocess.PIPE,
         text=True,
-        # A shell's background job ignores it, and so would the child.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     while not (served / "unet" / ".new").exists():
         assert process.poll() is None

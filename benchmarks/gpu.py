@@ -177,7 +177,7 @@ class Served:
         config = self._repository / "unet" / "config.pbtxt"
         config.write_text(config.read_text().replace(CHANNEL, "") + VARIANTS[variant])
         config = self._repository / "unet_loop" / "config.pbtxt"
-        old, new = (f'max_queue" value {{ string_value: "{most}"' for most in (32, 64))
+        old, new = (f'max_queue" value {{ string_value: "{most}"' for most in (31, 64))
         config.write_text(config.read_text().replace(old, new))  # for 60 clients
         model_files = ModelFiles.load(repository / "unet_loop" / "1")
         self._latents = model_files.latent_shape(model_files.height, model_files.width)

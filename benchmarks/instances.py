@@ -64,7 +64,7 @@ def write_repository(folder: Path, options: argparse.Namespace) -> Path:
     write_loop(folder)
     config = folder / "unet_loop" / "config.pbtxt"
     images = options.instances * options.images
-    old, new = (f'max_queue" value {{ string_value: "{most}"' for most in (32, images))
+    old, new = (f'max_queue" value {{ string_value: "{most}"' for most in (31, images))
     config.write_text(config.read_text().replace(old, new))
     served = (CHECKOUT / "model_repository" / "unet" / "config.pbtxt").read_text()
     config = served.replace('backend: "fastdeploy"', 'backend: "python"')

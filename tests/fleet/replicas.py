@@ -17,7 +17,7 @@ def repository(folder: Path, queue: int) -> Path:
     """The checkout's models with a UNet that sleeps; `queue` images are taken at a time."""
     models = repositories.with_unet(repositories.linked(folder, repositories.MODELS), SLEEP)
     config = repositories.own(models, "unet_loop") / "config.pbtxt"
-    old, new = (f'max_queue" value {{ string_value: "{most}"' for most in (32, queue))
+    old, new = (f'max_queue" value {{ string_value: "{most}"' for most in (31, queue))
     repositories.change(config, old, new)
     return models
 

@@ -458,7 +458,7 @@ def test_what_clients_ask_before_they_draw(webui):
 def test_more_pictures_than_are_ever_drawn_are_not_too_many_now(webui, triton):
     answer = webui.post("/txt2img", json={"prompt": "x", "batch_size": 8, "n_iter": 8})
     assert answer.status_code == 400
-    told = "batch_size: got 8, times n_iter 8; allowed: at most 32, the gateway's --max-pictures"
+    told = "batch_size: got 8, times n_iter 8; allowed: at most 31, the gateway's --max-pictures"
     assert answer.json()["detail"] == told
     assert triton.requests == []
 

@@ -30,7 +30,7 @@ def own(repository, tmp_path_factory):
     folder = tmp_path_factory.mktemp("overload")
     models = repositories.with_unet(repositories.linked(folder / "models", repository))
     config = repositories.own(models, "unet_loop") / "config.pbtxt"
-    old, new = (f'max_queue" value {{ string_value: "{most}"' for most in (32, QUEUE))
+    old, new = (f'max_queue" value {{ string_value: "{most}"' for most in (31, QUEUE))
     repositories.change(config, old, new)
     with RunningServer(models, folder / "server.log") as server:
         yield server

@@ -180,7 +180,7 @@ def test_an_error_by_status(fake, client, code, kind):
     ("text", "kind"),
     [
         ("seed: got -1; allowed: more", Refused),
-        ("32 images are streamed already; try later", Overloaded),
+        ("31 images are streamed already; try later", Overloaded),
         ("unet_loop: the denoising loop was closed before its end", Overloaded),
         ("Exceeds maximum queue size", Overloaded),
         ("tokenizer: the server is ending and takes no more requests", Overloaded),

@@ -75,7 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=_count,
         default=32,
         metavar="N",
-        help="drawn at a time (%(default)s); the server's own bound is max_streams, 32 too",
+        help="drawn at a time (%(default)s); the server's own bound is max_streams, 31 too",
     )
     add(
         "--allow-host",

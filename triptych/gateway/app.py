@@ -61,7 +61,7 @@ def create_app(
     url: str,
     api_key: str | None = None,
     timeout: float = 300,
-    max_pictures: int = 32,
+    max_pictures: int = 31,
     hosts: Sequence[str] | None = None,
     origins: Sequence[str] = (),
     model_aliases: Mapping[str, str | None] | None = None,

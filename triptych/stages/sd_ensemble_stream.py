@@ -40,7 +40,7 @@ class StreamStage:
         progress.clear(model.name)
         self._model = model
         self._preview_every = _preview_every(model.parameters.get("preview_every", "5"))
-        self._most = model.count("max_streams", 32)
+        self._most = model.count("max_streams", 31)
         self._pool = ThreadPoolExecutor(self._most)
         self._condition = threading.Condition()
         self._streams: list[_Stream] = []

@@ -13,6 +13,8 @@ from pb_utils_fake import answer
 from test_start import png
 from test_unet_loop import MODEL_FILES, SCHEDULER, error, request
 
+from triptych.ipc.progress import Record
+
 MOMENTS = np.random.RandomState(3).standard_normal((1, 8, 8, 8)).astype(np.float32)
 PNG, MASK = png((64, 64)), png((64, 64), colour=0)
 THREADS = []
@@ -146,22 +148,30 @@ def test_images_whose_pictures_are_read_count_and_hold_nobody_up(stage):
     assert not answer(again).has_error()
 
 
-def test_a_request_given_up_is_not_read(stage):
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_request_given_up_is_not_read(stage, streamed):
     may_go = threading.Event()
     loop = stage(encoder=held(may_go))
     loop._max_queue = 100
     busy = [bringing((PNG, b"")) for _ in range(8)]
     waiting = bringing((PNG, b""))
+    record = Record("sd_ensemble_stream", preview_every=0)
+    if streamed:
+        waiting.id = record.token
     loop.execute([*busy, waiting])
-    waiting.sender.given_up = True
-    deadline = time.monotonic() + 10
-    while not loop._cancellations._given_up and time.monotonic() < deadline:
-        time.sleep(0.01)
+    if streamed:  # an ensemble's stages are not told of its cancel: the stream tells of it
+        record.stop()
+    else:
+        waiting.sender.given_up = True
+        deadline = time.monotonic() + 10
+        while not loop._cancellations._given_up and time.monotonic() < deadline:
+            time.sleep(0.01)
     may_go.set()
     assert "cancelled before the image was finished" in error(answer(waiting))
     for one in busy:
         answer(one)
     assert THREADS.count("called") == 8
+    record.close()
 
 
 def test_at_its_end_it_reads_no_more_and_answers_all(stage):

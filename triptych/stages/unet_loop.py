@@ -125,10 +125,11 @@ class LoopStage:
         try:
             if self._closed:
                 raise LoopClosed("the denoising loop is closed")
-            if awaited.not_awaited():
+            awaited.writer = self._writer(token, len(tensors["settings"]))
+            if awaited.given_up():
                 raise Cancelled("cancelled before the image was finished")
             images = self._images(tensors, deadline)
-            awaited.writer = self._writer(token, images)
+            images[0].watcher = awaited.writer
         except Exception as error:
             awaited.answer(error)
             return
@@ -136,8 +137,7 @@ class LoopStage:
 
         def given_up() -> bool:
             # An image that failed takes the others of its request with it.
-            stopped = awaited.writer is not None and awaited.writer.stopped()
-            return results.answered or awaited.not_awaited() or stopped
+            return results.answered or awaited.given_up()
 
         for position, image in enumerate(images):
             done = results.of(position)
@@ -157,7 +157,7 @@ class LoopStage:
             for position, request in enumerate(requests):
                 try:
                     own = self._images(self._model.inputs(request), triton.deadline(request))
-                    writer = self._writer(request.request_id(), own)
+                    writer = own[0].watcher = self._writer(request.request_id(), len(own))
                 except Exception as error:
                     answers[position] = error
                     continue
@@ -219,13 +219,11 @@ class LoopStage:
         model = self._model.names.stage("vae_encoder")
         return triton.call(model, {"sample": sample}, "latent_parameters")
 
-    def _writer(self, token: str, images: list[Denoising]) -> progress.Writer | None:
-        """The writer of the image's progress, if the model's stream made the request."""
-        if len(images) != 1:
+    def _writer(self, token: str, images: int) -> progress.Writer | None:
+        """The writer of an image's progress, if the model's stream made the request."""
+        if images != 1:
             return None
-        writer = progress.writer(self._model.names.stream, token, self._preview)
-        images[0].watcher = writer
-        return writer
+        return progress.writer(self._model.names.stream, token, self._preview)
 
     def _tell_end(self, awaited: _Awaited, latents: list[np.ndarray] | Exception) -> None:
         """Before the answer: then there is room for others, and no stage sees them too early."""
@@ -250,6 +248,10 @@ class _Awaited:
         self.writer: progress.Writer | None = None
         self.trace: dict[str, str] | None = None
         self.not_awaited: Callable[[], bool] = lambda: False
+
+    def given_up(self) -> bool:
+        """Whether whoever asked does not wait any more, or has its stream stop the image."""
+        return self.not_awaited() or (self.writer is not None and self.writer.stopped())
 
     def answer(self, latents: list[np.ndarray] | Exception) -> None:
         self._stage._tell_end(self, latents)

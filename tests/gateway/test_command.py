@@ -1,6 +1,8 @@
 """`triptych gateway` where it cannot start, and what it leaves."""
 
+import argparse
 import contextlib
+import inspect
 import os
 import signal
 import socket
@@ -8,12 +10,17 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx
 import pytest
 
 from tests.gateway.running import started, wait_for
+from triptych import config_pbtxt
+from triptych.commands import gateway
+from triptych.gateway.app import create_app
 
+REPOSITORY = Path(__file__).parents[2] / "model_repository"
 COMMAND = [sys.executable, "-m", "triptych.cli", "gateway"]
 
 
@@ -142,3 +149,16 @@ def test_signals_are_afterwards_whose_they_were(triton):
         process.stdout.readline()
         process.send_signal(signal.SIGTERM)
         assert (process.wait(30), process.stderr.read()) == (0, "")
+
+
+def test_by_itself_it_draws_as_many_at_a_time_as_a_server_streams():
+    parser = argparse.ArgumentParser()
+    gateway.add_arguments(parser)
+    stream = config_pbtxt.read(REPOSITORY / "sd_ensemble_stream" / "config.pbtxt")
+    (most,) = (
+        one["value"][0]["string_value"][0]
+        for one in stream["parameters"]
+        if one["key"] == ["max_streams"]
+    )
+    assert parser.parse_args([]).max_pictures == int(most)
+    assert inspect.signature(create_app).parameters["max_pictures"].default == int(most)

@@ -73,7 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--max-pictures",
         type=_count,
-        default=32,
+        default=31,
         metavar="N",
         help="drawn at a time (%(default)s); the server's own bound is max_streams, 31 too",
     )

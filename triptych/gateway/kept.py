@@ -6,6 +6,7 @@ So any gateway that shares the place, and the secret in it, knows which addresse
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hmac
 import logging
@@ -13,6 +14,7 @@ import re
 import secrets
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
@@ -28,6 +30,7 @@ SECRET = "secret"
 
 SECRET_BYTES = 32
 TRIES = 50
+THREADS = 8
 
 _NAME = re.compile(r"until-([0-9]{10})-[A-Za-z0-9_-]{24}\.[a-z]+")
 """As put() chooses names: other files in the place are neither given nor deleted."""
@@ -38,9 +41,10 @@ log = logging.getLogger(__name__)
 class Kept:
     """Pictures in memory, in a folder, or in any storage that fsspec writes to.
 
-    Its methods wait for the storage. In memory and in a folder, pictures that have expired are
-    deleted, and the oldest beyond MAX_BYTES. Other storage has rules of its own for that, which do
-    not list all pictures for each new one.
+    `put` and `get` wait for the storage: `keep` and `find` are the same for asyncio, in threads of
+    their own, so that a storage that does not answer holds up nothing else. In memory and in a
+    folder, pictures that have expired are deleted, and the oldest beyond MAX_BYTES. Other storage
+    has rules of its own for that, which do not list all pictures for each new one.
     """
 
     def __init__(self, place: str | None = None) -> None:
@@ -54,8 +58,21 @@ class Kept:
             self._secret = self._shared_secret()
         except Exception as error:  # each kind of storage has its own
             raise ValueError(f"--pictures-folder: {place} cannot be used: {error}") from error
+        self._threads = ThreadPoolExecutor(THREADS)
         self._deleting = threading.Lock()  # fsspec's memory must not lose what is being listed
         self._deletes = isinstance(self._storage, (LocalFileSystem, MemoryFileSystem))
+
+    async def keep(self, file: bytes, ending: str) -> str:
+        """`put` in a thread."""
+        return await asyncio.get_running_loop().run_in_executor(
+            self._threads, self.put, file, ending
+        )
+
+    async def find(self, name: str, signature: str) -> bytes | None:
+        """`get` in a thread."""
+        return await asyncio.get_running_loop().run_in_executor(
+            self._threads, self.get, name, signature
+        )
 
     def put(self, file: bytes, ending: str) -> str:
         """Keep a picture; its name and query below /images/, good for SECONDS.

@@ -6,7 +6,6 @@ The model's own settings may stand beside OpenAI's fields: with the `openai` pac
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import dataclasses
 import time
@@ -165,9 +164,9 @@ async def _entry(name: str, request: Request) -> Model:
 
 
 @files.get("/images/{name}", response_class=Response)
-def get_image(name: str, request: Request, signature: str = "") -> Response:
+async def get_image(name: str, request: Request, signature: str = "") -> Response:
     """A picture that was asked for by url, at the address that was given for it: for an hour."""
-    kept = request.app.state.kept.get(name, signature)
+    kept = await request.app.state.kept.find(name, signature)
     if kept is None:
         raise Problem(404, "no picture at this address: it is wrong, or older than an hour")
     headers = {"Cache-Control": "private, max-age=3600"}
@@ -208,7 +207,7 @@ async def answer(
     requests = await requests_of(asked, request, more)
     with said_of(asked, names):
         pictures = await unless_gone(request, request.app.state.studio.draw(requests))
-    return await asyncio.to_thread(images_of, asked, request, pictures)
+    return await images_of(asked, request, pictures)
 
 
 @contextmanager
@@ -222,13 +221,13 @@ def said_of(asked: Asked, names: Mapping[str, str] = {}) -> Iterator[None]:
         raise renamed(_of_size(problem(error), asked.size), names) from error
 
 
-def images_of(asked: Asked, request: Request, pictures: Sequence[Picture]) -> Images:
-    """The answer with these pictures, in the form that was asked for; it may write files."""
+async def images_of(asked: Asked, request: Request, pictures: Sequence[Picture]) -> Images:
+    """The answer with these pictures, in the form that was asked for; it may keep them."""
     usual = "url" if is_dall_e(asked) else "b64_json"
     by_url = (asked.response_format or usual) == "url"
     return Images(
         created=int(time.time()),
-        data=[_image(picture, request if by_url else None) for picture in pictures],
+        data=[await _image(picture, request if by_url else None) for picture in pictures],
         output_format=pictures[0].settings.output_format,
     )
 
@@ -280,10 +279,10 @@ async def requests_of(
     return [{**common, "seed": seed} for seed in seeds(asked.seed, count)]
 
 
-def _image(picture: Picture, by_url: Request | None) -> Image:
+async def _image(picture: Picture, by_url: Request | None) -> Image:
     settings = told(picture.settings)
     if by_url is None:
         return Image(b64_json=base64.b64encode(picture.file).decode(), settings=settings)
-    address = by_url.app.state.kept.put(picture.file, picture.settings.output_format)
+    address = await by_url.app.state.kept.keep(picture.file, picture.settings.output_format)
     base = by_url.app.state.public_url or by_url.base_url
     return Image(url=f"{base}images/{address}", settings=settings)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Mapping
 from typing import Annotated, Any
 
@@ -93,7 +92,7 @@ async def answer_or_job(
 
     async def finish(drawing: Awaitable[list[Picture]]) -> Images:
         with said_of(asked, names):
-            return await asyncio.to_thread(images_of, asked, request, await drawing)
+            return await images_of(asked, request, await drawing)
 
     background: Background = request.app.state.background
     work = background.begin(requests, finish, tell)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import io
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import ParamSpec, TypeVar
 
 import numpy as np
@@ -19,6 +21,8 @@ LIMITS = Limits()
 HALF = 128
 """Where a mask begins to be white, as the server has it."""
 
+_THREADS = ThreadPoolExecutor(4)  # not asyncio's own, which wait for the names of webhooks' hosts
+
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
@@ -26,7 +30,9 @@ _R = TypeVar("_R")
 async def in_thread(work: Callable[_P, _R], *arguments: _P.args, **named: _P.kwargs) -> _R:
     """The result of `work`, done in a thread; Problem 400 for its InvalidRequest."""
     try:
-        return await asyncio.to_thread(work, *arguments, **named)
+        return await asyncio.get_running_loop().run_in_executor(
+            _THREADS, partial(work, *arguments, **named)
+        )
     except InvalidRequest as error:
         raise Problem(400, str(error), error.field) from error
 

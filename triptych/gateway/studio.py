@@ -32,6 +32,10 @@ from triptych.streaming import Step
 
 Watch = Callable[[int, Step], None]
 Wait = Callable[[int, int], None]
+ASKING = 32
+"""Questions to the server at a time. One that hangs holds each for its 5 or 30 s; asyncio's own
+threads, of which there are 6 on two cores, also look for the hosts of webhooks."""
+
 log = logging.getLogger(__name__)
 
 
@@ -50,6 +54,7 @@ class Studio:
         self._drawing = self._in_jobs = self._drawn = 0
         self._line = Line()
         self._threads = ThreadPoolExecutor(max_pictures)
+        self._asking = ThreadPoolExecutor(ASKING)
         self._away: type[Exception] | None = None
 
     async def draw(
@@ -176,7 +181,8 @@ class Studio:
     async def ask(self, question: Callable[..., Any], *arguments: Any) -> Any:
         """The result of `question(*arguments)`, a short blocking call, made in a thread."""
         with self._logging():
-            return await asyncio.to_thread(question, *arguments)
+            events = asyncio.get_running_loop()
+            return await events.run_in_executor(self._asking, question, *arguments)
 
     def counts(self) -> dict[str, Counts]:
         """Of all callers, who have no name."""
@@ -186,6 +192,7 @@ class Studio:
         """End the connection and the threads."""
         self.client.close()
         self._threads.shutdown()
+        self._asking.shutdown()
 
     async def _takes(self, model: str, field: str, **asked: Any) -> bool:
         """Whether a model does not refuse what is asked because of `field`."""

@@ -13,7 +13,7 @@ from PIL import Image
 from tests.gateway.running import wait_for
 from tests.gateway.test_background import Jobs
 from tests.gateway.test_webhooks import SECRET
-from triptych.gateway import studio, webhooks
+from triptych.gateway import access, studio, webhooks
 from triptych.gateway.kept import Kept
 from triptych.gateway.webhooks import Webhooks
 
@@ -107,3 +107,20 @@ def test_a_server_that_is_asked_by_many(start, hang):
         wait_for(lambda: hung.waiting == studio.ASKING)
         hung.end.set()
         assert [one.result().status_code for one in asked] == [200] * studio.ASKING
+
+
+def test_a_client_that_does_not_send_the_rest(gateway, monkeypatch):
+    monkeypatch.setattr(access, "STALLED", 0.3)
+    monkeypatch.setattr(access, "MAX_BODIES", 3000)
+    ask = {"prompt": "x", "negative_prompt": "y" * 1500}
+    url = httpx.URL(f"{gateway.url}/v1/images/generations")
+    head = "POST {} HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json\r\n"
+    head = head.format(url.path, url.netloc.decode()) + "Content-Length: 9000\r\n\r\n"
+    with socket.create_connection((url.host, url.port), timeout=10) as stopped:
+        stopped.sendall(head.encode() + b" " * 2000)
+        answer = b""
+        while part := stopped.recv(9000):
+            answer += part
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert b"the rest of the body has not come for 0.3 s" in answer
+    assert httpx.post(url, json=ask).status_code == 200

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import re
@@ -27,6 +28,10 @@ and more."""
 
 MAX_BODIES = 4 * MAX_FILE_BODY
 """Bytes of the bodies of all requests that are not answered: each is in memory about four times."""
+
+STALLED = 60.0
+"""Seconds without a byte after which the rest of a body is not awaited any more: a client that has
+vanished ends no connection, and what it has sent would count among MAX_BODIES for good."""
 
 FILES = (
     *("/sdapi/v1/png-info", "/sdapi/v1/img2img", "/api/settings", "/api/picture"),
@@ -121,7 +126,8 @@ class KnownHosts:
 class BoundedBody:
     """ASGI middleware: 413 for a body that is too long, however it is sent.
 
-    429 where all bodies of requests that are not answered would be too long together.
+    429 where all bodies of requests that are not answered would be too long together, 408 for one
+    whose rest does not come.
     """
 
     def __init__(self, app) -> None:
@@ -133,10 +139,18 @@ class BoundedBody:
             await self._app(scope, receive, send)
             return
         received, most = 0, MAX_FILE_BODY if scope["path"] in FILES else MAX_BODY
+        is_whole = False
 
         async def bounded():
-            nonlocal received
-            message = await receive()
+            nonlocal received, is_whole
+            try:
+                async with asyncio.timeout(None if is_whole else STALLED):
+                    message = await receive()
+            except TimeoutError:
+                problem = Problem(408, f"the rest of the body has not come for {STALLED:g} s")
+                problem.headers["Connection"] = "close"
+                raise problem from None
+            is_whole = not message.get("more_body", False)
             size = len(message.get("body", b""))
             received += size
             self._held += size

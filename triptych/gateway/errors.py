@@ -32,6 +32,7 @@ _TEXTS = {
     403: "The key does not allow this model",
     404: "There is no such thing",
     405: "No such method",
+    408: "The rest of the request did not come",
     413: "The request is too long",
     429: "Too much to do now; Retry-After says when to ask again",
     500: "The server failed",

@@ -73,7 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--max-pictures",
         type=_count,
-        default=32,
+        default=31,
         metavar="N",
         help="drawn at a time (%(default)s); the server's own bound is max_streams, 31 too",
     )
@@ -326,7 +326,11 @@ def _serve(options: argparse.Namespace, app: Any, listening: socket.socket, wher
             else:
                 tell(signum)
 
+    def is_failure(record: logging.LogRecord) -> bool:
+        return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
+
     server = Server(config)
+    logging.getLogger("uvicorn.error").addFilter(is_failure)  # an answer that the end breaks off
 
     def tell(signum: int) -> None:
         if signum == signal.SIGINT:

@@ -1,9 +1,8 @@
 """`triptych gateway` where it cannot start, and what it leaves."""
 
-import argparse
 import contextlib
-import inspect
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -16,11 +15,8 @@ import httpx
 import pytest
 
 from tests.gateway.running import started, wait_for
-from triptych import config_pbtxt
-from triptych.commands import gateway
-from triptych.gateway.app import create_app
+from triptych import cli
 
-REPOSITORY = Path(__file__).parents[2] / "model_repository"
 COMMAND = [sys.executable, "-m", "triptych.cli", "gateway"]
 
 
@@ -151,14 +147,23 @@ def test_signals_are_afterwards_whose_they_were(triton):
         assert (process.wait(30), process.stderr.read()) == (0, "")
 
 
-def test_by_itself_it_draws_as_many_at_a_time_as_a_server_streams():
-    parser = argparse.ArgumentParser()
-    gateway.add_arguments(parser)
-    stream = config_pbtxt.read(REPOSITORY / "sd_ensemble_stream" / "config.pbtxt")
-    (most,) = (
-        one["value"][0]["string_value"][0]
-        for one in stream["parameters"]
-        if one["key"] == ["max_streams"]
-    )
-    assert parser.parse_args([]).max_pictures == int(most)
-    assert inspect.signature(create_app).parameters["max_pictures"].default == int(most)
+def test_a_stream_that_its_end_breaks_off_is_no_failure_in_its_log(triton):
+    triton.hold.clear()
+    options = "--no-access-log", "--exit-timeout-secs", "1"
+    command = [*COMMAND, "--port", "0", "--url", triton.url, *options]
+    with started(command, stderr=subprocess.PIPE) as process:
+        url = process.stdout.readline().split()[-1].rstrip("/")
+        httpx.post(f"{url}/api/picture?tab=a&id=b", json={"prompt": "x"}).raise_for_status()
+        with httpx.stream("GET", f"{url}/api/pictures?tab=a", timeout=30) as news:
+            events = news.iter_text()  # kept, as its end would close the connection
+            next(events)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(30) == 0
+        log = process.stderr.read()
+        assert "Traceback" not in log and "timeout graceful shutdown exceeded" in log
+
+
+def test_it_draws_as_many_pictures_at_a_time_as_a_server_streams():
+    config = Path(__file__).parents[2] / "model_repository/sd_ensemble_stream/config.pbtxt"
+    most = re.search(r'"max_streams" value \{ string_value: "(\d+)"', config.read_text())[1]
+    assert cli.parse(["gateway"]).max_pictures == int(most)

@@ -119,6 +119,20 @@ def test_a_picture_is_noted_before_it_is_asked_for(page, triton):
     page.settled(1)
 
 
+def test_a_picture_is_kept_before_it_is_shown(page, triton):
+    """So that a reload draws none again that somebody has seen."""
+    page.browser.execute_script(f"window.mayKeep = true;{HELD_PUT}")
+    triton.hold.clear()
+    page.draw(prompt="a red circle", count="1")
+    wait_for(lambda: triton.requests)
+    page.browser.execute_script("window.mayKeep = false")
+    triton.hold.set()
+    time.sleep(0.5)
+    assert len(page.all(".coming")) == 1
+    page.browser.execute_script("window.mayKeep = true")
+    page.settled(1)
+
+
 def test_a_tab_that_is_duplicated_while_it_draws_leaves_the_pictures_to_the_first(page, triton):
     triton.held_from = 3
     triton.hold.clear()
@@ -527,3 +541,29 @@ def test_more_like_one_start_from_it(page, triton):
     page.settled(5)
     assert {request.get("strength") for request in triton.requests[1:]} == {0.7}
     assert len({request["seed"] for request in triton.requests}) == 5
+
+
+RESTORE = """
+const done = arguments[arguments.length - 1];
+const looked = window.getComputedStyle;
+let looks = 0;
+window.getComputedStyle = (...all) => (looks++, looked(...all));
+Promise.all([import("/web/store.js"), import("/web/gallery.js")]).then(async ([store, gallery]) => {
+  const [one] = await store.kept("pictures");
+  for (let batch = 1; batch <= 40; batch++)
+    await store.keep("pictures", `${batch} 0`, { ...one, key: `${batch} 0`, batch });
+  await gallery.restore();
+  await new Promise(requestAnimationFrame);
+  window.getComputedStyle = looked;
+  done(looks);
+});
+"""
+
+
+def test_many_pictures_of_earlier_visits_are_laid_out_together(page):
+    if page.browser.name == "firefox":
+        pytest.skip("a test's script has modules of its own there")
+    page.draw(prompt="x")
+    page.settled(1)
+    assert page.browser.execute_async_script(RESTORE) < 5
+    page.settled(41)

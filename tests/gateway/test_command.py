@@ -1,6 +1,9 @@
 """`triptych gateway` where it cannot start, and what it leaves."""
 
+import argparse
 import contextlib
+import http.client
+import inspect
 import os
 import signal
 import socket
@@ -12,7 +15,10 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
+from tests.fleet.stand_ins import shipped
 from tests.gateway.running import started, wait_for
+from triptych.commands.gateway import add_arguments
+from triptych.gateway.app import create_app
 
 COMMAND = [sys.executable, "-m", "triptych.cli", "gateway"]
 
@@ -98,6 +104,25 @@ def test_its_end_waits_for_a_picture_as_long_as_is_told(triton, waits, finishes)
             assert status == 503 and answer.result().headers["retry-after"]
             assert "the gateway has ended before" in told["error"]["message"]
         assert process.wait(30) == 0
+
+
+def test_by_itself_it_draws_as_many_at_a_time_as_a_server_streams():
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    most = shipped("sd_ensemble_stream", "max_streams")
+    assert parser.parse_args([]).max_pictures == most
+    assert inspect.signature(create_app).parameters["max_pictures"].default == most
+
+
+def test_a_kept_connection_outlasts_the_proxies_that_keep_it(triton):
+    """A proxy whose request meets the end of an idle connection answers 502."""
+    with started([*COMMAND, "--port=0", "--url", triton.url]) as process:
+        host = process.stdout.readline().split()[-1].split("/")[2]
+        with contextlib.closing(http.client.HTTPConnection(host, timeout=10)) as connection:
+            for _ in range(2):
+                connection.request("GET", "/healthz")
+                assert connection.getresponse().read()
+                time.sleep(6)  # uvicorn by itself waits for 5 s
 
 
 def test_a_kept_connection_ends_with_an_answer_and_not_in_the_midst_of_a_request(triton):

@@ -11,6 +11,7 @@ import yaml
 
 from tests.fleet.chart import CHART, VALUES, flags, made, pod
 from tests.fleet.envoy import CONFIG, DRAIN, ENVOY, ROOT
+from tests.fleet.replicas import PINGED
 from tests.fleet.stand_ins import AS_SHIPPED
 from triptych.gateway import access_log, web_files
 
@@ -287,6 +288,15 @@ def test_the_serving_runtime_of_kserve_is_a_pod_that_its_service_names(tmp_path)
     command = [ENVOY.with_name("kubernetes-validate"), "--strict", tmp_path / "pod.yaml"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_servers_stay_connected_to_an_envoy_that_asks_whether_they_live(found):
+    text = found["ConfigMap", "pictures-envoy"]["data"]["envoy.yaml"]
+    compose = yaml.safe_load((ROOT / "docker" / "compose.yaml").read_text())["services"]
+    commands = [compose[name]["command"] for name in ("cpu", "tritonserver", "fastdeploy")]
+    commands.append(pod(found, "server")["containers"][0]["command"])
+    assert "connection_keepalive" in text
+    assert all(PINGED in command for command in commands)
 
 
 def test_the_compose_file_is_valid():

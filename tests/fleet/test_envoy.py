@@ -69,6 +69,19 @@ def test_a_killed_server_loses_no_picture(stand_ins, envoy):
     assert len(pictures(again)) == QUEUE, again
 
 
+def test_a_server_that_hangs_loses_no_picture(stand_ins, envoy):
+    """It is asked whether it lives, and given up after 20 s. Kubernetes kills it later."""
+    with Client(envoy.grpc) as client, ThreadPoolExecutor(1) as pool:
+        drawing = pool.submit(draw, client, QUEUE, num_inference_steps=40)
+        wait_for(lambda: envoy.passing() == QUEUE)
+        stand_ins.end(1, signal.SIGSTOP)
+        begun = time.monotonic()
+        answers = drawing.result()
+        took = time.monotonic() - begun
+    assert len(pictures(answers)) == QUEUE, answers
+    assert took < 45
+
+
 def test_a_server_that_is_ending_fails_no_request(stand_ins, envoy):
     """Its health is still good: requests that it refuses go to the other."""
     with Client(envoy.grpc) as client:

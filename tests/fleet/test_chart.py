@@ -68,6 +68,15 @@ def test_a_server_has_shared_memory_and_time_to_finish(found):
     assert server["terminationGracePeriodSeconds"] > sleeps + waits
 
 
+def test_a_rollout_is_not_given_up_before_a_server_can_be_replaced(found):
+    """Where its place is free only when the old one has ended. Kubernetes would give it 600 s."""
+    spec = pod(found, "server")
+    probe = spec["containers"][0]["startupProbe"]
+    start = probe["periodSeconds"] * probe["failureThreshold"]
+    given = found["Deployment", "pictures-server"]["spec"]["progressDeadlineSeconds"]
+    assert given >= spec["terminationGracePeriodSeconds"] + start + 600
+
+
 def test_a_gateway_that_ends_waits_for_the_longest_picture(found):
     spec = pod(found, "gateway")
     given = flags(spec["containers"][0])
@@ -197,19 +206,35 @@ def test_alarms_are_those_of_the_docs_and_about_metrics_that_there_are():
             if "for" in rule
             else "at once",
             rule["labels"]["severity"],
-            rule["expr"],
+            re.sub(r',?namespace="[^"]*",job="[^"]*"', "", rule["expr"]).replace("{}", ""),
         )
         for rule in group["rules"]
     }
     assert given == told and len(told) == 10
     assert {severity for _, severity, _ in told.values()} == {"critical", "warning"}
+    assert f"({AS_SHIPPED[1]} * count(" in told["full"][2]
     known = (ROOT / "docs" / "metrics.md").read_text()
     for name in re.findall(r"triptych_\w+", str(given)):
         assert f"`{name.removesuffix('_bucket')}`" in known
 
 
+def test_alarms_are_about_their_own_release():
+    """By the labels that the operator's Prometheus gives to what the monitors find."""
+    found = made(CHART / "values-many-gpus.yaml")
+    jobs = {"envoy": "pictures-envoy", "gateway": "drawing/pictures-gateway"}
+    assert {kind for kind, name in found if name == "pictures-gateway"} > {"PodMonitor"}
+    (group,) = found["PrometheusRule", "pictures-alarms"]["spec"]["groups"]
+    for rule in group["rules"]:
+        assert rule["labels"].items() > {"namespace": "drawing", "release": "pictures"}.items()
+        asked = re.findall(r"\b(?:(envoy)|triptych_(gateway)|triptych|nv)_\w+({.*?})?", rule["expr"])
+        for envoy, gateway, labels in asked:
+            job = jobs.get(envoy or gateway, "pictures-server")
+            assert labels.endswith(f'namespace="drawing",job="{job}"}}'), rule
+
+
 def test_alarms_count_the_servers_of_the_values():
-    found = made("{ models: { volume: a }, server: { replicas: 3 }, monitoring: { alarms: true } }")
+    own = "monitoring: { enabled: true, alarms: true }"
+    found = made(f"{{ models: {{ volume: a }}, server: {{ replicas: 3 }}, {own} }}")
     assert ' < 3"' in json.dumps(found["PrometheusRule", "pictures-alarms"])
 
 

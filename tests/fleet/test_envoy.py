@@ -8,6 +8,7 @@ import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from pathlib import Path
 
 import httpx
 import pytest
@@ -244,6 +245,11 @@ def test_the_compose_file_asks_envoy_whether_it_is_ready(envoy):
     envoy.process.terminate()
     envoy.process.wait(20)
     assert subprocess.run(command, check=False, stderr=subprocess.DEVNULL).returncode != 0
+
+
+def test_an_envoy_of_a_test_leaves_nothing_in_shared_memory(envoy):
+    mapped = Path(f"/proc/{envoy.process.pid}/maps").read_text()
+    assert "/dev/shm/" not in mapped
 
 
 def test_no_server_at_all_is_told_as_such(stand_ins, envoy):

@@ -118,6 +118,8 @@ def test_every_container_has_probes_resources_and_no_privileges(found):
         (container,) = spec["containers"]
         assert {"startupProbe", "readinessProbe", "livenessProbe"} <= container.keys()
         assert "memory" in container["resources"]["limits"]
+        hangs = container["livenessProbe"]["terminationGracePeriodSeconds"]
+        assert hangs <= 30 < spec["terminationGracePeriodSeconds"]
         assert not container["securityContext"]["allowPrivilegeEscalation"]
 
 

@@ -119,6 +119,20 @@ def test_a_picture_is_noted_before_it_is_asked_for(page, triton):
     page.settled(1)
 
 
+def test_a_picture_is_kept_before_it_is_shown(page, triton):
+    """So that a reload draws none again that somebody has seen."""
+    page.browser.execute_script(f"window.mayKeep = true;{HELD_PUT}")
+    triton.hold.clear()
+    page.draw(prompt="a red circle", count="1")
+    wait_for(lambda: triton.requests)
+    page.browser.execute_script("window.mayKeep = false")
+    triton.hold.set()
+    time.sleep(0.5)
+    assert len(page.all(".coming")) == 1
+    page.browser.execute_script("window.mayKeep = true")
+    page.settled(1)
+
+
 def test_a_tab_that_is_duplicated_while_it_draws_leaves_the_pictures_to_the_first(page, triton):
     triton.held_from = 3
     triton.hold.clear()

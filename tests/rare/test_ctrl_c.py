@@ -1,11 +1,12 @@
 """Ctrl-C while `make run`, `make serve`, `make web` start and work, and while Triton dies."""
 
+import signal
 import time
 from pathlib import Path
 
 import pytest
 
-from tests.server.terminal import CODES, Terminal, command, nothing_left, quick
+from tests.server.terminal import CODES, Terminal, command, make, nothing_left, quick
 
 __all__ = ["quick"]
 
@@ -50,3 +51,14 @@ def test_ctrl_c_at_work(name, tmp_path):
         assert terminal.end() == CODES[name], terminal.shown
     assert "Traceback" not in terminal.shown
     assert terminal.shown.count("interrupted") == (name == "run")
+
+
+@pytest.mark.parametrize("working", ["server: starting", "/20 ["])
+def test_make_run_at_ctrl_c_has_one_line_and_does_not_succeed(working, tmp_path):
+    with nothing_left():
+        terminal = Terminal(*make("run", f"OUTPUT={tmp_path / 'out.png'}"))
+        terminal.read_until(working)
+        terminal.ctrl_c()
+        assert terminal.end() == -signal.SIGINT, terminal.shown
+    assert terminal.after_ctrl_c()[-1].strip().endswith("interrupted"), terminal.shown
+    assert "make: " not in terminal.shown

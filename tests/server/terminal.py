@@ -51,6 +51,11 @@ class Terminal:
         os.close(self._terminal)
         return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
+    def after_ctrl_c(self):
+        """The lines that are shown then."""
+        shown = self.shown.partition("^C")[2].replace("^C", "")
+        return [line for line in shown.splitlines() if line]
+
 
 PORTS = ("http", "grpc", "metrics")
 

@@ -80,8 +80,8 @@ def test_the_server_gives_what_one_process_gives_and_company_changes_no_byte(rep
     alone = [calls.pictures(asked(**kind))[0] for kind in KINDS]
     assert alone == expected
     with ThreadPoolExecutor(len(KINDS)) as pool:
-        together = list(pool.map(lambda kind: calls.pictures(asked(**kind))[0], KINDS * 2))
-    assert together == [*alone, *alone]
+        together = list(pool.map(lambda kind: calls.pictures(asked(**kind))[0], KINDS))
+    assert together == alone
     batch = calls.pictures(asked(**KINDS[0]), asked(**KINDS[-1]), asked(**KINDS[2]))
     assert batch == [alone[0], alone[-1], alone[2]]
     calls.close()

@@ -59,7 +59,7 @@ def test_cancel_ends_the_work_in_the_server(page, server):
 
 def test_pictures_on_their_way_go_on_after_a_reload(page, server):
     there = len(page.all(".card:not(.coming)"))
-    page.draw(prompt="a red circle", num_inference_steps="40", count="2", seed="7")
+    page.draw(prompt="a red circle", num_inference_steps="15", count="2", seed="7")
     wait_for(lambda: metrics(server.metrics)[IN_FLIGHT] == 2, 30)
     page.reload()
     wait_for(lambda: len(page.all(".card:not(.coming)")) == there + 2, 120)

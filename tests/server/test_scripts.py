@@ -159,14 +159,8 @@ def test_ctrl_c_once_and_twice(name, times, tmp_path, quick):
             terminal.ctrl_c()
             time.sleep(0.1)
         assert terminal.end() == CODES[name], terminal.shown
-    (line,) = after_ctrl_c(terminal)
+    (line,) = terminal.after_ctrl_c()
     assert re.match(r"(fastdeployserver|triptych gateway): ending, ", line)
-
-
-def after_ctrl_c(terminal):
-    """The lines that are shown then."""
-    shown = terminal.shown.partition("^C")[2].replace("^C", "")
-    return [line for line in shown.splitlines() if line]
 
 
 def test_make_hands_flags_on_and_what_it_runs_ends_at_ctrl_c(tmp_path, quick):
@@ -176,16 +170,5 @@ def test_make_hands_flags_on_and_what_it_runs_ends_at_ctrl_c(tmp_path, quick):
         terminal.read_until(working)
         terminal.ctrl_c()
         assert terminal.end() in (0, -signal.SIGINT)  # make ends by the signal itself
-    lines = [line for line in after_ctrl_c(terminal) if not line.startswith("make: ")]
+    lines = [line for line in terminal.after_ctrl_c() if not line.startswith("make: ")]
     assert len(lines) == 1 and lines[0].startswith("fastdeployserver: ending, "), terminal.shown
-
-
-@pytest.mark.parametrize("working", ["server: starting", "/20 ["])
-def test_make_run_at_ctrl_c_has_one_line_and_does_not_succeed(working, tmp_path):
-    with nothing_left():
-        terminal = Terminal(*make("run", f"OUTPUT={tmp_path / 'out.png'}"))
-        terminal.read_until(working)
-        terminal.ctrl_c()
-        assert terminal.end() == -signal.SIGINT, terminal.shown
-    assert after_ctrl_c(terminal)[-1].strip().endswith("interrupted"), terminal.shown
-    assert "make: " not in terminal.shown

@@ -135,9 +135,9 @@ async function finish(job, { file, settings }) {
   const blob = new Blob([bytes], { type: `image/${settings.output_format}` });
   const { batch, index, seconds } = job;
   const record = { key: keyOf(job), batch, index, seconds, settings, blob };
+  const isKept = await keep("pictures", record.key, record); // before it is shown: a reload draws what is not kept
   showPicture(job.card, record);
   say(t("Drawn in {time}: {prompt}", { time: secondsSaid(seconds), prompt: settings.prompt }));
-  const isKept = await keep("pictures", record.key, record);
   showElsewhere(record);
   if (!isKept) $("alert").textContent = t("This browser keeps no more pictures: download what you want to have.");
 }

@@ -29,9 +29,7 @@ class Replicas:
     """Equal servers, `servers` of them running; a context manager."""
 
     def __init__(self, folder: Path, models: Path, count: int) -> None:
-        self.all = [
-            RunningServer(models, folder / f"server{n}.log", PINGED) for n in range(count)
-        ]
+        self.all = [RunningServer(models, folder / f"server{n}.log", PINGED) for n in range(count)]
 
     def __enter__(self) -> Replicas:
         for server in self.all:

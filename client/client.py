@@ -23,7 +23,7 @@ try:
     from triptych.client import Client, ClientError, NotReady, Picture
     from triptych.commands.settings import add_settings, given, tell_warnings
     from triptych.names import MODEL
-    from triptych.settings import OUTPUT_FORMATS
+    from triptych.settings import OUTPUT_FORMATS, seeds
 except ModuleNotFoundError as error:
     sys.exit(
         f"{error}: use .venv/bin/python, which `make setup` makes, or pip install tqdm '.[client]'"
@@ -76,11 +76,10 @@ def draw(options: argparse.Namespace) -> int:
         # The client closes first, so that calls in flight end with an interrupt.
         count, url = options.count, options.url
         with ThreadPoolExecutor(AT_ONCE) as pool, Client(url) as client, _Bar(count) as bar:
+            own_seeds = seeds(settings["seed"], count) if "seed" in settings else None
 
             def picture(number: int) -> Picture:
-                own = dict(settings)
-                if "seed" in own:
-                    own["seed"] += number
+                own = {**settings, "seed": own_seeds[number]} if own_seeds else settings
                 return bar.watch(client, prompt, options.timeout, {**own, "model": options.model})
 
             for path, result in zip(options.paths, pool.map(picture, range(count))):

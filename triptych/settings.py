@@ -295,3 +295,8 @@ def _check(
         **{name: optional(checks.text, name, values, limits) for name in SDXL_KEYS[:2]},
         **{name: optional(checks.two_integers, name, values) for name in SIZES},
     )
+
+
+def seeds(first: int, number: int) -> list[int]:
+    """Those of several pictures: one after the other, and 0 after the highest."""
+    return [(first + i) % (MAX_SEED + 1) for i in range(number)]

@@ -1,24 +1,22 @@
 """`triptych gateway` where it cannot start, and what it leaves."""
 
-import argparse
 import contextlib
 import http.client
-import inspect
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.fleet.stand_ins import shipped
 from tests.gateway.running import started, wait_for
-from triptych.commands.gateway import add_arguments
-from triptych.gateway.app import create_app
+from triptych import cli
 
 COMMAND = [sys.executable, "-m", "triptych.cli", "gateway"]
 
@@ -106,14 +104,6 @@ def test_its_end_waits_for_a_picture_as_long_as_is_told(triton, waits, finishes)
         assert process.wait(30) == 0
 
 
-def test_by_itself_it_draws_as_many_at_a_time_as_a_server_streams():
-    parser = argparse.ArgumentParser()
-    add_arguments(parser)
-    most = shipped("sd_ensemble_stream", "max_streams")
-    assert parser.parse_args([]).max_pictures == most
-    assert inspect.signature(create_app).parameters["max_pictures"].default == most
-
-
 def test_a_kept_connection_outlasts_the_proxies_that_keep_it(triton):
     """A proxy whose request meets the end of an idle connection answers 502."""
     with started([*COMMAND, "--port=0", "--url", triton.url]) as process:
@@ -167,3 +157,25 @@ def test_signals_are_afterwards_whose_they_were(triton):
         process.stdout.readline()
         process.send_signal(signal.SIGTERM)
         assert (process.wait(30), process.stderr.read()) == (0, "")
+
+
+def test_a_stream_that_its_end_breaks_off_is_no_failure_in_its_log(triton):
+    triton.hold.clear()
+    options = "--no-access-log", "--exit-timeout-secs", "1"
+    command = [*COMMAND, "--port", "0", "--url", triton.url, *options]
+    with started(command, stderr=subprocess.PIPE) as process:
+        url = process.stdout.readline().split()[-1].rstrip("/")
+        httpx.post(f"{url}/api/picture?tab=a&id=b", json={"prompt": "x"}).raise_for_status()
+        with httpx.stream("GET", f"{url}/api/pictures?tab=a", timeout=30) as news:
+            events = news.iter_text()  # kept, as its end would close the connection
+            next(events)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(30) == 0
+        log = process.stderr.read()
+        assert "Traceback" not in log and "timeout graceful shutdown exceeded" in log
+
+
+def test_it_draws_as_many_pictures_at_a_time_as_a_server_streams():
+    config = Path(__file__).parents[2] / "model_repository/sd_ensemble_stream/config.pbtxt"
+    most = re.search(r'"max_streams" value \{ string_value: "(\d+)"', config.read_text())[1]
+    assert cli.parse(["gateway"]).max_pictures == int(most)

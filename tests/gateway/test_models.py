@@ -214,3 +214,13 @@ def test_the_page_lets_choose_and_remembers(several, triton, tmp_path):
         wait_for(lambda: models().get_property("value") == "sd_ensemble")
         assert not models().is_displayed()
         assert browser.complaints() == []
+
+
+def test_a_list_of_models_asks_the_server_once(several, monkeypatch):
+    client = several.app.state.studio.client
+    asked, models, loras = [], client.models, client.loras
+    monkeypatch.setattr(client, "models", lambda: asked.append("models") or models())
+    monkeypatch.setattr(client, "loras", lambda name: asked.append(name) or loras(name))
+    found = httpx.get(f"{several.url}/v1/models").json()["data"]
+    assert [one["id"] for one in found] == ["sd_ensemble", "ink", "oil"]
+    assert sorted(asked) == ["ink", "models", "oil", "sd_ensemble"]

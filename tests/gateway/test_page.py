@@ -451,3 +451,44 @@ def test_the_description_of_the_api_needs_nothing_from_elsewhere(browser, gatewa
     assert [url for url in browser.requested() if not url.startswith(own)] == []
     assert browser.complaints() == []
     assert violations(browser) == []
+
+
+DROP_TEXT = """
+const transfer = new DataTransfer();
+transfer.setData("text/plain", "a fox");
+const drop = new DragEvent("drop", { dataTransfer: transfer, bubbles: true, cancelable: true });
+return document.getElementById(arguments[0]).dispatchEvent(drop);
+"""
+
+
+def test_a_field_takes_a_text_that_is_dropped_on_it(page):
+    assert page.browser.execute_script(DROP_TEXT, "prompt")
+    assert not page.browser.execute_script(DROP_TEXT, "pictures")
+
+
+COMPOSE = """
+const escape = { key: "Escape", isComposing: true, bubbles: true };
+document.getElementById("prompt").dispatchEvent(new KeyboardEvent("keydown", escape));
+"""
+
+
+def test_esc_that_ends_the_writing_of_a_chinese_word_cancels_no_picture(page, triton):
+    triton.hold.clear()
+    page.draw(prompt="x")
+    wait_for(lambda: triton.requests)
+    page.browser.execute_script(COMPOSE)
+    assert page.said() == "Drawing a picture"
+    triton.hold.set()
+    page.settled(1)
+
+
+def test_a_click_in_the_blank_part_of_the_sheet_leaves_it_open(page):
+    page.draw(prompt="x")
+    page.settled(1)
+    page.act("sheet")
+    sheet = page["sheet"]
+    below = ActionChains(page.browser).move_to_element_with_offset
+    below(sheet, 0, sheet.size["height"] // 2 - 10).click().perform()
+    assert sheet.is_displayed()
+    ActionChains(page.browser).move_by_offset(-sheet.size["width"], 0).click().perform()
+    assert not sheet.is_displayed()

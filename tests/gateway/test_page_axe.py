@@ -1,10 +1,13 @@
 """The page for people with disabilities, where something is wrong, and on screens of all sizes."""
 
+import base64
+
 import pytest
 from selenium.webdriver import Keys
 
 from tests.gateway import browser as chromium
-from tests.gateway.page import Page, violations
+from tests.gateway.page import DROP, Page, violations
+from tests.gateway.pictures import flat
 from tests.gateway.running import wait_for
 
 SCREENS = (chromium.PHONE, chromium.WIDE, (2560, 1300))
@@ -61,4 +64,41 @@ def test_empty_at_work_and_in_full_size(page, triton, size, dark):
     page["cancel"].click()
     page.settled(9)
     page.one(".picture").click()
+    assert violations(page.browser) == []
+
+
+@LOOKS
+def test_the_dialogs(page, size, dark):
+    page.browser.look_like(size, dark)
+    page.draw(prompt="a red circle", count="2")
+    page.settled(2)
+    page["prompts-open"].click()
+    assert violations(page.browser) == []
+    color = "document.getElementById('prompts-title').style.color = arguments[0]"
+    page.browser.execute_script(color, "light-dark(#999, #777)")
+    assert [name for name, _ in violations(page.browser)] == ["color-contrast"]
+    page.browser.execute_script(color, "")
+    page.press(Keys.ESCAPE)
+    page["clear-all"].click()
+    assert violations(page.browser) == []
+    page.press(Keys.ESCAPE)
+    page.browser.execute_script(DROP, base64.b64encode(flat((32, 24))).decode())
+    assert page["dropped"].is_displayed()
+    assert violations(page.browser) == []
+
+
+@LOOKS
+def test_a_prompt_of_several_screens(page, size, dark):
+    page.browser.look_like(size, dark)
+    fill = "document.getElementById('prompt').value = arguments[0]"
+    page.browser.execute_script(fill, "many words " * 500)
+    page["draw"].click()
+    page.settled(1)
+    page["prompts-open"].click()
+    assert page.one("#recent li").size["height"] < 100
+    assert violations(page.browser) == []
+    page.press(Keys.ESCAPE)
+    page.one(".picture").click()
+    assert violations(page.browser) == []
+    page.one("#viewer [data-does=sheet]").click()
     assert violations(page.browser) == []

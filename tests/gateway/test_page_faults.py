@@ -87,3 +87,49 @@ def test_requests_that_reach_several_gateways_do_not_draw_for_ever(page, triton,
     wait_for(lambda: "several gateways" in page["alert"].text, 60)
     assert len(triton.requests) == 1  # here all POSTs reach the gateway that knows it
     assert page.all(".coming") == []
+
+
+@pytest.mark.parametrize("loras", ["5", "{}", "[null, 1]", "ink"])
+def test_a_link_with_loras_that_are_none(page, loras):
+    page.browser.get("about:blank")
+    page.browser.get(f"{page.own[0]}/#prompt=x&loras={loras}")
+    page.loaded()
+    assert page.values("prompt") == ["x"]
+    assert page.all("#chosen-loras li") == []
+
+
+def test_a_link_to_what_this_server_does_not_have(page):
+    page.browser.get("about:blank")
+    page.browser.get(f"{page.own[0]}/#prompt=x&model=ink&scheduler=none")
+    page.loaded()
+    assert page["alert"].text == "not taken from the picture: Model ink, Scheduler none"
+    page.draw()
+    page.settled(1)
+    assert page["alert"].text == ""
+    page.use()
+    assert page["alert"].text == ""
+
+
+CHOOSER = """
+document.body.insertAdjacentHTML("beforeend", "<input type=file id=chooser>");
+"""
+DROP_CHOSEN = """
+const transfer = new DataTransfer();
+transfer.items.add(document.getElementById("chooser").files[0]);
+const drop = { dataTransfer: transfer, bubbles: true, cancelable: true };
+document.body.dispatchEvent(new DragEvent("drop", drop));
+"""
+
+
+@pytest.mark.parametrize(("purpose", "where"), [("settings", "alert"), ("start", "image-error")])
+def test_a_file_that_cannot_be_read(page, tmp_path, purpose, where):
+    file = tmp_path / "gone.png"
+    file.write_bytes(flat((8, 8)))
+    page.browser.execute_script(CHOOSER)
+    page["chooser"].send_keys(str(file))
+    file.unlink()
+    page.browser.execute_script(DROP_CHOSEN)
+    page.one(f"#dropped button[value={purpose}]").click()
+    wait_for(lambda: page[where].text)
+    assert page[where].text.endswith("A picture that this browser can show")
+    assert page["lost"].text == ""

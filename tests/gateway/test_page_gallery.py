@@ -541,3 +541,29 @@ def test_more_like_one_start_from_it(page, triton):
     page.settled(5)
     assert {request.get("strength") for request in triton.requests[1:]} == {0.7}
     assert len({request["seed"] for request in triton.requests}) == 5
+
+
+RESTORE = """
+const done = arguments[arguments.length - 1];
+const looked = window.getComputedStyle;
+let looks = 0;
+window.getComputedStyle = (...all) => (looks++, looked(...all));
+Promise.all([import("/web/store.js"), import("/web/gallery.js")]).then(async ([store, gallery]) => {
+  const [one] = await store.kept("pictures");
+  for (let batch = 1; batch <= 40; batch++)
+    await store.keep("pictures", `${batch} 0`, { ...one, key: `${batch} 0`, batch });
+  await gallery.restore();
+  await new Promise(requestAnimationFrame);
+  window.getComputedStyle = looked;
+  done(looks);
+});
+"""
+
+
+def test_many_pictures_of_earlier_visits_are_laid_out_together(page):
+    if page.browser.name == "firefox":
+        pytest.skip("a test's script has modules of its own there")
+    page.draw(prompt="x")
+    page.settled(1)
+    assert page.browser.execute_async_script(RESTORE) < 5
+    page.settled(41)

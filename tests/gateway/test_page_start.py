@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from selenium.webdriver import ActionChains, Keys
+from selenium.webdriver.support.ui import Select
 
 from tests.gateway import browser as chromium
 from tests.gateway.page import DROP, Page, drop, violations
@@ -248,3 +249,17 @@ def test_it_fits_the_screen(page, size):
     for name in ("mask", "strength", "undo"):
         box = page[name].rect
         assert box["x"] >= 0 and box["x"] + box["width"] <= size[0]
+
+
+def test_another_model_keeps_the_shape_of_the_picture_to_start_from(browser, gateway, triton):
+    triton.models = ["sd_ensemble", "ink"]
+    triton.parameters["ink"] = {"title": "Ink"}
+    page = Page(browser, gateway.url)
+    drop(page, flat((640, 320)), "start")
+    wait_for(lambda: page.values("width", "height") == ["88", "64"])
+    Select(page["model"]).select_by_value("ink")
+    wait_for(lambda: page["about"].get_property("textContent").startswith("Ink"))
+    wait_for(lambda: page.values("width", "height") == ["88", "64"])
+    page["start-drop"].click()
+    Select(page["model"]).select_by_value("sd_ensemble")
+    wait_for(lambda: page.values("width", "height") == ["64", "64"])

@@ -453,3 +453,14 @@ def _says_prompts(page, groups, columns):
         begins = i % columns == 0 or prompt != prompts[i - 1]
         text = f"""{"attr(data-prompt)" if is_firefox else f'"{prompt}"'} / \"\""""
         assert shown == (text if begins else "")
+
+
+def test_a_style_takes_a_prompt_with_dollar_signs_as_it_is(page):
+    page.fill(prompt="{prompt} in ink, {prompt}")
+    page["prompts-open"].click()
+    page["style-name"].send_keys("Ink", Keys.ENTER)
+    page.press(Keys.ESCAPE)
+    page.fill(prompt="$& for $$5")
+    page["prompts-open"].click()
+    page.one("#styles .take").click()
+    assert page.values("prompt") == ["$& for $$5 in ink, $& for $$5"]

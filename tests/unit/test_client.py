@@ -371,6 +371,13 @@ def test_many_pictures_have_seeds_and_names_in_order(fake, command, tmp_path, ca
     assert len(capsys.readouterr().out.splitlines()) == 10
 
 
+def test_the_seed_after_the_highest_is_0(fake, command, tmp_path):
+    arguments = ["--url", fake.url, "--count", "2", "--seed", str(2**64 - 1)]
+    assert command.main([*arguments, "-o", str(tmp_path / "a.png")]) == 0
+    files = [tmp_path / f"a-{number}.png" for number in (1, 2)]
+    assert [read_settings(file.read_bytes()).seed for file in files] == [2**64 - 1, 0]
+
+
 @pytest.mark.parametrize(
     ("code", "exit_code"),
     [

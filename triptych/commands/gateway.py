@@ -331,7 +331,11 @@ def _serve(options: argparse.Namespace, app: Any, listening: socket.socket, wher
             else:
                 tell(signum)
 
+    def is_failure(record: logging.LogRecord) -> bool:
+        return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
+
     server = Server(config)
+    logging.getLogger("uvicorn.error").addFilter(is_failure)  # an answer that the end breaks off
 
     def tell(signum: int) -> None:
         if signum == signal.SIGINT:

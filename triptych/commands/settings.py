@@ -23,7 +23,8 @@ def add_settings(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
         "--seed",
         type=_seed,
         metavar="N",
-        help="of several pictures the first one's; random if not given",
+        help="the first of several pictures', which count on, with 0 after the highest; random if "
+        "not given",
     )
     add("--height", type=_whole, metavar="PIXELS", help="a multiple of 8")
     add("--width", type=_whole, metavar="PIXELS", help="a multiple of 8")

@@ -165,11 +165,6 @@ Side = whole(8, 4096, "Pixels")
 Seed = whole(0, MAX_SEED)
 
 
-def seeds(first: int, number: int) -> list[int]:
-    """Those of pictures of one request: one after the other, and 0 after the highest."""
-    return [(first + i) % (MAX_SEED + 1) for i in range(number)]
-
-
 def size_of(text: str | None) -> dict[str, int]:
     """`width` and `height` out of "WIDTHxHEIGHT"; nothing, the server's own size, for "auto"."""
     if text in (None, "auto"):

@@ -39,14 +39,14 @@ from triptych.gateway.fields import (
     Syntax,
     matching,
     only,
-    seeds,
     size_of,
     told,
     whole,
 )
 from triptych.gateway.gone import unless_gone
 from triptych.gateway.keys import CALLER, TooMany
-from triptych.settings import Settings
+from triptych.names import chosen
+from triptych.settings import Settings, seeds
 
 PREFIX = "/v1"
 SIZE = "^(auto|[1-9][0-9]{1,3}x[1-9][0-9]{1,3})$"
@@ -147,21 +147,22 @@ files = APIRouter(tags=["OpenAI"], responses={status: RESPONSES[status] for stat
 @router.get("/models")
 async def list_models(request: Request) -> Models:
     """The models that the caller may draw with, under each of their names."""
-    return Models(data=[await _entry(name, request) for name in await _names(request)])
+    state = request.app.state
+    there = await state.studio.models()
+    loras = dict(zip(there, await asyncio.gather(*map(state.studio.loras, there))))
+    names = _names(there, request).items()
+    return Models(
+        data=[Model(id=name, created=state.started, loras=loras[model]) for name, model in names]
+    )
 
 
 @router.get("/models/{model}")
 async def get_model(model: str, request: Request) -> Model:
     """The model of that name; 403 for one that the key does not allow."""
-    return await _entry(model, request)
-
-
-async def _entry(name: str, request: Request) -> Model:
-    """What is said of the model of that name."""
-    state, model = request.app.state, await _model(name, request)
+    state, served = request.app.state, await _model(model, request)
     if (caller := CALLER.get()) is not None:
-        caller.check(1, model)
-    return Model(id=name, created=state.started, loras=await state.studio.loras(model))
+        caller.check(1, served)
+    return Model(id=model, created=state.started, loras=await state.studio.loras(served))
 
 
 @files.get("/images/{name}", response_class=Response)
@@ -244,16 +245,17 @@ async def _model(name: str | None, request: Request) -> str:
     try:
         return await state.studio.model(state.aliases.get(name, name))
     except Refused as error:
-        there = f"there is {', '.join(await _names(request))}; other names by --model-alias"
+        names = _names(await state.studio.models(), request)
+        there = f"there is {', '.join(names)}; other names by --model-alias"
         raise Problem(404, f"there is no model {shorten(name)}; {there}", "model") from error
 
 
-async def _names(request: Request) -> list[str]:
-    """The names of models that the caller may draw with."""
-    state = request.app.state
-    there = await state.studio.models()
-    aliases = (name for name, model in state.aliases.items() if model in (None, *there))
-    return [*there, *aliases] if there else []
+def _names(there: Sequence[str], request: Request) -> dict[str, str]:
+    """All names of the models that are there, each with its model."""
+    usual = chosen(None, there)
+    aliases = {name: model or usual for name, model in request.app.state.aliases.items()}
+    names = {**{name: name for name in there}, **aliases}
+    return {name: model for name, model in names.items() if model in there}
 
 
 def _of_size(refused: Problem, size: str | None) -> Problem:

@@ -21,13 +21,12 @@ from triptych.gateway.fields import (
     Side,
     Steps,
     only,
-    seeds,
     whole,
 )
 from triptych.gateway.samplers import LABELS, SCHEDULES, scheduler_of
 from triptych.limits import MAX_CLIP_SKIP
 from triptych.schedulers import entry, resolve
-from triptych.settings import MAX_SEED
+from triptych.settings import MAX_SEED, seeds
 
 EMPTY = (None, "", [], {}, False)
 FORMATS = {"png": "png", "jpg": "jpeg", "jpeg": "jpeg", "webp": "webp"}

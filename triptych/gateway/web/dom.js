@@ -45,6 +45,9 @@ export function notice(text, ...choices) {
 /** A dialog closes at a click beside it and at its cross. */
 export function closable(dialog) {
   dialog.addEventListener("click", (event) => {
-    if (event.target === dialog || event.target.closest("[data-does=close]")) dialog.close();
+    const { target, clientX: x, clientY: y } = event;
+    const { left, right, top, bottom } = dialog.getBoundingClientRect();
+    const isBeside = target === dialog && (x < left || x > right || y < top || y > bottom);
+    if (isBeside || target.closest("[data-does=close]")) dialog.close();
   });
 }

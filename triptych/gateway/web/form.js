@@ -33,13 +33,15 @@ export function settings() {
 
 export const count = () => Number($("count").value || 1);
 
+/** Whether a list has a value to choose. */
+const offers = (list, value) => [...list.options].some((option) => option.value === value);
+
 /** Put a picture's settings into the form; fields that they do not name stay as they are. Its seed is good for one use. */
 export function fill(values) {
   const model = $("model").value;
   for (const name of [...TEXTS, ...NUMBERS]) {
     const value = values[name];
-    const isThere = [...($(name).options ?? [])].some((option) => option.value === value);
-    if (value !== undefined && value !== null && (isThere || !$(name).options)) $(name).value = value;
+    if (value !== undefined && value !== null && (!$(name).options || offers($(name), value))) $(name).value = value;
   }
   if (values.seed !== undefined) $("keep-seed").checked = false;
   fillStrength(values);
@@ -58,9 +60,13 @@ export function showSecondPrompts() {
   $("second-prompts").hidden = !usual.takes_prompt_2 && !words;
 }
 
-/** Fill the form and tell so. */
-export function use(values) {
+/** Fill the form and tell so, and what of the picture is not to be had here. */
+export function use(values, warnings = []) {
+  const isMissing = (name) => values[name] && $(name).length > 0 && !offers($(name), values[name]);
+  const missing = ["model", "scheduler"].filter(isMissing).map((name) => `${labelOf(name)} ${values[name]}`);
   fill(values);
+  const told = missing.length ? [`not taken from the picture: ${missing.join(", ")}`, ...warnings] : warnings;
+  $("alert").textContent = told.map(serverSaid).join("; ");
   $("prompt").focus();
   say(t("The settings are in the form"));
 }
@@ -201,7 +207,7 @@ export function recall() {
 
 /** Choose in a list what was chosen in it in the last visit, if it is still there. */
 export function recallChoice(list) {
-  if ([...list.options].some(({ value }) => value === before[list.id])) list.value = before[list.id];
+  if (offers(list, before[list.id])) list.value = before[list.id];
 }
 
 $("form").addEventListener("input", () => {

@@ -13,6 +13,7 @@ import { pictures, secondsSaid, t } from "./words.js";
 const LIKENESS = 0.7; // the strength of "More like this"
 const SECOND_PASS = 0.3; // the strength of "Draw it larger", little enough for it to be the same picture
 const records = new WeakMap(); // of each card with a picture
+let marking = 0; // the rows, before the next frame
 const deleted = []; // the records of pictures that can be brought back, as long as the page is open
 
 export const recordOf = (card) => records.get(card);
@@ -71,7 +72,8 @@ export function showCount() {
   if (!isWorking()) $("all-said").textContent = pictures(number);
   $("compare").disabled = number < 2;
   $("download-all").disabled = $("clear-all").disabled = number === 0;
-  markRows();
+  cancelAnimationFrame(marking);
+  marking = requestAnimationFrame(markRows);
 }
 
 /** Mark the cards that begin a row in the midst of their group, where groups share the rows. */

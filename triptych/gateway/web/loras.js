@@ -21,7 +21,8 @@ export function chosenLoras() {
 /** Have these chosen and no others. */
 export function chooseLoras(loras) {
   $("chosen-loras").replaceChildren();
-  for (const { name, scale } of loras) chooseLora(name, scale);
+  const named = [loras].flat().filter((one) => typeof one?.name === "string"); // a link may say anything
+  for (const { name, scale = 1 } of named) chooseLora(name, scale);
 }
 
 function chooseLora(name, scale) {

@@ -6,6 +6,7 @@ import { clearErrors, recallChoice, showError, showSecondPrompts } from "./form.
 import { showLoras } from "./loras.js";
 import { showSamples } from "./samples.js";
 import { showSize } from "./sizes.js";
+import { takeShape } from "./start.js";
 import { t } from "./words.js";
 
 const NUMBERS = ["num_inference_steps", "guidance_scale", "width", "height"];
@@ -98,6 +99,9 @@ document.addEventListener("othermodel", ({ detail: values }) => {
 $("model").addEventListener("change", () => {
   clearErrors();
   const before = said();
-  orSay(() => showUsual(before));
+  orSay(async () => {
+    await showUsual(before);
+    takeShape();
+  });
 });
 $("unlock").addEventListener("click", () => orSay(() => ask("api/models"))); // asks for the key

@@ -19,10 +19,11 @@ async function readFile(file) {
   $("alert").textContent = "";
   try {
     const type = { "Content-Type": file.type || "application/octet-stream" };
+    const isReadable = await file.slice(0, 1).text().catch(() => ""); // unlike a folder, or a file that is gone
+    if (!isReadable) throw new Error(t("A picture that this browser can show"));
     const answer = await ask("api/settings", { method: "POST", body: file, headers: type });
     const told = await answer.json();
-    use({ ...NO_PROMPTS, ...told, ...syntaxOf(told) });
-    $("alert").textContent = (told.warnings ?? []).map(serverSaid).join("; ");
+    use({ ...NO_PROMPTS, ...told, ...syntaxOf(told) }, told.warnings);
   } catch (error) {
     showError(`${file.name}: ${serverSaid(error.message.replace(/^image: /, ""))}`);
   }
@@ -52,20 +53,24 @@ $("file").addEventListener("change", () => {
   $("file").value = "";
 });
 document.addEventListener("keydown", (event) => {
-  if (isAsking()) return;
+  if (event.isComposing || isAsking()) return; // of a letter by several keys, as in Chinese
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) draw();
   if (event.key !== "Escape") return;
   if (document.body.classList.contains("comparing")) stopComparing();
   else cancelAll();
 });
+const hasFile = ({ dataTransfer }) => dataTransfer.types.includes("Files");
+const isForField = (event) => !hasFile(event) && event.target.closest("input, textarea") !== null;
 document.addEventListener("dragover", (event) => {
+  if (isForField(event)) return;
   event.preventDefault();
-  if (event.dataTransfer.types.includes("Files")) document.body.classList.add("dropping");
+  if (hasFile(event)) document.body.classList.add("dropping");
 });
 document.addEventListener("dragleave", (event) => {
   if (event.relatedTarget === null) document.body.classList.remove("dropping");
 });
 document.addEventListener("drop", (event) => {
+  if (isForField(event)) return;
   event.preventDefault();
   document.body.classList.remove("dropping");
   if (event.dataTransfer.files[0]) dropped(event.dataTransfer.files[0]);

@@ -16,7 +16,7 @@ export function rememberPrompt(prompt) {
 /** Put a style's words around what is in the form. */
 function wear(style) {
   const own = $("prompt").value.trim();
-  const put = (words) => (words.includes("{prompt}") ? words.replace("{prompt}", own) : [own, words].filter(Boolean).join(", "));
+  const put = (words) => (words.includes("{prompt}") ? words.replaceAll("{prompt}", () => own) : [own, words].filter(Boolean).join(", "));
   if (style.prompt) $("prompt").value = put(style.prompt);
   const negative = [$("negative_prompt").value.trim(), style.negative_prompt];
   $("negative_prompt").value = negative.filter(Boolean).join(", ");

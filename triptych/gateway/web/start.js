@@ -13,6 +13,7 @@ const USUAL_MASKED_STRENGTH = "1";
 const LARGE = 2048; // pixels along a side that a picture for drawing never needs more than
 const MOST_PIXELS = 768; // of the canvas to paint on, along a side
 let start = ""; // the picture as a data: address
+let size; // its own, in pixels
 let strengthIsChosen = false;
 
 /** What a request says of the picture to start from: nothing without one, or where none is taken. */
@@ -32,18 +33,22 @@ export async function startFrom(file) {
     return showError(t("A picture that this browser can show"), "image");
   }
   file = await withinLimits(file, picture);
-  const { width, height } = showStart(picture, await dataAddress(file));
+  showStart(picture, await dataAddress(file));
   keep("start", "image", file);
-  const shrink = Math.min(1, Math.sqrt((usual.width * usual.height) / (width * height)));
-  for (const [id, side] of Object.entries({ width, height })) {
-    $(id).value = Math.max(64, 8 * Math.floor((side * shrink) / 8));
-  }
-  showSize();
-  remember();
+  takeShape();
   unfold(true);
   $("start").scrollIntoView({ block: "nearest" });
   $("prompt").focus({ preventScroll: true });
   say(t("Drawing starts from this picture"));
+}
+
+/** Have the form ask for the shape of the picture to start from, if there is one, no larger than the model's own size. */
+export function takeShape() {
+  if (!start || $("start-field").hidden) return;
+  const shrink = Math.min(1, Math.sqrt((usual.width * usual.height) / (size.width * size.height)));
+  for (const id of ["width", "height"]) $(id).value = Math.max(64, 8 * Math.floor((size[id] * shrink) / 8));
+  showSize();
+  remember();
 }
 
 /** The file of a picture, or a smaller one of it where the server takes none so large. */
@@ -58,10 +63,11 @@ async function withinLimits(file, picture) {
   return canvas.convertToBlob({ type: "image/jpeg", quality: 0.95 });
 }
 
-/** Show the picture to start from, under its mask; its size in pixels. */
+/** Show the picture to start from, under its mask. */
 function showStart(picture, address, strokes) {
   start = address;
   const { width, height } = picture;
+  size = { width, height };
   const shown = Math.min(1, MOST_PIXELS / Math.max(width, height));
   const [across, down] = [width, height].map((side) => Math.max(1, Math.round(side * shown)));
   Object.assign($("picture"), { width: across, height: down });
@@ -71,7 +77,6 @@ function showStart(picture, address, strokes) {
   $("start").hidden = false;
   $("start-none").hidden = true;
   newMask(across, down, strokes);
-  return { width, height };
 }
 
 /** The picture to start from of before a reload. */

@@ -38,6 +38,9 @@ function present(isPair) {
   $("viewer").classList.toggle("comparison", isPair);
   $("viewer-said").textContent = "";
   if (!$("viewer").open) $("viewer").showModal();
+  for (const line of $("stage").querySelectorAll("figcaption p")) {
+    if (line.scrollHeight > line.clientHeight + 1) line.tabIndex = 0; // what scrolls must be reached by keys
+  }
   setTimes();
 }
 
@@ -127,7 +130,7 @@ const ACTIONS = {
     setTimes(); // the window may be another since
     const isLarge = $("viewer").classList.toggle("zoomed");
     doing($("viewer"), "zoom").setAttribute("aria-pressed", String(isLarge));
-    if (isLarge) $("stage").tabIndex = 0; // what scrolls must be reached by keys
+    if (isLarge) $("stage").tabIndex = 0;
     else $("stage").removeAttribute("tabindex");
   },
   copy: () => copyPicture(recordOf(shown), $("viewer-said")),
@@ -174,7 +177,7 @@ document.addEventListener("keydown", (event) => {
   const undoes = event.key.toLowerCase() === "z" && (event.ctrlKey || event.metaKey) && !event.shiftKey;
   if (undoes && isAlone) ACTIONS["bring-back"]();
   else if (undoes && !document.activeElement?.closest("#form") && !document.querySelector("dialog[open]")) bringBack();
-  const scrolls = document.activeElement === $("stage");
+  const scrolls = document.activeElement.matches("#stage, #stage p");
   if (!isAlone || scrolls || !MOVES[event.key]) return;
   event.preventDefault();
   move(MOVES[event.key]);

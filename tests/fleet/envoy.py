@@ -31,7 +31,8 @@ class Envoy:
         self._config.write_text(yaml.safe_dump(on_loopback(ports, servers)))
 
     def __enter__(self) -> Envoy:
-        command = [ENVOY, "-c", self._config, "--concurrency", "1", "--use-dynamic-base-id"]
+        # Hot restarts are by a file in /dev/shm, which stays.
+        command = [ENVOY, "-c", self._config, "--concurrency", "1", "--disable-hot-restart"]
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
                 [*map(str, command), "--log-level", "warning"],

@@ -12,6 +12,9 @@ from triptych.server.running import RunningServer
 SLEEP = "time.sleep(0.08 * len(sample))"
 """More of the UNet: a call's time grows with its rows, as on a GPU that is full."""
 
+PINGED = "--grpc-http2-max-ping-strikes=0"
+"""With which a server stays connected to an Envoy that asks whether it lives."""
+
 
 def repository(folder: Path, queue: int) -> Path:
     """The checkout's models with a UNet that sleeps; `queue` images are taken at a time."""
@@ -26,7 +29,7 @@ class Replicas:
     """Equal servers, `servers` of them running; a context manager."""
 
     def __init__(self, folder: Path, models: Path, count: int) -> None:
-        self.all = [RunningServer(models, folder / f"server{n}.log") for n in range(count)]
+        self.all = [RunningServer(models, folder / f"server{n}.log", PINGED) for n in range(count)]
 
     def __enter__(self) -> Replicas:
         for server in self.all:

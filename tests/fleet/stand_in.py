@@ -121,7 +121,7 @@ def main() -> None:
     port, http_port, *most = map(int, sys.argv[1:])
     stand_in = StandIn(*most)
     signal.signal(signal.SIGUSR1, lambda *_: setattr(stand_in, "ending", True))
-    server = grpc.server(ThreadPoolExecutor(50))
+    server = grpc.server(ThreadPoolExecutor(50), options=[("grpc.http2.max_ping_strikes", 0)])
     service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(stand_in, server)
     server.add_insecure_port(f"127.0.0.1:{port}")
     server.start()

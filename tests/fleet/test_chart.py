@@ -11,6 +11,7 @@ import yaml
 
 from tests.fleet.chart import CHART, VALUES, flags, made, pod
 from tests.fleet.envoy import CONFIG, DRAIN, ENVOY, ROOT
+from tests.fleet.replicas import PINGED
 from tests.fleet.stand_ins import AS_SHIPPED
 from triptych.gateway import access_log, web_files
 
@@ -67,6 +68,15 @@ def test_a_server_has_shared_memory_and_time_to_finish(found):
     assert server["terminationGracePeriodSeconds"] > sleeps + waits
 
 
+def test_a_rollout_is_not_given_up_before_a_server_can_be_replaced(found):
+    """Where its place is free only when the old one has ended. Kubernetes would give it 600 s."""
+    spec = pod(found, "server")
+    probe = spec["containers"][0]["startupProbe"]
+    start = probe["periodSeconds"] * probe["failureThreshold"]
+    given = found["Deployment", "pictures-server"]["spec"]["progressDeadlineSeconds"]
+    assert given >= spec["terminationGracePeriodSeconds"] + start + 600
+
+
 def test_a_gateway_that_ends_waits_for_the_longest_picture(found):
     spec = pod(found, "gateway")
     given = flags(spec["containers"][0])
@@ -108,6 +118,8 @@ def test_every_container_has_probes_resources_and_no_privileges(found):
         (container,) = spec["containers"]
         assert {"startupProbe", "readinessProbe", "livenessProbe"} <= container.keys()
         assert "memory" in container["resources"]["limits"]
+        hangs = container["livenessProbe"]["terminationGracePeriodSeconds"]
+        assert hangs <= 30 < spec["terminationGracePeriodSeconds"]
         assert not container["securityContext"]["allowPrivilegeEscalation"]
 
 
@@ -196,19 +208,34 @@ def test_alarms_are_those_of_the_docs_and_about_metrics_that_there_are():
             if "for" in rule
             else "at once",
             rule["labels"]["severity"],
-            rule["expr"],
+            re.sub(r',?namespace="[^"]*",job="[^"]*"', "", rule["expr"]).replace("{}", ""),
         )
         for rule in group["rules"]
     }
     assert given == told and len(told) == 10
     assert {severity for _, severity, _ in told.values()} == {"critical", "warning"}
+    assert f"({AS_SHIPPED[1]} * count(" in told["full"][2]
     known = (ROOT / "docs" / "metrics.md").read_text()
     for name in re.findall(r"triptych_\w+", str(given)):
         assert f"`{name.removesuffix('_bucket')}`" in known
 
 
+def test_alarms_are_about_their_own_release():
+    """By the labels that the operator's Prometheus gives to what the monitors find."""
+    found = made(CHART / "values-many-gpus.yaml")
+    jobs = {"envoy": "pictures-envoy", "gateway": "drawing/pictures-gateway"}
+    metric = re.compile(r"\b(?:(envoy)|triptych_(gateway)|triptych|nv)_\w+({.*?})?")
+    (group,) = found["PrometheusRule", "pictures-alarms"]["spec"]["groups"]
+    for rule in group["rules"]:
+        assert rule["labels"].items() > {"namespace": "drawing", "release": "pictures"}.items()
+        for envoy, gateway, labels in metric.findall(rule["expr"]):
+            job = jobs.get(envoy or gateway, "pictures-server")
+            assert labels.endswith(f'namespace="drawing",job="{job}"}}'), rule
+
+
 def test_alarms_count_the_servers_of_the_values():
-    found = made("{ models: { volume: a }, server: { replicas: 3 }, monitoring: { alarms: true } }")
+    own = "monitoring: { enabled: true, alarms: true }"
+    found = made(f"{{ models: {{ volume: a }}, server: {{ replicas: 3 }}, {own} }}")
     assert ' < 3"' in json.dumps(found["PrometheusRule", "pictures-alarms"])
 
 
@@ -287,6 +314,15 @@ def test_the_serving_runtime_of_kserve_is_a_pod_that_its_service_names(tmp_path)
     command = [ENVOY.with_name("kubernetes-validate"), "--strict", tmp_path / "pod.yaml"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_servers_stay_connected_to_an_envoy_that_asks_whether_they_live(found):
+    text = found["ConfigMap", "pictures-envoy"]["data"]["envoy.yaml"]
+    compose = yaml.safe_load((ROOT / "docker" / "compose.yaml").read_text())["services"]
+    commands = [compose[name]["command"] for name in ("cpu", "tritonserver", "fastdeploy")]
+    commands.append(pod(found, "server")["containers"][0]["command"])
+    assert "connection_keepalive" in text
+    assert all(PINGED in command for command in commands)
 
 
 def test_the_compose_file_is_valid():

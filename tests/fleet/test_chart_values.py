@@ -128,6 +128,7 @@ def test_the_schema_refuses_what_would_not_work(values, says):
         ),
         ("autoscaling: { enabled: true, min: 5 }", "at least autoscaling.min"),
         ("autoscaling: { enabled: true }", "autoscaling: needs monitoring.enabled"),
+        ("monitoring: { alarms: true }", "monitoring.alarms: needs monitoring.enabled"),
     ],
 )
 def test_values_that_do_not_go_together_are_refused_with_the_reason(values, says):

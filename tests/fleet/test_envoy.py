@@ -8,6 +8,7 @@ import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from pathlib import Path
 
 import httpx
 import pytest
@@ -67,6 +68,19 @@ def test_a_killed_server_loses_no_picture(stand_ins, envoy):
         again = draw(client, QUEUE)
     assert [one.settings.seed for one in answers] == list(range(QUEUE)), answers
     assert len(pictures(again)) == QUEUE, again
+
+
+def test_a_server_that_hangs_loses_no_picture(stand_ins, envoy):
+    """It is asked whether it lives, and given up after 20 s. Kubernetes kills it later."""
+    with Client(envoy.grpc) as client, ThreadPoolExecutor(1) as pool:
+        drawing = pool.submit(draw, client, QUEUE, num_inference_steps=40)
+        wait_for(lambda: envoy.passing() == QUEUE)
+        stand_ins.end(1, signal.SIGSTOP)
+        begun = time.monotonic()
+        answers = drawing.result()
+        took = time.monotonic() - begun
+    assert len(pictures(answers)) == QUEUE, answers
+    assert took < 45
 
 
 def test_a_server_that_is_ending_fails_no_request(stand_ins, envoy):
@@ -231,6 +245,11 @@ def test_the_compose_file_asks_envoy_whether_it_is_ready(envoy):
     envoy.process.terminate()
     envoy.process.wait(20)
     assert subprocess.run(command, check=False, stderr=subprocess.DEVNULL).returncode != 0
+
+
+def test_an_envoy_of_a_test_leaves_nothing_in_shared_memory(envoy):
+    mapped = Path(f"/proc/{envoy.process.pid}/maps").read_text()
+    assert "/dev/shm/" not in mapped
 
 
 def test_no_server_at_all_is_told_as_such(stand_ins, envoy):

@@ -1,6 +1,7 @@
 """`triptych gateway` where it cannot start, and what it leaves."""
 
 import contextlib
+import http.client
 import os
 import re
 import signal
@@ -101,6 +102,17 @@ def test_its_end_waits_for_a_picture_as_long_as_is_told(triton, waits, finishes)
             assert status == 503 and answer.result().headers["retry-after"]
             assert "the gateway has ended before" in told["error"]["message"]
         assert process.wait(30) == 0
+
+
+def test_a_kept_connection_outlasts_the_proxies_that_keep_it(triton):
+    """A proxy whose request meets the end of an idle connection answers 502."""
+    with started([*COMMAND, "--port=0", "--url", triton.url]) as process:
+        host = process.stdout.readline().split()[-1].split("/")[2]
+        with contextlib.closing(http.client.HTTPConnection(host, timeout=10)) as connection:
+            for _ in range(2):
+                connection.request("GET", "/healthz")
+                assert connection.getresponse().read()
+                time.sleep(6)  # uvicorn by itself waits for 5 s
 
 
 def test_a_kept_connection_ends_with_an_answer_and_not_in_the_midst_of_a_request(triton):

@@ -25,6 +25,10 @@ from triptych.server import Unfit, preflight
 
 KEY = "TRIPTYCH_API_KEY"
 WEBHOOK_SECRET = "TRIPTYCH_WEBHOOK_SECRET"
+KEPT = 120
+"""Seconds that a connection is kept on which nothing is asked: longer than proxies keep theirs (60
+to 90 s), as a request that meets its end is lost."""
+
 ENDING = b"triptych gateway: ending, when its pictures are; a second Ctrl-C ends it at once\n"
 EXAMPLES = """\
 example:
@@ -306,6 +310,7 @@ def _serve(options: argparse.Namespace, app: Any, listening: socket.socket, wher
         served,
         log_level="warning",
         access_log=False,
+        timeout_keep_alive=KEPT,
         timeout_graceful_shutdown=options.exit_timeout_secs,
         ssl_certfile=options.tls_cert,
         ssl_keyfile=options.tls_key,

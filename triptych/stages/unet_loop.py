@@ -57,7 +57,7 @@ class LoopStage:
             triton.check_reach(model, "vae_encoder")
         self._loras = loras.folder(model)
         self._text_encoders = loras.TextEncoders(model)
-        self._max_queue = model.count("max_queue", 32)
+        self._max_queue = model.count("max_queue", 31)
         model.activity.limit(self._max_queue)
         metrics = LoopMetrics({"model": model.name}, model.activity)
         unet = model.names.stage("unet")

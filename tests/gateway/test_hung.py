@@ -61,10 +61,10 @@ def check_all_else(gateway):
     """Pictures are drawn, also from others, and what is told of the gateway is told."""
     asked = {"prompt": "x", "init_images": [base64.b64encode(PICTURE).decode()]}
     for answer in (
-        httpx.get(f"{gateway.url}/healthz", timeout=5),
-        httpx.get(f"{gateway.url}/metrics", timeout=5),
-        httpx.post(f"{gateway.url}/v1/images/generations", json={"prompt": "x"}, timeout=5),
-        httpx.post(f"{gateway.url}/sdapi/v1/img2img", json=asked, timeout=5),
+        httpx.get(f"{gateway.url}/healthz", timeout=30),
+        httpx.get(f"{gateway.url}/metrics", timeout=30),
+        httpx.post(f"{gateway.url}/v1/images/generations", json={"prompt": "x"}, timeout=30),
+        httpx.post(f"{gateway.url}/sdapi/v1/img2img", json=asked, timeout=30),
     ):
         assert answer.status_code == 200
 

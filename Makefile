@@ -42,11 +42,11 @@ test-rare: setup ## what takes minutes: a server that is killed, overloaded, at 
 	@$(VENV)/bin/python -m pytest tests/rare
 	@$(VENV)/bin/python -m pytest --browser=firefox -k test_page tests/gateway
 
-test-fleet: setup .venv-fleet/.set-up ## several servers behind Envoy, object storage, and the files that deploy them: minutes; 195 MB of tools in .venv-fleet
-	@$(VENV)/bin/python -m pytest -s tests/fleet
+test-fleet: test-fleet-short ## several servers behind Envoy, object storage, and the files that deploy them: minutes; 195 MB of tools in .venv-fleet
+	@$(VENV)/bin/python -m pytest -s tests/fleet -k "test_fleet or add_up"
 
 test-fleet-short: setup .venv-fleet/.set-up ## the part of it that wants no cores of its own: the chart, object storage, Envoy before stand-ins
-	@$(VENV)/bin/python -m pytest tests/fleet --ignore=tests/fleet/test_fleet.py -k "not add_up"
+	@$(VENV)/bin/python -m pytest -n 2 --dist loadfile tests/fleet -k "not (test_fleet or add_up)"
 
 test-soak: setup ## a server at work for MINUTES=20 minutes, and its processes killed
 	@MINUTES="$(MINUTES)" $(VENV)/bin/python -m pytest -s tests/soak

@@ -14,6 +14,7 @@ SCREENS = (chromium.PHONE, chromium.WIDE, (2560, 1300))
 LOOKS = pytest.mark.parametrize(
     ("size", "dark"), [(size, dark) for size in SCREENS for dark in (False, True)]
 )
+BOTH = pytest.mark.parametrize(("size", "dark"), [(chromium.PHONE, True), (chromium.WIDE, False)])
 
 
 @LOOKS
@@ -67,7 +68,7 @@ def test_empty_at_work_and_in_full_size(page, triton, size, dark):
     assert violations(page.browser) == []
 
 
-@LOOKS
+@BOTH
 def test_the_dialogs(page, size, dark):
     page.browser.look_like(size, dark)
     page.draw(prompt="a red circle", count="2")
@@ -87,7 +88,7 @@ def test_the_dialogs(page, size, dark):
     assert violations(page.browser) == []
 
 
-@LOOKS
+@BOTH
 def test_a_prompt_of_several_screens(page, size, dark):
     page.browser.look_like(size, dark)
     fill = "document.getElementById('prompt').value = arguments[0]"

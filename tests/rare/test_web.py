@@ -1,6 +1,7 @@
-"""`make web` whose Triton is killed: it says so, and ends with a server that cannot start again."""
+"""`make run` and `make web`, and a `make web` whose Triton is killed."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -8,10 +9,50 @@ import sys
 from pathlib import Path
 
 import httpx
+from PIL import Image
 
 from tests.gateway.running import wait_for
 from tests.server.processes import SHARED_MEMORY, Processes
-from tests.server.terminal import CHECKOUT, nothing_left
+from tests.server.terminal import CHECKOUT, WEB, nothing_left
+from triptych.client import Client
+
+
+def test_run_draws_a_picture(tmp_path):
+    command = [sys.executable, CHECKOUT / "scripts" / "run.py", "a red circle", "-o", "out.png"]
+    run = subprocess.run(
+        [*command, "--steps", "2"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    assert re.match(
+        r"server: starting\n"
+        r"server: text_encoder, unet, vae_decoder, vae_encoder run on CPU in single precision.*\n"
+        r"server: ready after [\d.]+ s\nserver: gRPC at \S+\n"
+        r"out\.png: \d+x\d+, seed \d+, ",
+        run.stdout,
+    )
+    assert Image.open(tmp_path / "out.png").format == "PNG"
+
+
+def test_web_serves_the_page_until_it_is_told_to_end():
+    command = [sys.executable, *WEB]
+    env = {name: value for name, value in os.environ.items() if "DISPLAY" not in name}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, env=env, **pipes) as web:
+        assert web.stdout.readline() == "server: starting\n"
+        assert web.stdout.readline().startswith("server: text_encoder, unet, ")
+        assert web.stdout.readline().startswith("server: ready after ")
+        with Client(web.stdout.readline().split()[-1]) as client:  # for the client beside the page
+            client.check()
+        url = web.stdout.readline().split()[-1]
+        assert httpx.get(f"{url}healthz").status_code == 200
+        asked = {"prompt": "x", "num_inference_steps": 1, "size": "64x64"}
+        assert httpx.post(f"{url}v1/images/generations", json=asked, timeout=60).status_code == 200
+        web.send_signal(signal.SIGTERM)
+        assert (web.wait(60), web.stdout.read(), web.stderr.read()) == (0, "", "")
 
 
 def checkout(folder):

@@ -100,9 +100,9 @@ def test_a_second_signal_ends_it_at_once(small_repository, tmp_path):
     with (repository / "image_encoder" / "1" / "model.py").open("a") as code:
         code.write("\nimport time\nTritonPythonModel.finalize = lambda self: time.sleep(60)\n")
     with started_from(repository, tmp_path / "server.log", "--exit-timeout-secs=300") as server:
-        for _ in range(2):
-            server.process.send_signal(signal.SIGINT)
-            time.sleep(3)
+        server.process.send_signal(signal.SIGINT)
+        time.sleep(3)
+        server.process.send_signal(signal.SIGINT)
         assert server.process.wait(timeout=30) == 0
         assert_nothing_left(server)
 

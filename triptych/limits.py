@@ -8,6 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+AT_A_TIME = 31
+"""Images in work by default: max_queue and max_streams of a server, --max-pictures of a gateway.
+
+The config.pbtxt of sd_ensemble_stream says why it is not more.
+"""
+
 
 @dataclass(frozen=True)
 class Limits:

@@ -21,6 +21,7 @@ from typing import Any
 
 from triptych import interrupts, tracing
 from triptych.addresses import own_address
+from triptych.limits import AT_A_TIME
 from triptych.server import Unfit, preflight
 
 KEY = "TRIPTYCH_API_KEY"
@@ -77,9 +78,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--max-pictures",
         type=_count,
-        default=31,
+        default=AT_A_TIME,
         metavar="N",
-        help="drawn at a time (%(default)s); the server's own bound is max_streams, 31 too",
+        help="drawn at a time (%(default)s), as many as the server's own bound, max_streams",
     )
     add(
         "--allow-host",

@@ -43,6 +43,7 @@ from triptych.gateway.metrics import Counts, Metrics, Pictures
 from triptych.gateway.studio import Studio
 from triptych.gateway.tabs import Tabs
 from triptych.gateway.webhooks import Webhooks
+from triptych.limits import AT_A_TIME
 
 LOOPBACK = ["localhost", "127.0.0.1", "[::1]"]
 
@@ -61,7 +62,7 @@ def create_app(
     url: str,
     api_key: str | None = None,
     timeout: float = 300,
-    max_pictures: int = 31,
+    max_pictures: int = AT_A_TIME,
     hosts: Sequence[str] | None = None,
     origins: Sequence[str] = (),
     model_aliases: Mapping[str, str | None] | None = None,

@@ -19,6 +19,7 @@ from PIL import Image
 from triptych.errors import InvalidRequest, Unavailable
 from triptych.ipc import progress
 from triptych.ipc.progress import Progress, Record
+from triptych.limits import AT_A_TIME
 from triptych.stages import triton
 from triptych.stages.reply import Reply, replies
 
@@ -40,7 +41,7 @@ class StreamStage:
         progress.clear(model.name)
         self._model = model
         self._preview_every = _preview_every(model.parameters.get("preview_every", "5"))
-        self._most = model.count("max_streams", 31)
+        self._most = model.count("max_streams", AT_A_TIME)
         self._pool = ThreadPoolExecutor(self._most)
         self._condition = threading.Condition()
         self._streams: list[_Stream] = []

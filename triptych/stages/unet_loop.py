@@ -24,6 +24,7 @@ from triptych.denoise.start import Start, encoded
 from triptych.errors import Cancelled, Expired, InvalidRequest, LoopClosed
 from triptych.ipc import progress
 from triptych.ipc.activity import Instances
+from triptych.limits import AT_A_TIME
 from triptych.model_files import ModelFiles
 from triptych.settings import Settings
 from triptych.stages import loras, triton
@@ -57,7 +58,7 @@ class LoopStage:
             triton.check_reach(model, "vae_encoder")
         self._loras = loras.folder(model)
         self._text_encoders = loras.TextEncoders(model)
-        self._max_queue = model.count("max_queue", 31)
+        self._max_queue = model.count("max_queue", AT_A_TIME)
         model.activity.limit(self._max_queue)
         metrics = LoopMetrics({"model": model.name}, model.activity)
         unet = model.names.stage("unet")

@@ -94,6 +94,18 @@ def test_parameters_of_infer_are_settings(calls, server, model):
     assert base64.b64decode(result.as_numpy("OUTPUT_0")[0, 0]) == expected
 
 
+def test_both_prompts_of_a_picture_share_a_run_of_the_text_encoder(calls):
+    def runs():
+        (found,) = calls.client.get_inference_statistics("text_encoder").model_stats
+        return found.execution_count
+
+    calls.pictures(request(**SMALL))
+    before = runs()
+    for _ in range(10):
+        calls.pictures(request(**SMALL))
+    assert 10 <= runs() - before <= 11  # one, where the machine was away for longer than the delay
+
+
 def test_metrics_of_every_stage(calls, server):
     before = metrics(server.metrics)
     calls.pictures(request(**SMALL))

@@ -389,7 +389,7 @@ def _lines(
 ) -> Iterator[dict[str, Any]]:
     """The lines of JSON that a Python script prints, as they come; its errors go to ours."""
     command = [python, *map(str, script)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=CHECKOUT) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         timer = threading.Timer(limit, process.kill)
         timer.start()
         try:

@@ -10,12 +10,14 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 
 def test_it_measures_every_part_and_says_what_came_of_it(tmp_path, repository):
     output = tmp_path / "measured.json"
+    (tmp_path / "scratch").mkdir()
     done = subprocess.run(
         [
             *(sys.executable, CHECKOUT / "benchmarks" / "gpu.py", "--graphs", repository),
             *("--device", "cpu", "--tiny", "--parts", "engine,serve", "--variants", "channel"),
-            *("--output", output, "--scratch", tmp_path),
+            *("--output", output, "--scratch", "scratch"),
         ],
+        cwd=tmp_path,
         capture_output=True,
         text=True,
     )

@@ -14,7 +14,8 @@ from tests.server.repositories import MODELS
 from triptych.denoise.conditioning import of_prompts
 from triptych.denoise.deep_cache import Deep, DeepCache
 from triptych.denoise.denoising import Denoising
-from triptych.denoise.in_flight import MOST_GONE, TURN
+from triptych.denoise.in_flight import MOST_GONE, TURN, WAITS, Flight, InFlight
+from triptych.denoise.observer import Observer
 from triptych.denoise.loop import DenoisingLoop
 from triptych.denoise.start import Start
 from triptych.errors import InvalidRequest, Unavailable
@@ -88,13 +89,14 @@ def test_images_with_any_interval_share_calls_and_those_without_are_called_as_ev
     kinds = [{"cache_interval": 2}, {"cache_interval": 3}, {}, {"cache_interval": 1}]
     images = [image(**asked) for asked in kinds]
     denoise(*images, predict_noise=counting)
-    assert [rows for rows, _ in calls] == [4] * 10
-    assert [asked is None for _, asked in calls] == [False, True] * 5, "each kind in turn"
+    assert [asked is None for _, asked in calls[:10]] == [False, True] * 5, "each kind in turn"
+    assert {rows for rows, asked in calls if asked is None} == {4}
     told = [asked for _, asked in calls if asked]
-    assert [[one.due for one in asked.images] for asked in told[:3]] == [
+    assert [[one.due for one in asked.images] for asked in told[:4]] == [
         [True, True],
         [False, False],
-        [True, False],
+        [False],
+        [True, True],
     ]
     assert told[0].images[0].name != told[0].images[1].name
 
@@ -117,7 +119,9 @@ def test_images_of_every_kind_have_their_calls_in_turn():
     for calls in zip(*progress):
         served = [at for at, (now, then) in enumerate(zip(calls, calls[1:])) if then > now]
         waits.append(max(then - now for now, then in zip([-1, *served], served)))
-    assert waits[:4] == [TURN + 4] * 4, "the three others without LoRAs, and a turn of those with"
+    of_all = TURN + 4
+    assert waits[2:4] == [of_all] * 2, "the three others without LoRAs, and a turn of those with"
+    assert of_all < max(waits[:2]) <= (WAITS + 1) * of_all, "those that wait to be due together"
     assert waits[4] == TURN + 1, "a turn of those without"
 
 
@@ -142,17 +146,41 @@ def test_the_names_of_images_that_left_are_told_until_a_call_has_succeeded():
 
     def failing(sample, timestep, conditioning, deep_cache):
         calls.append(deep_cache)
-        if len(calls) in (2, 3):
+        if len(calls) in (2, 3, 5):
             raise RuntimeError("out of memory")
         return predict(sample, timestep, conditioning)
 
     short = image(cache_interval=2, num_inference_steps=2)
-    failed = [image(cache_interval=2) for _ in range(2)]
-    first, *others = DenoisingLoop(failing, 2).run_to_end([short, *failed])
-    assert first.shape == short.latents.shape
-    assert [type(other) for other in others] == [RuntimeError] * 2
-    second, third = (one.deep_name for one in failed)
-    assert [one.gone for one in calls] == [(), (), (second,), (second, third)]
+    failed = [image(cache_interval=2) for _ in range(3)]
+    drawn, *others = DenoisingLoop(failing, 2).run_to_end([short, *failed])
+    assert drawn.shape == short.latents.shape
+    assert [type(other) for other in others] == [RuntimeError] * 3
+    first, second, _ = (one.deep_name for one in failed)
+    gone = [(), (), (first,), (first, second), (short.deep_name,)]
+    assert [one.gone for one in calls] == gone
+
+
+def test_images_that_come_one_by_one_are_soon_due_together():
+    """A call runs the deep part for all or for none, and nobody waits for more than WAITS calls."""
+    images, calls = [image(cache_interval=3, num_inference_steps=40) for _ in range(8)], []
+
+    def counting(sample, timestep, conditioning, deep_cache):
+        calls.append(([one.name for one in deep_cache.images], [*deep_cache.images][0].due))
+        assert len({one.due for one in deep_cache.images}) == 1
+        return predict(sample, timestep, conditioning)
+
+    in_flight = InFlight(counting, 32, Observer())
+    for one in images:
+        in_flight.join(Flight(one, lambda result: None))
+        in_flight.call()
+    while in_flight.flights:
+        in_flight.call()
+    of_all = [due for names, due in calls if len(names) == len(images)]
+    assert of_all[:9] == [True, False, False] * 3
+    assert len(of_all) >= 32, "of 40 calls"
+    for one in images:
+        served = [at for at, (names, _) in enumerate(calls) if one.deep_name in names]
+        assert max(then - now for now, then in zip(served, served[1:])) <= WAITS + 1
 
 
 def test_names_of_images_that_left_are_not_heaped_up_while_every_call_fails():

@@ -28,12 +28,15 @@ It is called again for a call's other images after an error that names some by t
 TURN = 4
 """Calls in a row for one set of LoRAs, none being one too: a switch to other weights takes time."""
 
+WAITS = 2
+"""Calls in a row that an image with a `cache_interval` waits for, so that others are due with it."""
+
 MOST_GONE = 256
 """Images that left and whose deep features the UNet is still to drop; others age out."""
 
 
 class Flight:
-    """An image in the loop, with whom to tell."""
+    """An image in the loop, with whom to tell. `waited`: calls in a row that left it for later."""
 
     def __init__(
         self,
@@ -46,6 +49,7 @@ class Flight:
         self.cancelled = cancelled
         self.submitted: float | None = time.monotonic()
         self.key = image.call_key
+        self.waited = 0
 
     @property
     def rows(self) -> int:
@@ -144,15 +148,22 @@ class InFlight:
 
     def _choose(self) -> list[Flight]:
         """The first image and those with its key that fit; the order is then the next call's."""
+        key = self.flights[0].key if self.flights else None
+        waiting = _waiting([flight for flight in self.flights if flight.key == key])
         chosen: list[Flight] = []
         others: list[Flight] = []
         free = self._max_rows
         for flight in self.flights:
-            if flight.key == self.flights[0].key and flight.rows <= free:
+            if flight.key == key and flight not in waiting and flight.rows <= free:
                 chosen.append(flight)
                 free -= flight.rows
-            else:
+            elif flight not in waiting:
                 others.append(flight)
+        for flight in waiting:
+            flight.waited += 1
+        for flight in chosen:
+            flight.waited = 0
+        others += waiting
         self.flights = self._order(chosen, others) if chosen else others
         return chosen
 
@@ -207,6 +218,20 @@ class InFlight:
             whom(*what)
         except Exception:
             logger.exception("%s failed", whom)
+
+
+def _waiting(flights: list[Flight]) -> list[Flight]:
+    """Of images that could share a call those that it leaves for a later one.
+
+    With a `cache_interval` a call runs the deep part for all of its images or for none: those that
+    are due wait, for WAITS calls, while at least as many are not. So soon all are due together.
+    """
+    due = [flight for flight in flights if flight.key.deep_cache and flight.image.deep.due]
+    others = [flight for flight in flights if flight.key.deep_cache and flight not in due]
+    if not due or not others:
+        return []
+    now = len(due) > len(others) or max(flight.waited for flight in due) >= WAITS
+    return others if now else due
 
 
 def _meant(error: Exception, chosen: list[Flight]) -> list[Flight]:

@@ -53,6 +53,8 @@ def pipeline(
     made = kind(**networks, **parts)
     made.to("cuda", torch.float16)
     made.set_progress_bar_config(disable=True)
+    if model_files.is_sdxl:
+        made.vae.enable_slicing()  # of eight at once one tensor has 2**31 elements
     return made
 
 

@@ -118,6 +118,7 @@ class SDXLTextEncoder(torch.nn.Module):
         ends = ids == (ids.amax(1, keepdim=True) if end == 2 else end)
         places = torch.arange(self._length)
         first = torch.where(ends, places, self._length).amin(1, keepdim=True)
+        first = torch.where(first == self._length, 0, first)  # there is none: as argmax has it
         return (hidden * (places == first).unsqueeze(-1).to(hidden.dtype)).sum(1)
 
 

@@ -13,14 +13,17 @@ import pytest
 import torch
 from diffusers import AutoencoderTiny, StableDiffusionImg2ImgPipeline, StableDiffusionPipeline
 from PIL import Image
-from random_models import louder, write_model
+from random_models import louder, write_model, write_sdxl
 
 from triptych.pipeline import Pipeline
 from triptych.tokenizer import Tokenizer
+from triptych_export import torch_road
 from triptych_export.cli import main
 from triptych_export.errors import ExportError
 from triptych_export.picture import psnr
 from triptych_export.rebuild import rebuild
+from triptych_export.source import open_source
+from triptych_export.stages import stages
 
 
 def test_a_latent_consistency_model_draws_as_in_diffusers(tmp_path):
@@ -140,3 +143,14 @@ def test_the_scheduler_is_the_one_that_diffusers_takes_and_what_is_left_out_is_s
     assert sum("dB from the framework's pipeline" in line for line in said) == 1
     config = json.loads((tmp_path / "served/unet_loop/1/scheduler_config.json").read_text())
     assert config["_class_name"] == "EulerDiscreteScheduler"
+
+
+def test_a_prompt_without_the_end_token_is_pooled_as_transformers_pools_it(tmp_path):
+    source = open_source(write_sdxl(tmp_path / "model"))
+    module = torch_road.load(stages(source)["text_encoder_2"], source)
+    ids = torch.full((1, source.text_length), 3, dtype=torch.int32)
+    with torch.no_grad():
+        expected = module.model(input_ids=ids).text_embeds
+        _, pooled = module(ids, torch.ones(ids.shape), torch.zeros(1, 1, dtype=torch.int32))
+    assert expected.abs().max() > 0.01
+    torch.testing.assert_close(pooled, expected)

@@ -15,8 +15,8 @@ from triptych.denoise.conditioning import of_prompts
 from triptych.denoise.deep_cache import Deep, DeepCache
 from triptych.denoise.denoising import Denoising
 from triptych.denoise.in_flight import MOST_GONE, TURN, WAITS, Flight, InFlight
-from triptych.denoise.observer import Observer
 from triptych.denoise.loop import DenoisingLoop
+from triptych.denoise.observer import Observer
 from triptych.denoise.start import Start
 from triptych.errors import InvalidRequest, Unavailable
 from triptych.fastdeploy.kept_tensors import KeptTensors
@@ -165,8 +165,8 @@ def test_images_that_come_one_by_one_are_soon_due_together():
     images, calls = [image(cache_interval=3, num_inference_steps=40) for _ in range(8)], []
 
     def counting(sample, timestep, conditioning, deep_cache):
-        calls.append(([one.name for one in deep_cache.images], [*deep_cache.images][0].due))
-        assert len({one.due for one in deep_cache.images}) == 1
+        (due,) = {one.due for one in deep_cache.images}
+        calls.append(([one.name for one in deep_cache.images], due))
         return predict(sample, timestep, conditioning)
 
     in_flight = InFlight(counting, 32, Observer())

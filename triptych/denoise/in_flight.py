@@ -29,7 +29,7 @@ TURN = 4
 """Calls in a row for one set of LoRAs, none being one too: a switch to other weights takes time."""
 
 WAITS = 2
-"""Calls in a row that leave out an image with a `cache_interval`, so that others are due with it."""
+"""Calls in a row that leave out an image with a `cache_interval`: others are then due with it."""
 
 MOST_GONE = 256
 """Images that left and whose deep features the UNet is still to drop; others age out."""

@@ -149,7 +149,9 @@ class InFlight:
     def _choose(self) -> list[Flight]:
         """The first image and those with its key that fit; the order is then the next call's."""
         key = self.flights[0].key if self.flights else None
-        waiting = _waiting([flight for flight in self.flights if flight.key == key])
+        waiting: list[Flight] = []
+        if key and key.deep_cache:
+            waiting = _waiting([flight for flight in self.flights if flight.key == key])
         chosen: list[Flight] = []
         others: list[Flight] = []
         free = self._max_rows
@@ -221,13 +223,13 @@ class InFlight:
 
 
 def _waiting(flights: list[Flight]) -> list[Flight]:
-    """Of images that could share a call those that it leaves for a later one.
+    """Of images with a `cache_interval` that could share a call those that it leaves for later.
 
-    With a `cache_interval` a call runs the deep part for all of its images or for none: those that
-    are due wait, for WAITS calls, while at least as many are not. So soon all are due together.
+    It runs the deep part for all of its images or for none: those that are due wait, for WAITS
+    calls, while at least as many are not. So soon all are due together.
     """
-    due = [flight for flight in flights if flight.key.deep_cache and flight.image.deep.due]
-    others = [flight for flight in flights if flight.key.deep_cache and flight not in due]
+    due = [flight for flight in flights if flight.image.deep.due]
+    others = [flight for flight in flights if flight not in due]
     if not due or not others:
         return []
     now = len(due) > len(others) or max(flight.waited for flight in due) >= WAITS

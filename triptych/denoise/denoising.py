@@ -143,6 +143,11 @@ class Denoising:
         since = next(call for call in range(self.call, -1, -1) if self._is_deep_due(call))
         return Deep(self.deep_name, len(self.conditioning), since, since == self.call)
 
+    @property
+    def deep_due(self) -> bool:
+        """Whether the next call runs the deep part for the image: `deep.due`, found sooner."""
+        return self._is_deep_due(self.call)
+
     def _is_deep_due(self, call: int) -> bool:
         """Also where the rows are others than in the call before, which gave features for those."""
         timesteps, begin = self._scheduler.timesteps, self._scheduler.begin

@@ -228,7 +228,7 @@ def _waiting(flights: list[Flight]) -> list[Flight]:
     It runs the deep part for all of its images or for none: those that are due wait, for WAITS
     calls, while at least as many are not. So soon all are due together.
     """
-    due = [flight for flight in flights if flight.image.deep.due]
+    due = [flight for flight in flights if flight.image.deep_due]
     others = [flight for flight in flights if flight not in due]
     if not due or not others:
         return []

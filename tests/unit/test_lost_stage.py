@@ -1,6 +1,7 @@
 """A stage's process that died, told to the living ones, which answer what they hold."""
 
 import threading
+import time
 
 import numpy as np
 import pb_utils_fake as fake
@@ -61,3 +62,26 @@ def test_held_replies_are_answered_though_a_call_has_no_end(stages, tmp_path, mo
     (response,) = sent.sender.sent
     assert response.error().message().endswith(SAYS)
     assert response.error().code() == fake.Error.UNAVAILABLE
+
+
+def test_many_in_flight_are_asked_for_less_often(stages, tmp_path, monkeypatch):
+    fake.install(monkeypatch, fake.module("24.10", None))
+    from triptych.stages import triton
+    from triptych.stages import unet_loop as loop_stage
+    from triptych.stages.reply import replies
+
+    asked = []
+
+    def slowly():
+        asked.append(time.sleep(0.002))
+        return False
+
+    cancellations = loop_stage.Cancellations(triton.Model(fake.initialize_args(tmp_path)))
+    many = [fake.Request(sample=np.zeros(1)) for _ in range(30)]
+    for request in many:
+        monkeypatch.setattr(request.get_response_sender(), "is_cancelled", slowly)
+    for reply in replies(many):
+        cancellations.watch(reply)
+    time.sleep(1)
+    cancellations.close()
+    assert 30 <= len(asked) <= 0.3 * 1 / 0.002

@@ -60,7 +60,7 @@ class LoopStage:
         self._text_encoders = loras.TextEncoders(model)
         self._max_queue = model.count("max_queue", AT_A_TIME)
         model.activity.limit(self._max_queue)
-        metrics = LoopMetrics({"model": model.name}, model.activity)
+        self._metrics = LoopMetrics({"model": model.name}, model.activity)
         unet = model.names.stage("unet")
         rows = model.count("max_rows", 32)
         numbers = itertools.count()
@@ -68,10 +68,11 @@ class LoopStage:
         def loop(observer: Observer) -> DenoisingLoop:
             return DenoisingLoop(ServedUNet(unet, next(numbers)), rows, observer)
 
-        self._loop = Cohorts(_cohorts(model, unet), loop, metrics)
+        self._loop = Cohorts(_cohorts(model, unet), loop, self._metrics)
         self._cancellations = Cancellations(model)
         self._traces = Traces()
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="pictures")
+        self._answers = ThreadPoolExecutor(1, thread_name_prefix="answers")
         self._held = 0
         self._closed = False
         self._lock = threading.Lock()
@@ -93,6 +94,8 @@ class LoopStage:
         self._closed = True
         self._readers.shutdown()
         self._loop.close()
+        self._answers.shutdown()
+        self._metrics.close()
         self._traces.close()
         self._cancellations.close()
 
@@ -134,7 +137,9 @@ class LoopStage:
         except Exception as error:
             awaited.answer(error)
             return
-        results = Results(len(images), awaited.answer)
+        # An answer takes Triton's process time, for which the UNet is not to wait.
+        answer = functools.partial(self._answers.submit, awaited.answer)
+        results = Results(len(images), answer)
 
         def given_up() -> bool:
             # An image that failed takes the others of its request with it.
@@ -258,6 +263,8 @@ class _Awaited:
         self._stage._tell_end(self, latents)
         try:
             self._reply.send(self._stage._response(latents))
+        except Exception as error:  # no memory for it
+            self._reply.send(self._stage._response(error))
         finally:
             if self.writer is not None:
                 self.writer.close()

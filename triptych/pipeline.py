@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -155,12 +155,13 @@ class Pipeline:
         self,
         sample: np.ndarray,
         timestep: np.ndarray,
-        conditioning: dict,
+        conditioning: Mapping[str, Sequence[np.ndarray]],
         adapters: Adapters = (),
         deep_cache: DeepCache | None = None,
     ) -> np.ndarray:
         """The model's output [N, channels, h, w] for what the loop calls with: see PredictNoise."""
-        inputs = {"sample": sample, "timestep": timestep, **conditioning}
+        stacked = {name: np.stack(rows) for name, rows in conditioning.items()}
+        inputs = {"sample": sample, "timestep": timestep, **stacked}
         if deep_cache is None:
             return self._run("unet", adapters, **inputs)
         if self._deep_cached is None:

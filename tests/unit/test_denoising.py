@@ -43,7 +43,7 @@ def embeds(image):
 def predict(sample, timestep, conditioning):
     """Each row by itself: a smooth function of its latents, timestep and embeddings."""
     scale = (1 + timestep / 1000)[:, None, None, None]
-    means = conditioning["encoder_hidden_states"].mean(axis=(1, 2))
+    means = np.mean(conditioning["encoder_hidden_states"], axis=(1, 2))
     return np.tanh(sample) * scale + 0.1 * means[:, None, None, None]
 
 
@@ -286,7 +286,7 @@ def test_the_calls_output_may_be_overwritten_after_the_step(scheduler, predictio
 def test_latents_that_are_not_finite_are_an_error_of_that_image_alone(bad):
     def overflow(sample, timestep, conditioning):
         output = predict(sample, timestep, conditioning)
-        output[conditioning["encoder_hidden_states"][:, 0, 0] == 999, 0, 0, 0] = bad
+        output[np.array(conditioning["encoder_hidden_states"])[:, 0, 0] == 999, 0, 0, 0] = bad
         return output
 
     marked = PROMPT.copy()
@@ -361,7 +361,8 @@ def test_a_model_that_takes_guidance_as_an_embedding_has_one_row_and_no_negative
 def test_images_of_such_a_model_share_calls_each_with_its_own_guidance():
     def predict(sample, timestep, conditioning):
         assert len(sample) == 2
-        return sample * 0.5 + 0.1 * conditioning["timestep_cond"].sum(1)[:, None, None, None]
+        embedding = np.sum(conditioning["timestep_cond"], axis=1)
+        return sample * 0.5 + 0.1 * embedding[:, None, None, None]
 
     scales = (2, 5)
     shared = denoise(

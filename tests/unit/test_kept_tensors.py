@@ -12,22 +12,34 @@ def call(kept, tensors, parameters):
     return completed
 
 
-def sent(value, rows=2):
-    return {"rows": np.full((rows, 3), value, np.float32), "number": np.arange(rows)}
+def sent(*values, rows=None):
+    """A call of as many rows as there are values, or of so many."""
+    own = np.repeat(np.array(values, np.float32)[:, None], 3, axis=1)
+    return {"rows": own, "number": np.arange(rows or len(values))}
 
 
-def test_what_is_kept_is_the_same_object_in_every_call():
-    kept, first = KeptTensors(), sent(1)
-    (one, other, again) = (
-        call(kept, first, {"keep_rows": "a"}),
-        call(kept, sent(2), {"keep_rows": "b"}),
-        call(kept, {**sent(9), "number": np.zeros(2)}, {"kept_rows": "a"}),
-    )
+def keep(*names):
+    """Parameters of a call whose rows are all new."""
+    return {"keep_rows": " ".join(names), "kept_rows": " ".join(names)}
+
+
+def test_rows_are_sent_once_and_then_named_in_any_order_and_company():
+    kept, first = KeptTensors(), sent(1, 2)
+    call(kept, first, keep("a", "b"))
     first["rows"][:] = 7
-    assert again["rows"] is one["rows"]
-    np.testing.assert_array_equal(again["rows"], np.full((2, 3), 1))
-    np.testing.assert_array_equal(other["rows"], np.full((2, 3), 2))
-    np.testing.assert_array_equal(again["number"], [0, 0])
+    new = call(kept, sent(3, rows=4), {"keep_rows": "c", "kept_rows": "b c a b"})
+    np.testing.assert_array_equal(new["rows"][:, 0], [2, 3, 1, 2])
+    np.testing.assert_array_equal(new["number"], np.arange(4))
+    again = call(kept, sent(9, 9), {"kept_rows": "c b"})
+    np.testing.assert_array_equal(again["rows"], [[3] * 3, [2] * 3])
+
+
+def test_the_same_rows_are_the_same_object_in_every_call():
+    kept = KeptTensors()
+    one = call(kept, sent(1, 2), keep("a", "b"))
+    other = call(kept, sent(0, 0), {"kept_rows": "b a"})
+    assert call(kept, sent(9, 9), {"kept_rows": "a b"})["rows"] is one["rows"]
+    assert call(kept, sent(9, 9), {"kept_rows": "b a"})["rows"] is other["rows"]
     assert one["rows"].flags.owndata and not one["rows"].flags.writeable
 
 
@@ -39,44 +51,75 @@ def test_other_parameters_and_none():
 
 def test_a_name_that_is_not_known():
     kept = KeptTensors()
-    call(kept, sent(1), {"keep_rows": "a"})
-    for parameter in ("kept_rows", "kept_number"):
-        with pytest.raises(InvalidRequest, match=f"{parameter}: got .b.; allowed: "):
-            call(kept, sent(1), {parameter: "b"})
+    call(kept, sent(1), keep("a"))
+    for parameter, names in (("kept_rows", "b"), ("kept_number", "b"), ("kept_rows", "a b")):
+        with pytest.raises(InvalidRequest, match=f"{parameter}: got .b.; allowed: what was kept"):
+            call(kept, sent(1), {parameter: names})
     with pytest.raises(InvalidRequest):
         call(kept, sent(1), {"kept_number": "a"})
+
+
+@pytest.mark.parametrize("names", ["a", "a a a", " ".join(["a"] * 10**5)])
+def test_a_name_for_each_row(names):
+    kept = KeptTensors()
+    call(kept, sent(1), keep("a"))
+    with pytest.raises(InvalidRequest, match=r"^kept_rows: got .* names.; allowed: 2, one a row"):
+        call(kept, sent(1, 1), {"kept_rows": names})
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"keep_rows": "b"},
+        {"keep_rows": "b c", "kept_rows": "b c"},
+        {"keep_rows": "b", "kept_rows": "a"},
+    ],
+)
+def test_rows_that_are_new_are_sent_and_used(parameters):
+    kept = KeptTensors()
+    call(kept, sent(1), keep("a"))
+    with pytest.raises(InvalidRequest, match=r"^keep_rows: got 'b"):
+        call(kept, {"rows": sent(1)["rows"], "number": np.arange(2)}, parameters)
+
+
+def test_rows_of_one_call_have_one_shape():
+    kept = KeptTensors()
+    call(kept, sent(1), keep("a"))
+    wide = {"rows": np.ones((2, 4), np.float32)}
+    with pytest.raises(InvalidRequest, match=r"^kept_rows: got .*; allowed: rows of one shape"):
+        call(kept, wide, {"keep_rows": "b", "kept_rows": "a b"})
 
 
 def test_what_was_not_used_for_longest_goes(monkeypatch):
     size = sent(0)["rows"].nbytes
     monkeypatch.setattr(KeptTensors, "LEAST", size)
     monkeypatch.setattr(KeptTensors, "BYTES", 2 * size)
+    monkeypatch.setattr(KeptTensors, "STACKED_BYTES", size)
     kept = KeptTensors()
     for name in "ab":
-        call(kept, sent(1), {"keep_rows": name})
+        call(kept, sent(1), keep(name))
     call(kept, sent(1), {"kept_rows": "a"})
-    call(kept, sent(1), {"keep_rows": "c"})
+    call(kept, sent(1), keep("c"))
     call(kept, sent(1), {"kept_rows": "a"})
     with pytest.raises(InvalidRequest):
         call(kept, sent(1), {"kept_rows": "b"})
-    large = call(kept, sent(1, rows=100), {"keep_rows": "d"})
-    assert call(kept, sent(1), {"kept_rows": "d"})["rows"] is large["rows"]
 
 
 def test_the_name_is_bounded():
     kept = KeptTensors()
-    for name in ("", 65 * "n", 10**6 * "n"):
-        with pytest.raises(InvalidRequest, match=r"^keep_rows: got .*; allowed: a name of 1 to 64"):
-            kept.complete(sent(1), {"keep_rows": name})
-    call(kept, sent(1), {"keep_rows": 64 * "n"})
+    for name in (65 * "n", 10**6 * "n"):
+        with pytest.raises(InvalidRequest, match=r"^keep_rows: got .*; allowed: names of at most"):
+            kept.complete(sent(1), keep(name))
+    call(kept, sent(1), keep(64 * "n"))
     assert call(kept, sent(9), {"kept_rows": 64 * "n"})["rows"][0, 0] == 1
 
 
-def test_small_tensors_are_counted_too(monkeypatch):
+def test_small_rows_are_counted_too(monkeypatch):
     monkeypatch.setattr(KeptTensors, "BYTES", 10 * KeptTensors.LEAST)
+    monkeypatch.setattr(KeptTensors, "STACKED_BYTES", 0)
     kept = KeptTensors()
     for number in range(100):
-        call(kept, sent(number), {"keep_rows": number})
+        call(kept, sent(number), keep(str(number)))
     for number in range(90):
         with pytest.raises(InvalidRequest):
             kept.complete(sent(1), {"kept_rows": number})
@@ -92,6 +135,6 @@ def test_features_of_small_images_are_counted_too():
 
 def test_a_call_that_failed_has_kept_nothing():
     kept = KeptTensors()
-    kept.complete(sent(1), {"keep_rows": "a"})
+    kept.complete(sent(1), keep("a"))
     with pytest.raises(InvalidRequest):
         kept.complete(sent(1), {"kept_rows": "a"})

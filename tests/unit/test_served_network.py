@@ -51,9 +51,9 @@ def test_each_request_has_its_own_answer(network):
     requests = [
         request(1),
         request(2, width=4),
-        request(3, keep_rows="a"),
+        request(3, keep_rows="a", kept_rows="a"),
         request(4, kept_rows="nothing"),
-        request(5, keep_rows=65 * "n"),
+        request(5, keep_rows=65 * "n", kept_rows=65 * "n"),
     ]
     one, wide, three, unknown, long = network.execute(requests)
     assert one.tensors["sum"].tolist() == [[2, 2, 2]]
@@ -92,7 +92,7 @@ def test_deep_features_fail_alone_where_there_is_no_graph_for_them_or_with_loras
 
 
 def test_what_the_network_refuses_is_not_kept(network):
-    (refused,) = network.execute([request(1, width=7, keep_rows="a")])
+    (refused,) = network.execute([request(1, width=7, keep_rows="a", kept_rows="a")])
     assert refused.error().message().startswith("adds: rows: got ")
     (unknown,) = network.execute([request(1, kept_rows="a")])
     assert unknown.error().message().startswith("adds: kept_rows: got ")

@@ -5,6 +5,9 @@ import importlib
 import numpy as np
 import pb_utils_fake as fake
 
+from triptych.errors import InvalidRequest
+from triptych.fastdeploy.kept_tensors import KeptTensors
+
 
 def test_the_loop_sends_what_unet_has_kept_as_small_as_its_config_allows(monkeypatch):
     """Its config.pbtxt has numbers for channels and sizes, which Triton checks in every call."""
@@ -20,7 +23,7 @@ def test_the_loop_sends_what_unet_has_kept_as_small_as_its_config_allows(monkeyp
 
     monkeypatch.setattr(served_unet.triton, "call", call)
     kept = {"encoder_hidden_states": (2, 77, 48), "time_ids": (2, 6), "masked": (2, 4, 8, 8)}
-    conditioning = {name: np.ones(shape, np.float32) for name, shape in kept.items()}
+    conditioning = {name: [*np.ones(shape, np.float32)] for name, shape in kept.items()}
     unet = served_unet.ServedUNet()
     for _ in range(2):
         unet(np.ones((2, 4, 8, 8), np.float32), np.ones(2, np.float32), conditioning)
@@ -28,3 +31,31 @@ def test_the_loop_sends_what_unet_has_kept_as_small_as_its_config_allows(monkeyp
     assert {name: first[name] for name in kept} == kept
     small = {"encoder_hidden_states": (2, 1, 1), "time_ids": (2, 6), "masked": (2, 4, 1, 1)}
     assert {name: second[name] for name in kept} == small
+
+
+def test_a_row_is_sent_once_whatever_rows_share_its_calls(monkeypatch):
+    fake.install(monkeypatch, fake.module("24.10", None))
+    served_unet = importlib.import_module("triptych.stages.served_unet")
+    kept, given, sent = KeptTensors(), [], []
+
+    def call(model, inputs, output, parameters):
+        assert {len(array) for array in inputs.values()} == {len(inputs["sample"])}
+        try:
+            tensors = kept.complete(inputs, parameters)
+        except InvalidRequest as error:
+            raise served_unet.triton.StageFailed(f"unet: {error}") from None
+        kept.keep(tensors, parameters)
+        sent.append(parameters.get("keep_embeds", "").split())
+        given.append(tensors["embeds"][:, 0, 0].tolist())
+        return inputs["sample"]
+
+    monkeypatch.setattr(served_unet.triton, "call", call)
+    rows = [np.full((7, 16), number, np.float32) for number in range(4)]
+    unet = served_unet.ServedUNet()
+    for chosen in ([0, 1], [1, 2, 0], [2, 1], [3, 3, 0, 2], [0, 1]):
+        one_each = np.ones((len(chosen), 4, 8, 8), np.float32)
+        embeds = {"embeds": [rows[number] for number in chosen]}
+        unet(one_each, np.ones(len(chosen), np.float32), embeds)
+    assert given == [[0, 1], [1, 2, 0], [2, 1], [3, 3, 0, 2], [0, 1]]
+    assert [*map(len, sent)] == [2, 1, 0, 1, 0]
+    assert len({name for names in sent for name in names}) == 4

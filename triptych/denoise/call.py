@@ -28,12 +28,13 @@ class CallKey(NamedTuple):
 class CallArguments(NamedTuple):
     """What the UNet is called with; all float32, a row for each of the images' rows.
 
-    `sample` is [N, channels, h, w], `timestep` [N]; `conditioning` has [N, ...] for each name.
+    `sample` is [N, channels, h, w], `timestep` [N]; `conditioning` has N rows for each name, each
+    the same object in all calls of its image.
     """
 
     sample: np.ndarray
     timestep: np.ndarray
-    conditioning: Mapping[str, np.ndarray]
+    conditioning: Mapping[str, Sequence[np.ndarray]]
 
 
 class CallBuffers:
@@ -42,9 +43,7 @@ class CallBuffers:
     def __init__(self, max_rows: int, key: CallKey) -> None:
         self._sample = np.empty((max_rows, *key.latents), np.float32)
         self._timestep = np.empty(max_rows, np.float32)
-        self._conditioning = {
-            name: _ConditioningBuffer(max_rows, shape) for name, shape in key.conditioning
-        }
+        self._names = [name for name, _ in key.conditioning]
 
     def fill(
         self,
@@ -54,8 +53,7 @@ class CallBuffers:
     ) -> CallArguments:
         """The arguments for some images; for each its model input, timestep and rows.
 
-        They are valid until the next `fill`. A tensor of the conditioning is the same object as
-        after the last `fill` if, and only if, its contents are the same.
+        They are valid until the next `fill`.
         """
         row = 0
         for model_input, timestep, rows in zip(inputs, timesteps, conditioning):
@@ -67,27 +65,5 @@ class CallBuffers:
         return CallArguments(
             self._sample[:row],
             self._timestep[:row],
-            {
-                name: buffer.fill([one[name] for one in all_rows])
-                for name, buffer in self._conditioning.items()
-            },
+            {name: [one[name] for one in all_rows] for name in self._names},
         )
-
-
-class _ConditioningBuffer:
-    """The rows of one conditioning tensor, of which only those that changed are copied."""
-
-    def __init__(self, max_rows: int, shape: tuple[int, ...]) -> None:
-        self._buffer = np.empty((max_rows, *shape), np.float32)
-        self._rows: list[np.ndarray] = []
-        self._filled = self._buffer[:0]
-
-    def fill(self, rows: list[np.ndarray]) -> np.ndarray:
-        old = self._rows
-        changed = [at for at, row in enumerate(rows) if at >= len(old) or row is not old[at]]
-        for at in changed:
-            self._buffer[at] = rows[at]
-        if changed or len(rows) != len(old):
-            self._rows = rows
-            self._filled = self._buffer[: len(rows)]
-        return self._filled

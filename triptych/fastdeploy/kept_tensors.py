@@ -1,8 +1,9 @@
-"""Tensors that a caller sends once and only names in the calls after, as request parameters.
+"""Rows of tensors that a caller sends once and only names in the calls after, by parameters.
 
-`keep_INPUT: NAME` has the input INPUT kept under NAME once the call has succeeded; `kept_INPUT:
-NAME` takes what was kept in place of what is sent as INPUT, for which a number a row will do. A
-caller chooses names that nobody guesses. So it does for deep features, see `deep_cache`.
+`kept_INPUT: NAME NAME ...` names a row for each row of the call: they are the input INPUT.
+`keep_INPUT: NAME ...` names the first rows of what is sent as INPUT, which are kept once the call
+has succeeded; of the others nothing need be sent, and what is sent is not looked at. A caller
+chooses names that nobody guesses. So it does for deep features, see `deep_cache`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from triptych.fastdeploy.lru import Lru
 
 
 class KeptTensors:
-    """The tensors used last, which take about `BYTES` of memory together; one may be larger."""
+    """The rows used last, which take about `BYTES` of memory together; one may be larger."""
 
     BYTES = 2**28
     LONGEST_NAME = 64
@@ -24,51 +25,85 @@ class KeptTensors:
     LEAST = 2**16
     """Bytes for which each counts at least, which bounds their number."""
 
+    STACKED_BYTES = 2**26
+    """Of whole inputs, as the last calls had them: the next call often has the same rows."""
+
     FEATURES_BYTES = 2**30
     """64 images of 512 x 512 with guidance have 336 MB of deep features in half precision."""
 
     def __init__(self) -> None:
         self.features = Lru(self.FEATURES_BYTES, self.LEAST)
-        self._tensors = Lru(self.BYTES, self.LEAST)
+        self._rows = Lru(self.BYTES, self.LEAST)
+        self._stacked = Lru(self.STACKED_BYTES, self.LEAST)
 
     def complete(
         self, tensors: dict[str, np.ndarray], parameters: Mapping[str, object]
     ) -> dict[str, np.ndarray]:
-        """`tensors` with those that were kept, and with copies of those that are to be.
+        """`tensors` with those that consist of named rows.
 
-        Both are read-only arrays, and the same object for a name in every call. Raises
-        InvalidRequest for a name that is too long, not known, or not known any more.
+        These are read-only arrays, and the same object for the same names. Raises InvalidRequest
+        for a name that is too long, not known, or not known any more, and for rows that do not fit.
         """
-        for parameter, verb, key in _asked(tensors, parameters):
-            input_name, name = key
-            if verb == "keep":
-                if not 0 < len(name) <= self.LONGEST_NAME:
-                    allowed = f"a name of 1 to {self.LONGEST_NAME} characters"
-                    raise InvalidRequest(parameter, name, allowed)
-                tensor = np.array(tensors[input_name])
-                tensor.flags.writeable = False
-            else:
-                tensor = self._tensors.find(key)
-                if tensor is None:
-                    raise InvalidRequest(parameter, name, "what was kept, and lately")
-            tensors = {**tensors, input_name: tensor}
-        return tensors
+        asked = _asked(tensors, parameters)
+        rows = max((len(tensor) for tensor in tensors.values()), default=0)
+        stacked = {
+            name: self._stack(name, tensors[name], rows, *names) for name, names in asked.items()
+        }
+        return {**tensors, **stacked} if stacked else tensors
 
     def keep(self, tensors: dict[str, np.ndarray], parameters: Mapping[str, object]) -> None:
         """Keep what `complete` gave of a call that has succeeded; what is too much is dropped."""
-        for _, verb, key in _asked(tensors, parameters):
-            if verb == "keep":
-                tensor = tensors[key[0]]
-                self._tensors.put(key, tensor, tensor.nbytes)
+        for name, (kept, new) in _asked(tensors, parameters).items():
+            tensor = tensors[name]
+            self._stacked.put((name, kept), tensor, tensor.nbytes)
+            for one in new:
+                row = np.array(tensor[kept.index(one)])
+                self._rows.put((name, one), row, row.nbytes)
+
+    def _stack(
+        self,
+        name: str,
+        sent: np.ndarray,
+        rows: int,
+        kept: tuple[str, ...],
+        new: tuple[str, ...],
+    ) -> np.ndarray:
+        for one in new:
+            if len(one) > self.LONGEST_NAME:
+                allowed = f"names of at most {self.LONGEST_NAME} characters"
+                raise InvalidRequest(f"keep_{name}", one, allowed)
+        if len(new) > len(sent) or not set(new) <= set(kept):
+            allowed = f"names of rows that are sent, and among those of kept_{name}"
+            raise InvalidRequest(f"keep_{name}", " ".join(new), allowed)
+        found = dict(zip(new, sent))
+        for one in kept:
+            row = found.get(one)
+            if row is None:
+                row = found[one] = self._rows.find((name, one))
+            if row is None:
+                raise InvalidRequest(f"kept_{name}", one, "what was kept, and lately")
+        if len(kept) != rows:
+            raise InvalidRequest(f"kept_{name}", f"{len(kept)} names", f"{rows}, one a row")
+        same = None if new else self._stacked.find((name, kept))
+        if same is not None:
+            return same
+        shapes = {row.shape for row in found.values()}
+        if len(shapes) > 1:
+            raise InvalidRequest(f"kept_{name}", str(sorted(shapes)), "rows of one shape")
+        stacked = np.stack([found[one] for one in kept])
+        stacked.flags.writeable = False
+        return stacked
 
 
 def _asked(
     tensors: dict[str, np.ndarray], parameters: Mapping[str, object]
-) -> list[tuple[str, str, tuple[str, str]]]:
-    """The parameters that are about keeping: parameter, verb, and the input with its name."""
-    asked = []
-    for parameter, value in parameters.items():
-        verb, _, input_name = parameter.partition("_")
-        if verb in ("keep", "kept") and input_name in tensors:
-            asked.append((parameter, verb, (input_name, str(value))))
+) -> dict[str, tuple[tuple[str, ...], tuple[str, ...]]]:
+    """Inputs that consist of named rows: the names of all, and of those that are new."""
+    asked = {}
+    for name in tensors:
+        kept, new = (
+            tuple(str(parameters.get(f"{verb}_{name}", "")).split()) for verb in ("kept", "keep")
+        )
+        if kept or new:
+            asked[name] = kept, new
     return asked

@@ -16,6 +16,7 @@ class Lru:
     def __init__(self, most: float, least: int = 0) -> None:
         self._most, self._least = most, least
         self._kept: OrderedDict[Hashable, tuple[Any, int]] = OrderedDict()
+        self.bytes = 0
 
     def get(self, key: Hashable, make: Callable[[], tuple[Any, int]]) -> Any:
         """What is kept under `key`, else what `make` gives, with its bytes."""
@@ -32,19 +33,18 @@ class Lru:
 
     def put(self, key: Hashable, thing: Any, nbytes: int) -> None:
         """Keep `thing`, which has so many bytes, under `key`."""
+        self.drop(key)
         self._kept[key] = thing, max(nbytes, self._least)
-        self._kept.move_to_end(key)
+        self.bytes += self._kept[key][1]
         while len(self._kept) > 1 and self.bytes > self._most:
-            self._kept.popitem(last=False)
+            self.drop(next(iter(self._kept)))
 
     def drop(self, key: Hashable) -> None:
         """Keep nothing under `key`."""
-        self._kept.pop(key, None)
+        _, nbytes = self._kept.pop(key, (None, 0))
+        self.bytes -= nbytes
 
     def clear(self) -> None:
         """Keep nothing."""
         self._kept.clear()
-
-    @property
-    def bytes(self) -> int:
-        return sum(size for _, size in self._kept.values())
+        self.bytes = 0

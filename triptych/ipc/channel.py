@@ -36,7 +36,7 @@ AWAKE = 2e-3
 """Seconds around a message's expected time in which a process polls for it instead of sleeping.
 To be woken up takes 0.1 ms on a virtual machine, at each end of each call."""
 
-_MESSAGE = 2**16
+_MESSAGE = 2**17
 _SUFFIX = ".channel"
 _ALIGNED = 64
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+import secrets
 import time
 import uuid
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -24,9 +25,10 @@ _READS_NAME = re.compile(r"\b(loras|deep_cache): got ")
 
 
 class ServedUNet:
-    """Sends each conditioning tensor once; after that `unet` is told to take what it kept.
+    """Sends each row of conditioning once; after that `unet` is told to take what it kept.
 
-    Conditioning is by far the larger part of a call, and the same from call to call. Whether
+    Conditioning is by far the larger part of a call, and an image's is the same in all its calls,
+    whoever shares them. Whether
     `unet` keeps tensors is found out by a probe, a call that names one that was never sent: only
     a refusal of that name turns keeping on. Calls go through Triton, or over the channel on which
     `unet` listens; of several instances to the one with this `number`, in turn. `model` is the
@@ -52,7 +54,7 @@ class ServedUNet:
         self,
         sample: np.ndarray,
         timestep: np.ndarray,
-        conditioning: Mapping[str, np.ndarray],
+        conditioning: Mapping[str, Sequence[np.ndarray]],
         adapters: Adapters = (),
         deep_cache: DeepCache | None = None,
     ) -> np.ndarray:
@@ -61,20 +63,24 @@ class ServedUNet:
         Raises StageFailed, with `unet`'s own error, where the call fails, and InvalidRequest for
         adapters and a deep_cache where `unet` is run by a backend that knows nothing of them.
         """
-        inputs = {"sample": sample, "timestep": timestep[:, np.newaxis], **conditioning}
-        if adapters and not self._probe_reads(loras.PARAMETER, inputs):
+        own = {"sample": sample, "timestep": timestep[:, np.newaxis]}
+
+        def whole() -> dict[str, np.ndarray]:
+            return {**own, **{name: np.stack(rows) for name, rows in conditioning.items()}}
+
+        if adapters and not self._probe_reads(loras.PARAMETER, whole):
             raise InvalidRequest("loras", adapters[0].name, loras.NOWHERE)
-        if deep_cache and not self._probe_reads(deep_caches.PARAMETER, inputs):
+        if deep_cache and not self._probe_reads(deep_caches.PARAMETER, whole):
             raise InvalidRequest("cache_interval", "over 1", deep_caches.NOWHERE)
         more = {**loras.parameters(adapters), **deep_caches.parameters(deep_cache)}
         if self._keeps is None:
-            output = self._probe(inputs, next(iter(conditioning)))
+            output = self._probe(whole(), next(iter(conditioning)))
             if output is not None and not more:
                 return output
         if not self._keeps:
-            return self._call(inputs, more)
+            return self._call(whole(), more)
         try:
-            return self._call_keeping(inputs, conditioning, more)
+            return self._call_keeping(own, conditioning, more)
         except triton.StageFailed as error:
             # Who answers next may be another process, even one that keeps nothing.
             self._keeps, self._reads = None, set()
@@ -83,14 +89,14 @@ class ServedUNet:
                 raise
         return self(sample, timestep, conditioning, adapters, deep_cache)
 
-    def _probe_reads(self, parameter: str, inputs: dict[str, np.ndarray]) -> bool:
+    def _probe_reads(self, parameter: str, whole: Callable[[], dict[str, np.ndarray]]) -> bool:
         """Whether `unet` refuses a parameter's value that is none, and does not overlook it.
 
         Only a refusal counts: a backend that knows nothing of LoRAs draws without.
         """
         if parameter not in self._reads:
             try:
-                self._call(inputs, {parameter: "?"})
+                self._call(whole(), {parameter: "?"})
             except TypeError:  # this Triton's requests have no parameters
                 pass
             except triton.StageFailed as error:
@@ -117,27 +123,29 @@ class ServedUNet:
 
     def _call_keeping(
         self,
-        inputs: dict[str, np.ndarray],
-        conditioning: Mapping[str, np.ndarray],
+        own: dict[str, np.ndarray],
+        conditioning: Mapping[str, Sequence[np.ndarray]],
         more: Mapping[str, str],
     ) -> np.ndarray:
-        parameters, new = dict(more), {}
-        for name, tensor in conditioning.items():
-            known = self._kept.get(id(tensor))
-            if known is None:
-                new[name] = parameters[f"keep_{name}"] = uuid.uuid4().hex
-            else:
-                parameters[f"kept_{name}"] = known
-                inputs[name] = _stand_in(tensor)
+        inputs, parameters, sent = dict(own), dict(more), []
+        for name, rows in conditioning.items():
+            new = {id(row): row for row in rows if id(row) not in self._kept}
+            names = {known: secrets.token_hex(8) for known in new}
+            every = [names.get(id(row)) or self._kept[id(row)] for row in rows]
+            parameters[f"kept_{name}"] = " ".join(every)
+            if new:
+                parameters[f"keep_{name}"] = " ".join(names.values())
+            inputs[name] = np.stack([*new.values()]) if new else _stand_in(rows)
+            sent += [(row, names[known]) for known, row in new.items()]
         output = self._call(inputs, parameters)
-        for name, given in new.items():
-            self._remember(conditioning[name], given)
+        for row, name in sent:
+            self._remember(row, name)
         return output
 
-    def _remember(self, tensor: np.ndarray, name: str) -> None:
+    def _remember(self, row: np.ndarray, name: str) -> None:
         """The loop's very object, for as long as the loop has it: its id is then another's."""
-        self._kept[id(tensor)] = name
-        weakref.finalize(tensor, self._kept.pop, id(tensor), None).atexit = False
+        self._kept[id(row)] = name
+        weakref.finalize(row, self._kept.pop, id(row), None).atexit = False
 
     def _call(self, inputs: dict[str, np.ndarray], parameters: Mapping[str, str]) -> np.ndarray:
         # The channel does without the axis that Triton's config.pbtxt has and takes off again.
@@ -155,15 +163,26 @@ class ServedUNet:
             except OSError:
                 self._channel.close()
                 self._channel, self._next_look = None, 0.0
-        return triton.call(self._model, inputs, "out_sample", parameters=parameters)
+        rows = len(inputs["sample"])
+        whole = {name: _padded(tensor, rows) for name, tensor in inputs.items()}
+        return triton.call(self._model, whole, "out_sample", parameters=parameters)
 
 
-def _stand_in(tensor: np.ndarray) -> np.ndarray:
-    """What is sent for a tensor that `unet` has kept: as small as its config.pbtxt allows.
+def _stand_in(rows: Sequence[np.ndarray]) -> np.ndarray:
+    """What is sent for rows that `unet` has kept: as small as its config.pbtxt allows.
 
     That leaves [tokens, channels] free, but has numbers for the channels of [channels, h, w] and
     for the length of a vector, which Triton checks.
     """
-    rows, first, *others = tensor.shape
-    free = tensor.ndim == 3
-    return np.zeros((rows, 1 if free else first, *[1] * len(others)), np.float32)
+    first, *others = rows[0].shape
+    free = len(others) == 1
+    return np.zeros((len(rows), 1 if free else first, *[1] * len(others)), np.float32)
+
+
+def _padded(tensor: np.ndarray, rows: int) -> np.ndarray:
+    """With zeros after its rows: Triton wants as many of each input."""
+    if len(tensor) == rows:
+        return tensor
+    whole = np.zeros((rows, *tensor.shape[1:]), tensor.dtype)
+    whole[: len(tensor)] = tensor
+    return whole

@@ -533,7 +533,7 @@ def test_no_memory_is_held_for_a_size_that_nobody_draws_any_more(stage, monkeypa
         "_remember",
         lambda self, tensor, name: (made.append(weakref.ref(tensor)), usual(self, tensor, name)),
     )
-    unet = one._loop._loops[0]._predict_noise
+    unet = one._loop._first[0]._predict_noise
     for side in range(64, 128, 8):
         sent = request({"height": side, "num_inference_steps": 2})
         one.execute([sent])

@@ -10,23 +10,36 @@ import numpy as np
 from triptych.denoise.denoising import Denoising
 from triptych.denoise.loop import DenoisingLoop
 from triptych.denoise.observer import Observer
+from triptych.errors import LoopClosed
 
 
 class Cohorts:
-    """Used as a DenoisingLoop; an image goes to the loop that holds the fewest, and stays there."""
+    """Used as a DenoisingLoop: a loop for each process of the UNet, and two where calls are full.
+
+    An image goes to the loop that holds the fewest rows, and stays there. Where the images of a
+    process do not fit in one call, it has a second loop, whose call waits in line while the first
+    one's runs: the UNet then has no time without a call. Two loops would share out fewer images,
+    and smaller calls are less efficient. Images with LoRAs all go to the first one, since each
+    switch to other weights takes time.
+    """
 
     def __init__(
         self,
         count: Callable[[], int],
-        make: Callable[[Observer], DenoisingLoop],
+        make: Callable[[int, Observer], DenoisingLoop],
         observer: Observer,
     ) -> None:
-        """`count` says how many loops new images go to; more of them are made when it grows."""
+        """`count` says how many processes there are now, `make` makes a loop for one of them.
+
+        It gets the process's number, from 0.
+        """
         self._count = count
         self._make = make
         self._whole = _Whole(observer)
         self._lock = threading.Lock()
-        self._loops = [make(self._whole.part())]
+        self._closed = False
+        self._first = [make(0, self._whole.part())]
+        self._second: list[DenoisingLoop] = []
 
     def submit(
         self,
@@ -35,21 +48,37 @@ class Cohorts:
         cancelled: Callable[[], bool] = lambda: False,
     ) -> None:
         with self._lock:
-            count = self._count()
-            while len(self._loops) < count:
-                self._loops.append(self._make(self._whole.part()))
-            loop = min(self._loops[:count], key=lambda loop: loop.held)
-            loop.submit(image, done, cancelled)
+            if self._closed:
+                raise LoopClosed("the denoising loop is closed")
+            self._loop_for(image).submit(image, done, cancelled)
 
     def run_to_end(self, images: Sequence[Denoising]) -> list[np.ndarray | Exception]:
-        return self._loops[0].run_to_end(images)
+        return self._first[0].run_to_end(images)
 
     def close(self) -> None:
         with self._lock:
-            self._count = lambda: len(self._loops)  # no more
-            loops = list(self._loops)
+            self._closed = True
+            loops = self._first + self._second
         for loop in loops:
             loop.close()
+
+    def _loop_for(self, image: Denoising) -> DenoisingLoop:
+        count = self._count()
+        loops = self._some(self._first, count)
+        chosen = min(loops, key=_held_rows)
+        if chosen.has_room(image) or image.call_key.adapters:
+            return chosen
+        return min(loops + self._some(self._second, count), key=_held_rows)
+
+    def _some(self, loops: list[DenoisingLoop], count: int) -> list[DenoisingLoop]:
+        """The first `count` of `loops`, those that are missing made."""
+        while len(loops) < count:
+            loops.append(self._make(len(loops), self._whole.part()))
+        return loops[:count]
+
+
+def _held_rows(loop: DenoisingLoop) -> int:
+    return loop.held_rows
 
 
 class _Whole:

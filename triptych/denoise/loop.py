@@ -47,14 +47,18 @@ class DenoisingLoop:
         self._observer = observer or Observer()
         self._condition = threading.Condition()
         self._arrived: list[Flight] = []
-        self._held = 0
+        self._held_rows = 0
         self._closed = False
         self._thread: threading.Thread | None = None
 
     @property
-    def held(self) -> int:
-        """Images submitted and not done yet, those that wait for their first call included."""
-        return self._held
+    def held_rows(self) -> int:
+        """Rows of the images submitted and not done yet, as many as each had when it came."""
+        return self._held_rows
+
+    def has_room(self, image: Denoising) -> bool:
+        """Whether one call can have all rows that are held, and the image's."""
+        return self._held_rows + len(image.conditioning) <= self._max_rows
 
     def submit(
         self,
@@ -70,16 +74,18 @@ class DenoisingLoop:
         Raises LoopClosed, with no call of `done`, if the loop is closed already.
         """
 
+        rows = len(image.conditioning)
+
         def leave(result: np.ndarray | Exception) -> None:
             with self._condition:
-                self._held -= 1
+                self._held_rows -= rows
             done(result)
 
         with self._condition:
             if self._closed:
                 raise LoopClosed("the denoising loop is closed")
             self._arrived.append(Flight(image, leave, cancelled))
-            self._held += 1
+            self._held_rows += rows
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="denoising", daemon=True)
                 self._thread.start()

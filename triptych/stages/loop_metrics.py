@@ -20,7 +20,7 @@ class LoopMetrics(Observer):
     """
 
     INTERVAL = 0.2
-    """Seconds from one update of the metrics page to the next."""
+    """Seconds from one update of the metrics page to the next, while images are in flight."""
 
     def __init__(self, labels: dict[str, str], activity: Activity) -> None:
         totals = {
@@ -39,7 +39,8 @@ class LoopMetrics(Observer):
         self._lock = threading.Lock()
         self._untold = dict.fromkeys(totals, 0.0)
         self._images = 0
-        self._news, self._closing = threading.Event(), threading.Event()
+        self._closing = False
+        self._news, self._now = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="metrics", daemon=True)
         self._thread.start()
 
@@ -60,12 +61,16 @@ class LoopMetrics(Observer):
 
     def in_flight(self, images: int) -> None:
         self._activity.set(images)
-        self._images = images
+        with self._lock:
+            self._images = images
         self._news.set()
+        if images == 0:
+            self._now.set()
 
     def close(self) -> None:
         """Tell what is still untold, and end the thread."""
-        self._closing.set()
+        self._closing = True
+        self._now.set()
         self._news.set()
         self._thread.join()
 
@@ -76,17 +81,19 @@ class LoopMetrics(Observer):
         self._news.set()
 
     def _run(self) -> None:
-        while not self._closing.is_set():
+        while not self._closing:
             self._news.wait()
             self._news.clear()
             self._tell()
-            self._closing.wait(self.INTERVAL)
+            self._now.wait(self.INTERVAL)
+            self._now.clear()
         self._tell()
 
     def _tell(self) -> None:
         with self._lock:
+            images = self._images
             amounts, self._untold = self._untold, dict.fromkeys(self._untold, 0.0)
         for name, amount in amounts.items():
             if amount:
                 self._counters[name].add(amount)
-        self._in_flight.set(self._images)
+        self._in_flight.set(images)

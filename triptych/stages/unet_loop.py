@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import itertools
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -63,10 +62,9 @@ class LoopStage:
         self._metrics = LoopMetrics({"model": model.name}, model.activity)
         unet = model.names.stage("unet")
         rows = model.count("max_rows", 32)
-        numbers = itertools.count()
 
-        def loop(observer: Observer) -> DenoisingLoop:
-            return DenoisingLoop(ServedUNet(unet, next(numbers)), rows, observer)
+        def loop(number: int, observer: Observer) -> DenoisingLoop:
+            return DenoisingLoop(ServedUNet(unet, number), rows, observer)
 
         self._loop = Cohorts(_cohorts(model, unet), loop, self._metrics)
         self._cancellations = Cancellations(model)

@@ -101,7 +101,7 @@ def measure(
     accelerators = parse(asked)
     most = min(shape[0] for shape in accelerators.shapes["max_shape"].values())
     most = min(most, tuning.max_rows(asked) or most)
-    requests = {batch: inputs(batch) for batch in batches if batch <= most}
+    requests = {batch: inputs(batch) for batch in sorted({min(one, most) for one in batches})}
     wanted = on_cpu(repository / model / "1" / "model.onnx", requests)
     chosen, _ = providers.choose(
         accelerators, providers.unusable(onnxruntime.get_available_providers())

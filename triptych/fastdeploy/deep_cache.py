@@ -1,4 +1,4 @@
-"""A UNet whose deep part runs for some images of a call, and for the others is what it was before.
+"""A UNet whose deep part runs in some calls, and in the others is what it was before.
 
 It has two sessions: the network's own graph with the deep features as one more output, and
 `shallow.onnx`, its last layer, which takes them as one more input. Both are loaded when they are
@@ -25,7 +25,7 @@ from triptych.fastdeploy.lru import Lru
 
 
 class DeepCached:
-    """The UNet, of which some images in a call run the last layer alone."""
+    """The UNet, of which some calls run the last layer alone."""
 
     def __init__(
         self,
@@ -68,49 +68,27 @@ class DeepCached:
         for name in asked.gone:
             features.drop(name)
         batch, *size = tensors["sample"].shape
-        ends = np.cumsum([image.rows for image in asked.images]).tolist()
-        if not ends or ends[-1] != batch:
-            raise InvalidRequest("deep_cache", len(asked.images), f"images of {batch} rows in all")
-        kept, due = [], []
-        for at, image in enumerate(asked.images):
-            of, rows = features.find(image.name) or (None, None)
-            kept.append(rows)
-            if image.due:
-                due.append(at)
-            elif of != (image.since, image.rows, *size):
-                raise gone(image.name)
-        if due:
-            output = self._run_whole(tensors, asked, due, ends, kept)
-            for at in due:
-                image, rows = asked.images[at], kept[at]
+        counts = [image.rows for image in asked.images]
+        if sum(counts) != batch:
+            raise InvalidRequest("deep_cache", len(counts), f"images of {batch} rows in all")
+        if len({image.due for image in asked.images}) > 1:
+            allowed = "images for all of which the deep part runs, or for none"
+            raise InvalidRequest("deep_cache", "some that are due", allowed)
+        if asked.images[0].due:
+            parts = {name: [tensor] for name, tensor in tensors.items()}
+            output, deep = self._whole(parts, batch)
+            for image, rows in zip(asked.images, self._split(deep, counts)):
                 of = image.since, image.rows, *size
                 features.put(image.name, (of, rows), rows.nbytes)
-            if len(due) == len(kept):
-                return output
+            return output
+        kept = []
+        for image in asked.images:
+            of, rows = features.find(image.name) or (None, None)
+            if of != (image.since, image.rows, *size):
+                raise gone(image.name)
+            kept.append(rows)
         parts = {name: [tensors[name]] for name in self._shallow_takes}
         return self._shallow({**parts, self._deep: kept}, batch)[0]
-
-    def _run_whole(
-        self,
-        tensors: Mapping[str, np.ndarray],
-        asked: DeepCache,
-        due: Sequence[int],
-        ends: Sequence[int],
-        kept: list[Any],
-    ) -> np.ndarray:
-        """The output for the images that are `due`, and their features in `kept`."""
-        counts = [asked.images[at].rows for at in due]
-        if len(due) == len(kept):
-            parts = {name: [tensor] for name, tensor in tensors.items()}
-        else:
-            parts = {
-                name: [tensor[ends[at] - rows : ends[at]] for at, rows in zip(due, counts)]
-                for name, tensor in tensors.items()
-            }
-        output, deep = self._whole(parts, sum(counts))
-        for at, rows in zip(due, self._split(deep, counts)):
-            kept[at] = rows
-        return output
 
     def _split(self, deep: Any, counts: Sequence[int]) -> list[Any]:
         """The features of each image, which stay where they are computed."""

@@ -21,7 +21,7 @@ from triptych import cli
 COMMAND = [sys.executable, "-m", "triptych.cli", "gateway"]
 
 
-def test_the_command_says_why_it_cannot_start(tmp_path):
+def test_the_command_says_why_it_cannot_start(tmp_path, capsys):
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         for options, code, said in (
@@ -44,10 +44,14 @@ def test_the_command_says_why_it_cannot_start(tmp_path):
                 "url: got 'http://localhost:8001'; allowed: host",
             ),
         ):
-            run = subprocess.run([*COMMAND, *options], capture_output=True, text=True, timeout=60)
-            assert run.returncode == code
-            assert said in run.stderr
-            assert run.stderr.count("\n") == 1
+            assert cli.main(["gateway", *options]) == code
+            error = capsys.readouterr().err
+            assert said in error
+            assert error.count("\n") == 1
+        command = [*COMMAND, f"--port={port}"]
+        run = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert run.returncode == 1
+    assert run.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("named", [(), ("--allow-host=localhost",)])

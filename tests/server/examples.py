@@ -32,8 +32,8 @@ QUICK = CHECKOUT / "docs" / "progress.md"
 OWN_PICTURE = "needs a picture of the reader's; tests/server/test_from_pictures.py"
 NOT_RUN = {
     "git clone": "of an address that the reader knows",
-    "make serve": "listens on the usual ports; tests/server/test_scripts.py runs it on others",
-    "make web": "listens on the usual ports; tests/server/test_scripts.py runs it on others",
+    "make serve": "listens on the usual ports; tests/rare/test_scripts.py runs it on others",
+    "make web": "listens on the usual ports; tests/rare/test_scripts.py runs it on others",
     "fastdeployserver --model-repository": "as make serve",
     "export OTEL_EXPORTER_OTLP_ENDPOINT": "as make serve; tests/rare/test_tracing.py",
     "export TRIPTYCH_SECRET": "as make serve; tests/rare/test_models.py",

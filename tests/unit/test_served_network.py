@@ -9,10 +9,13 @@ import pb_utils_fake as fake
 import pytest
 from onnx import TensorProto, helper
 
+from triptych.ipc import channel
+from triptych.ipc.activity import VARIABLE
+
 
 @pytest.fixture
-def network(tmp_path, monkeypatch):
-    """A network that adds a row's three numbers to its bias, in ONNX Runtime."""
+def network_files(tmp_path, monkeypatch):
+    """Makes a network that adds a row's three numbers to its bias, in ONNX Runtime."""
     floats = TensorProto.FLOAT
     graph = helper.make_graph(
         [helper.make_node("Add", ["rows", "bias"], ["sum"])],
@@ -31,11 +34,21 @@ def network(tmp_path, monkeypatch):
     triton = importlib.import_module("triptych.stages.triton")
     served = importlib.import_module("triptych.stages.network")
     arguments = fake.initialize_args(tmp_path, "adds", ("rows", "bias"))
-    config = {
-        "input": [{"name": name, "data_type": "TYPE_FP32"} for name in ("rows", "bias")],
-        "output": [{"name": "sum", "data_type": "TYPE_FP32"}],
-    }
-    made = served.ServedNetwork(triton.Model({**arguments, "model_config": json.dumps(config)}))
+
+    def make(**parameters):
+        config = {
+            "input": [{"name": name, "data_type": "TYPE_FP32"} for name in ("rows", "bias")],
+            "output": [{"name": "sum", "data_type": "TYPE_FP32"}],
+            "parameters": {name: {"string_value": value} for name, value in parameters.items()},
+        }
+        return served.ServedNetwork(triton.Model({**arguments, "model_config": json.dumps(config)}))
+
+    return make
+
+
+@pytest.fixture
+def network(network_files):
+    made = network_files()
     yield made
     made.close()
 
@@ -96,3 +109,26 @@ def test_what_the_network_refuses_is_not_kept(network):
     assert refused.error().message().startswith("adds: rows: got ")
     (unknown,) = network.execute([request(1, kept_rows="a")])
     assert unknown.error().message().startswith("adds: kept_rows: got ")
+
+
+def test_a_call_that_came_while_it_loaded_is_answered(network_files, monkeypatch, tmp_path):
+    """The thread that answers is quicker than the one that loads."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    monkeypatch.setenv(VARIABLE, str(folder))
+    usual, answers = channel.Listener.do, []
+
+    def waited_for(listener, job):
+        done = usual(listener, job)
+        caller = channel.connect("adds")
+        row = np.ones((1, 3), np.float32)
+        if not answers:
+            answers.append(caller.call({"rows": row, "bias": row}, {}).tolist())
+        caller.close()
+        return done
+
+    monkeypatch.setattr(channel.Listener, "do", waited_for)
+    made = network_files(channel="true")
+    assert answers == [[[2, 2, 2]]]
+    monkeypatch.setattr(channel.Listener, "do", usual)
+    made.close()

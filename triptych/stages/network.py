@@ -28,10 +28,7 @@ class ServedNetwork:
         if model.parameters.get("channel") == "true" and path:
             self._listener = channel.Listener(path, self._answer, model.explain)
         try:
-            folder = loras.folder_of_network(model)
-            self._network = self._do(
-                lambda: Network(model.folder, model.config, model.device, folder)
-            )
+            self._do(self._load)
         except BaseException:
             self.close()
             raise
@@ -47,6 +44,12 @@ class ServedNetwork:
         """Answer no more calls over a channel."""
         if self._listener is not None:
             self._listener.close()
+
+    def _load(self) -> None:
+        """In the thread that answers calls: none can come before there is a network."""
+        model = self._model
+        folder = loras.folder_of_network(model)
+        self._network = Network(model.folder, model.config, model.device, folder)
 
     def _do(self, job: Callable[[], Any]) -> Any:
         return job() if self._listener is None else self._listener.do(job)

@@ -584,3 +584,21 @@ def test_a_conditioning_tensor_of_any_name_reaches_the_unet_and_parts_calls():
 def test_a_loop_that_could_not_serve_guidance_is_refused():
     with pytest.raises(ValueError, match="max_rows: got 1"):
         DenoisingLoop(Unet(), 1)
+
+
+def test_a_thread_that_cannot_be_started_costs_one_image(monkeypatch):
+    usual, failures = threading.Thread.start, ["can't start new thread"]
+
+    def start(thread):
+        if failures:
+            raise RuntimeError(failures.pop())
+        usual(thread)
+
+    loop, lost, image = DenoisingLoop(Unet(), 32), FakeImage(2), FakeImage(2)
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with pytest.raises(RuntimeError, match="can't start"):
+        submit(loop, lost)
+    assert loop.held_rows == 0
+    assert submit(loop, image).result(5) is image.latents
+    assert lost.made == 0
+    loop.close()

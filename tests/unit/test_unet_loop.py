@@ -312,6 +312,28 @@ def test_the_unet_does_not_wait_for_triton_to_take_an_answer_or_a_number(stage, 
     assert not early
 
 
+def test_a_number_that_triton_does_not_take_is_told_later(stage, monkeypatch):
+    fake.MetricFamily.made.clear()
+    usual, failures = fake.Metric.increment, ["no shared memory"]
+
+    def increment(metric, amount):
+        if failures:
+            raise fake.TritonModelException(failures.pop())
+        usual(metric, amount)
+
+    monkeypatch.setattr(fake.Metric, "increment", increment)
+    one = stage()
+    for seed in range(2):
+        sent = request({"seed": seed})
+        one.execute([sent])
+        assert not answer(sent).has_error()
+    one.close()
+    assert not failures
+    made = {key[0]: metric.value for key, metric in fake.MetricFamily.made.items()}
+    assert made["triptych_images_total"] == 2
+    assert made["triptych_images_in_flight"] == 0
+
+
 @pytest.fixture
 def record():
     made = Record("sd_ensemble_stream", preview_every=2)

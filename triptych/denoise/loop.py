@@ -71,7 +71,8 @@ class DenoisingLoop:
         `done` is called exactly once, from the loop's thread, with `image.result()` or an
         exception: what failed, Cancelled, Expired or LoopClosed. Before every call the image's
         deadline is checked and `cancelled` asked.
-        Raises LoopClosed, with no call of `done`, if the loop is closed already.
+        Raises LoopClosed, with no call of `done`, if the loop is closed already, and RuntimeError
+        if no thread can be started now.
         """
 
         rows = len(image.conditioning)
@@ -84,11 +85,12 @@ class DenoisingLoop:
         with self._condition:
             if self._closed:
                 raise LoopClosed("the denoising loop is closed")
+            if self._thread is None:
+                thread = threading.Thread(target=self._run, name="denoising", daemon=True)
+                thread.start()
+                self._thread = thread
             self._arrived.append(Flight(image, leave, cancelled))
             self._held_rows += rows
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="denoising", daemon=True)
-                self._thread.start()
             self._condition.notify()
 
     def run_to_end(self, images: Sequence[Denoising]) -> list[np.ndarray | Exception]:

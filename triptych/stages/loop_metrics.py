@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from triptych.denoise.denoising import Denoising
 from triptych.denoise.observer import Observer
 from triptych.ipc.activity import Activity
+from triptych.stages import triton
 from triptych.stages.metrics import Counter, Gauge
 
 
@@ -90,10 +91,15 @@ class LoopMetrics(Observer):
         self._tell()
 
     def _tell(self) -> None:
+        """Where Triton does not take a number now, it is told with the next news."""
         with self._lock:
             images = self._images
-            amounts, self._untold = self._untold, dict.fromkeys(self._untold, 0.0)
-        for name, amount in amounts.items():
-            if amount:
+            amounts = {name: amount for name, amount in self._untold.items() if amount}
+        try:
+            for name, amount in amounts.items():
                 self._counters[name].add(amount)
-        self._in_flight.set(images)
+                with self._lock:
+                    self._untold[name] -= amount
+            self._in_flight.set(images)
+        except Exception as error:
+            triton.log(f"a metric was not told: {error}", error=True)

@@ -36,15 +36,17 @@ class Processes:
 
         return DenoisingLoop(predict_noise, ROWS, observer)
 
-    def calls_of(self, *images):
-        """Process and rows of the calls at a time, each when the ones before wait for answers."""
-        for image in images:
+    def check(self, *expected, **more):
+        """An image for each of `expected`: the process and the rows of the call that begins with
+        it, while the calls before wait for answers; None if it waits for the next call.
+        """
+        for call in expected:
             before = len(self.waiting)
-            self.cohorts.submit(image, lambda result: None)
-            deadline = time.monotonic() + 0.3
+            self.cohorts.submit(FakeImage(3, **more), lambda result: None)
+            deadline = time.monotonic() + (10 if call else 0.1)
             while len(self.waiting) == before and time.monotonic() < deadline:
                 time.sleep(0.005)
-        return self.waiting
+            assert self.waiting[before:] == ([call] if call else [])
 
     def end(self):
         self.go_on.set()
@@ -64,35 +66,29 @@ def processes():
         one.end()
 
 
-def images(count, **more):
-    return [FakeImage(3, **more) for _ in range(count)]
-
-
 def test_images_that_fit_in_one_call_have_one_loop(processes):
-    two_rows = images(2)
-    assert [image.rows for image in two_rows] == [2, 2]
-    assert processes().calls_of(*two_rows) == [(0, 2)]
+    processes().check((0, 2), None)
 
 
 def test_a_call_waits_in_line_where_more_images_are_held_than_fit_in_one(processes):
-    assert processes().calls_of(*images(3)) == [(0, 2), (0, 2)]
+    processes().check((0, 2), None, (0, 2), None)
 
 
 def test_a_process_more_comes_before_a_second_loop(processes):
     two = processes(2)
-    assert two.calls_of(*images(5)) == [(0, 2), (1, 2), (0, 2)]
+    two.check((0, 2), (1, 2), None, None, (0, 2))
     two.count = 3
-    assert two.calls_of(*images(1))[3:] == [(2, 2)]
+    two.check((2, 2))
 
 
 def test_images_with_loras_have_one_loop(processes):
     adapters = (Adapter("ink", 1.0, "1"),)
-    assert processes().calls_of(*images(4, adapters=adapters)) == [(0, 2)]
+    processes().check((0, 2), None, None, None, adapters=adapters)
 
 
 def test_nothing_is_taken_after_the_end(processes):
     one = processes()
-    one.calls_of(*images(2))
+    one.check((0, 2), None)
     one.end()
     with pytest.raises(LoopClosed):
         one.cohorts.submit(FakeImage(3), lambda result: None)

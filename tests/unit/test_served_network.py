@@ -111,21 +111,26 @@ def test_what_the_network_refuses_is_not_kept(network):
     assert unknown.error().message().startswith("adds: kept_rows: got ")
 
 
-def test_a_call_that_came_while_it_loaded_is_answered(network_files, monkeypatch, tmp_path):
+@pytest.mark.parametrize("before", [False, True])
+def test_a_call_that_came_while_it_loaded_is_answered(network_files, monkeypatch, tmp_path, before):
     """The thread that answers is quicker than the one that loads."""
     folder = tmp_path / "run"
     folder.mkdir()
     monkeypatch.setenv(VARIABLE, str(folder))
     usual, answers = channel.Listener.do, []
 
-    def waited_for(listener, job):
-        done = usual(listener, job)
+    def call():
         caller = channel.connect("adds")
         row = np.ones((1, 3), np.float32)
-        if not answers:
-            answers.append(caller.call({"rows": row, "bias": row}, {}).tolist())
+        answers.append(caller.call({"rows": row, "bias": row}, {}).tolist())
         caller.close()
-        return done
+
+    def waited_for(listener, job):
+        if before:
+            call()
+        usual(listener, job)
+        if not before:
+            call()
 
     monkeypatch.setattr(channel.Listener, "do", waited_for)
     made = network_files(channel="true")

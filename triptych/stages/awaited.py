@@ -24,7 +24,10 @@ class Cancellations:
     """Seconds from one round to the next, at least."""
 
     SHARE = 0.2
-    """Of its thread's time, at most, that the rounds take: each question takes 0.1 ms."""
+    """Of its thread's time that the rounds take: each question takes 0.1 ms."""
+
+    LONGEST = 0.2
+    """Seconds from one round to the next, at most: whoever lost a stage is told in time."""
 
     def __init__(self, model: triton.Model) -> None:
         self._model = model
@@ -64,7 +67,7 @@ class Cancellations:
                     reply.send(self._model.response(error))
             self._given_up.update(reply for reply in replies if reply.cancelled())
             took = time.monotonic() - begun
-            time.sleep(max(self.INTERVAL, took * (1 / self.SHARE - 1)))
+            time.sleep(min(self.LONGEST, max(self.INTERVAL, took * (1 / self.SHARE - 1))))
 
 
 class Results:

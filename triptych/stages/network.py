@@ -23,6 +23,7 @@ class ServedNetwork:
         self._model = model
         # Whoever reaches Triton's ports fills the one, unet_loop alone the other.
         self._kept, self._kept_over_channel = KeptTensors(), KeptTensors()
+        self._network: Network | None = None
         self._listener: channel.Listener | None = None
         path = channel.socket_path(model.name)
         if model.parameters.get("channel") == "true" and path:
@@ -46,10 +47,11 @@ class ServedNetwork:
             self._listener.close()
 
     def _load(self) -> None:
-        """In the thread that answers calls: none can come before there is a network."""
-        model = self._model
-        folder = loras.folder_of_network(model)
-        self._network = Network(model.folder, model.config, model.device, folder)
+        """In the thread that answers calls; the first one may come before the job to load."""
+        if self._network is None:
+            model = self._model
+            folder = loras.folder_of_network(model)
+            self._network = Network(model.folder, model.config, model.device, folder)
 
     def _do(self, job: Callable[[], Any]) -> Any:
         return job() if self._listener is None else self._listener.do(job)
@@ -98,6 +100,7 @@ class ServedNetwork:
             return error
 
     def _answer(self, tensors: dict[str, np.ndarray], parameters: Mapping[str, str]) -> np.ndarray:
+        self._load()
         (result,) = self._run([(tensors, parameters)], self._kept_over_channel)
         if isinstance(result, Exception):
             raise result

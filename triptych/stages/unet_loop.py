@@ -71,6 +71,7 @@ class LoopStage:
         self._traces = Traces()
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="pictures")
         self._answers = ThreadPoolExecutor(1, thread_name_prefix="answers")
+        self._answers.submit(int).result()  # its thread is there before the first answer
         self._held = 0
         self._closed = False
         self._lock = threading.Lock()

@@ -10,8 +10,9 @@ from tests.gateway.page import DROP, Page, violations
 from tests.gateway.pictures import flat
 from tests.gateway.running import wait_for
 
+SCREENS = (chromium.PHONE, chromium.WIDE, (2560, 1300))
 LOOKS = pytest.mark.parametrize(
-    ("size", "dark"), [(chromium.PHONE, True), (chromium.WIDE, False), ((2560, 1300), True)]
+    ("size", "dark"), [(size, dark) for size in SCREENS for dark in (False, True)]
 )
 BOTH = pytest.mark.parametrize(("size", "dark"), [(chromium.PHONE, True), (chromium.WIDE, False)])
 

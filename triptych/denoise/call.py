@@ -43,7 +43,6 @@ class CallBuffers:
     def __init__(self, max_rows: int, key: CallKey) -> None:
         self._sample = np.empty((max_rows, *key.latents), np.float32)
         self._timestep = np.empty(max_rows, np.float32)
-        self._names = [name for name, _ in key.conditioning]
 
     def fill(
         self,
@@ -65,5 +64,5 @@ class CallBuffers:
         return CallArguments(
             self._sample[:row],
             self._timestep[:row],
-            {name: [one[name] for one in all_rows] for name in self._names},
+            {name: [one[name] for one in all_rows] for name in all_rows[0]},
         )

@@ -28,11 +28,10 @@ class ServedUNet:
     """Sends each row of conditioning once; after that `unet` is told to take what it kept.
 
     Conditioning is by far the larger part of a call, and an image's is the same in all its calls,
-    whoever shares them. Whether
-    `unet` keeps tensors is found out by a probe, a call that names one that was never sent: only
-    a refusal of that name turns keeping on. Calls go through Triton, or over the channel on which
-    `unet` listens; of several instances to the one with this `number`, in turn. `model` is the
-    name by which `unet` is served.
+    whoever shares them. Whether `unet` keeps tensors is found out by a probe, a call that names one
+    that was never sent: only a refusal of that name turns keeping on. Calls go through Triton, or
+    over the channel on which `unet` listens; of several instances to the one with this `number`, in
+    turn. `model` is the name by which `unet` is served.
 
     Whether `unet` adds LoRAs, and whether it keeps deep features, is found out the same way, before
     the first call with some.

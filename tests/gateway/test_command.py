@@ -51,6 +51,7 @@ def test_the_command_says_why_it_cannot_start(tmp_path, capsys):
         command = [*COMMAND, f"--port={port}"]
         run = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert run.returncode == 1
+    assert f"port {port} (page) is in use on 127.0.0.1: stop what uses" in run.stderr
     assert run.stderr.count("\n") == 1
 
 

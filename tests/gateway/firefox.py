@@ -38,6 +38,10 @@ for (const [side, length] of Object.entries({ width, height }))
   for (const kind of ["", "min-", "max-"]) browser.style.setProperty(kind + side, `${length}px`);
 browser.browsingContext.prefersColorSchemeOverride = look;
 """
+_SEEN = """
+const media = ["(prefers-color-scheme: dark)", "(prefers-reduced-motion: reduce)"];
+return [innerWidth, innerHeight, ...media.map((query) => matchMedia(query).matches)];
+"""
 _FORGET = """
 const [url, done] = arguments;
 const whose = Services.scriptSecurityManager.createContentPrincipalFromOrigin(url);
@@ -91,6 +95,7 @@ class Firefox(webdriver.Remote):
         self._inside(_LOOK, *size, "dark" if dark else "light")
         motion = "Services.prefs.setIntPref('ui.prefersReducedMotion', arguments[0])"
         self._inside(motion, int(still))
+        wait_for(lambda: self.execute_script(_SEEN) == [*size, dark, still])  # by another process
 
     def screenshot(self) -> bytes:
         """What the screen shows, as PNG."""

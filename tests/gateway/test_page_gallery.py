@@ -368,16 +368,35 @@ def test_a_picture_larger_than_the_window_keeps_its_shape_and_is_seen_whole_or_a
     wait_for(lambda: any(page["stage"].get_property(way) > 0 for way in ways))
 
 
+def test_what_the_viewer_offers_follows_the_windows_size(page):
+    page.draw(prompt="a red circle " * 15, width="512", height="512")
+    page.settled(1)
+    page.one(".card .picture").click()
+    zoom = page.one("#viewer [data-does=zoom]")
+    wait_for(lambda: zoom.get_attribute("title") == "Twice as large")
+    prompt = page.one("#viewer figcaption p")
+    assert prompt.get_attribute("tabindex") is None
+    page.browser.look_like((390, 391))
+    wait_for(lambda: zoom.get_attribute("title") == "In its own size")
+    assert prompt.get_attribute("tabindex") == "0"
+    zoom.click()
+    page.browser.look_like()
+    wait_for(lambda: zoom.get_attribute("title") == "Twice as large")
+    assert page.one("#viewer img").rect["width"] == 1024
+    assert prompt.get_attribute("tabindex") is None
+
+
 def test_a_pictures_own_size_is_in_the_screens_own_pixels(page):
     if page.browser.name == "firefox":
         pytest.skip("only Chromium is given a finer screen")
     page.draw(prompt="a red circle", width="128", height="64")
     page.settled(1)
-    page.browser.look_like(chromium.PHONE)
-    assert page.browser.execute_script("return devicePixelRatio") == 2
     page.one(".card .picture").click()
     image = page.one("#viewer img")
-    assert (image.rect["width"], image.rect["height"]) == (64, 32)
+    assert (image.rect["width"], image.rect["height"]) == (128, 64)
+    page.browser.look_like(chromium.PHONE)
+    assert page.browser.execute_script("return devicePixelRatio") == 2
+    wait_for(lambda: (image.rect["width"], image.rect["height"]) == (64, 32))
     zoom = page.one("#viewer [data-does=zoom]")
     assert zoom.get_attribute("title") == "Twice as large"
     zoom.click()

@@ -38,10 +38,7 @@ function present(isPair) {
   $("viewer").classList.toggle("comparison", isPair);
   $("viewer-said").textContent = "";
   if (!$("viewer").open) $("viewer").showModal();
-  for (const line of $("stage").querySelectorAll("figcaption p")) {
-    if (line.scrollHeight > line.clientHeight + 1) line.tabIndex = 0; // what scrolls must be reached by keys
-  }
-  setTimes();
+  fit();
 }
 
 function put(figure, card, lines) {
@@ -49,27 +46,34 @@ function put(figure, card, lines) {
   image.src = card.querySelector(".picture img").src;
   image.alt = recordOf(card).settings.prompt;
   const { width, height } = sizeOfPicture(recordOf(card).settings);
-  image.style.setProperty("--width", width / devicePixelRatio); // one of the screen's own pixels for each
-  image.style.setProperty("--height", height / devicePixelRatio);
+  image.style.setProperty("--width", width);
+  image.style.setProperty("--height", height);
   figure.hidden = false;
   figure.querySelector("figcaption").replaceChildren(
     ...lines.map((text) => Object.assign(document.createElement("p"), { textContent: text })),
   );
 }
 
-/** How large pictures are in the zoomed viewer: as their own size where the window shows one smaller, else twice that. */
-function setTimes() {
+/** Set what depends on the window's size. Zoomed, a picture has its own size where it else is seen smaller, or twice that. */
+function fit() {
   const isZoomed = $("viewer").classList.contains("zoomed");
   $("viewer").classList.remove("zoomed");
-  const isSmaller = (image) => image.getBoundingClientRect().width < Number(image.style.getPropertyValue("--width")) - 0.5;
+  $("stage").style.setProperty("--ratio", devicePixelRatio); // one of the screen's own pixels for each of a picture's
+  const ownWidth = (image) => Number(image.style.getPropertyValue("--width")) / devicePixelRatio;
+  const isSmaller = (image) => image.getBoundingClientRect().width < ownWidth(image) - 0.5;
   const times = [...$("stage").querySelectorAll("figure:not([hidden]) img")].some(isSmaller) ? 1 : 2;
   $("stage").style.setProperty("--times", times);
   const button = doing($("viewer"), "zoom");
   button.title = button.ariaLabel = times === 1 ? t("In its own size") : t("Twice as large");
   $("viewer").classList.toggle("zoomed", isZoomed);
+  for (const line of $("stage").querySelectorAll("figcaption p")) {
+    if (line.scrollHeight > line.clientHeight + 1) line.tabIndex = 0; // what scrolls must be reached by keys
+    else line.removeAttribute("tabindex");
+  }
 }
 
-for (const figure of [FIRST, SECOND]) figure.querySelector("img").addEventListener("load", setTimes);
+for (const figure of [FIRST, SECOND]) figure.querySelector("img").addEventListener("load", fit);
+addEventListener("resize", () => $("viewer").open && fit());
 
 function move(by) {
   const all = cards();
@@ -127,7 +131,6 @@ const ACTIONS = {
   before: () => move(-1),
   after: () => move(1),
   zoom: () => {
-    setTimes(); // the window may be another since
     const isLarge = $("viewer").classList.toggle("zoomed");
     doing($("viewer"), "zoom").setAttribute("aria-pressed", String(isLarge));
     if (isLarge) $("stage").tabIndex = 0;

@@ -312,6 +312,46 @@ def test_the_unet_does_not_wait_for_triton_to_take_an_answer_or_a_number(stage, 
     assert not early
 
 
+def test_it_is_at_work_until_the_last_answer(stage, monkeypatch, tmp_path):
+    folder = activity.Stages(tmp_path / "activity").folder
+    monkeypatch.setenv(VARIABLE, str(folder))
+    go_on, taken = threading.Event(), threading.Event()
+
+    def waiting(*_, **__):
+        taken.set()
+        assert go_on.wait(10)
+
+    first, second = request({"num_inference_steps": 1}), request({"num_inference_steps": 3})
+    monkeypatch.setattr(first.sender, "send", waiting)
+    one = stage()
+    loop = activity.Instances(folder, "unet_loop")
+    one.execute([first, second])
+    assert taken.wait(10)
+    while one._loop._first[0].held_rows:
+        time.sleep(0.005)
+    assert loop.see().count == 1  # the second's answer waits for its turn
+    go_on.set()
+    assert not answer(second).has_error()
+    assert loop.see().count == 0
+
+
+@pytest.mark.parametrize(("release", "kind"), [("21.10", fake.OldRequest), ("24.10", fake.Request)])
+def test_it_is_at_work_while_the_unet_is(stage, monkeypatch, tmp_path, release, kind):
+    folder = activity.Stages(tmp_path / "activity").folder
+    monkeypatch.setenv(VARIABLE, str(folder))
+    loop, seen = activity.Instances(folder, "unet_loop"), []
+
+    def looking(**inputs):
+        seen.append(loop.see().count)
+        return fake.no_noise(**inputs)
+
+    sent = request({"num_inference_steps": 2}, kind=kind)
+    responses = stage(release, unet=looking).execute([sent])
+    assert not (responses[0] or answer(sent)).has_error()
+    assert seen == [1, 1]
+    assert loop.see().count == 0
+
+
 def test_a_number_that_triton_does_not_take_is_told_later(stage, monkeypatch):
     fake.MetricFamily.made.clear()
     usual, failures = fake.Metric.increment, ["no shared memory"]
@@ -332,6 +372,28 @@ def test_a_number_that_triton_does_not_take_is_told_later(stage, monkeypatch):
     made = {key[0]: metric.value for key, metric in fake.MetricFamily.made.items()}
     assert made["triptych_images_total"] == 2
     assert made["triptych_images_in_flight"] == 0
+
+
+def test_a_number_that_triton_does_not_take_is_told_without_other_news(stage, monkeypatch):
+    fake.MetricFamily.made.clear()
+    usual, told = fake.Metric.set, []
+
+    def refuse_the_first_0(metric, value):
+        told.append(value)
+        if told.count(0) == 1 and value == 0:
+            raise fake.TritonModelException("no shared memory")
+        usual(metric, value)
+
+    monkeypatch.setattr(fake.Metric, "set", refuse_the_first_0)
+    sent = request({})
+    stage().execute([sent])
+    assert not answer(sent).has_error()
+    key = ("triptych_images_in_flight", fake.MetricFamily.GAUGE, (("model", "unet_loop"),))
+    deadline = time.monotonic() + 10
+    while told.count(0) < 2 and time.monotonic() < deadline:
+        time.sleep(0.005)
+    assert fake.MetricFamily.made[key].value == 0
+    assert told.count(0) >= 2
 
 
 @pytest.fixture

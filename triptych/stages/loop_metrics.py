@@ -1,5 +1,5 @@
-"""What is told of the denoising loop: its numbers on Triton's metrics page, its activity for the
-launcher, and its calls in the traces of its images."""
+"""What is told of the denoising loop: its numbers on Triton's metrics page, and its calls in the
+traces of its images."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 from triptych.denoise.denoising import Denoising
 from triptych.denoise.observer import Observer
-from triptych.ipc.activity import Activity
 from triptych.stages import triton
 from triptych.stages.metrics import Counter, Gauge
 
@@ -23,7 +22,7 @@ class LoopMetrics(Observer):
     INTERVAL = 0.2
     """Seconds from one update of the metrics page to the next, while images are in flight."""
 
-    def __init__(self, labels: dict[str, str], activity: Activity) -> None:
+    def __init__(self, labels: dict[str, str]) -> None:
         totals = {
             "images": "Images denoised",
             "steps": "Denoising steps taken, all images together",
@@ -36,7 +35,6 @@ class LoopMetrics(Observer):
             for name, description in totals.items()
         }
         self._in_flight = Gauge("triptych_images_in_flight", "Images being denoised now", labels)
-        self._activity = activity
         self._lock = threading.Lock()
         self._untold = dict.fromkeys(totals, 0.0)
         self._images = 0
@@ -61,7 +59,6 @@ class LoopMetrics(Observer):
         self._count(images=1)
 
     def in_flight(self, images: int) -> None:
-        self._activity.set(images)
         with self._lock:
             self._images = images
         self._news.set()
@@ -91,7 +88,7 @@ class LoopMetrics(Observer):
         self._tell()
 
     def _tell(self) -> None:
-        """Where Triton does not take a number now, it is told with the next news."""
+        """Where Triton does not take a number now, it is told the next time."""
         with self._lock:
             images = self._images
             amounts = {name: amount for name, amount in self._untold.items() if amount}
@@ -103,3 +100,4 @@ class LoopMetrics(Observer):
             self._in_flight.set(images)
         except Exception as error:
             triton.log(f"a metric was not told: {error}", error=True)
+            self._news.set()

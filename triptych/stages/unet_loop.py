@@ -59,7 +59,7 @@ class LoopStage:
         self._text_encoders = loras.TextEncoders(model)
         self._max_queue = model.count("max_queue", AT_A_TIME)
         model.activity.limit(self._max_queue)
-        self._metrics = LoopMetrics({"model": model.name}, model.activity)
+        self._metrics = LoopMetrics({"model": model.name})
         unet = model.names.stage("unet")
         rows = model.count("max_rows", 32)
 
@@ -123,6 +123,7 @@ class LoopStage:
             check_room("settings", awaited.images, self._held, self._max_queue, self._model.name)
             self._held += awaited.images
             awaited.held = awaited.images
+            self._model.activity.set(self._held)
 
     def _submit(self, tensors: dict, deadline: float | None, token: str, awaited: _Awaited) -> None:
         try:
@@ -172,8 +173,9 @@ class LoopStage:
                 images += own
                 owners += map(results.of, range(len(own)))
             self._model.activity.images(came=len(images))
-            for done, latents in zip(owners, self._loop.run_to_end(images)):
-                done(latents)
+            with self._model.activity:
+                for done, latents in zip(owners, self._loop.run_to_end(images)):
+                    done(latents)
         self._model.activity.images(went=len(images))
         return [self._response(latents) for latents in answers]
 
@@ -236,6 +238,7 @@ class LoopStage:
         self._model.activity.images(**{"failed" if failed else "went": awaited.images})
         with self._lock:
             self._held -= awaited.held
+            self._model.activity.set(self._held)
 
     def _response(self, latents: list[np.ndarray] | Exception) -> Any:
         failed = isinstance(latents, Exception)

@@ -40,12 +40,25 @@ def failures(load):
     return [str(answer) for _, answer in load.answers if isinstance(answer, Exception)]
 
 
+def loaded(server, stage):
+    return server.log.read_text().count(f"successfully loaded '{stage}'")
+
+
+def changed(models, stage):
+    """Triton loads nothing again whose files are as old as before."""
+    if (models / stage).is_symlink():
+        repositories.own(models, stage)
+    (models / stage / "config.pbtxt").touch()
+
+
 def test_every_stage_is_loaded_again_while_requests_run(explicit):
     with Load(explicit.grpc, CLIENTS) as load:
         wait(lambda: answered(load) > 0)
         for stage in STAGES:
-            before = answered(load)
+            before, told = answered(load), loaded(explicit, stage)
+            changed(explicit.models, stage)
             assert order(explicit, "load", stage) == (200, "")
+            assert loaded(explicit, stage) == told + 1
             wait(lambda before=before: answered(load) > before + CLIENTS)
     assert not failures(load)
     assert len({answer for _, answer in load.answers}) == CLIENTS

@@ -155,12 +155,21 @@ return arguments[0].filter((selector) => {
 """
 
 
+# What passes is only counted: all of its places take longer to send than to find.
+AXE = """
+const [done] = arguments;
+axe.run({ resultTypes: ["violations", "incomplete"] })
+  .then(({ violations, incomplete, passes }) => done({ violations, incomplete, passes: passes.length }));
+"""
+
+
 def violations(browser):
     """What axe-core finds wrong for people with disabilities, with where it is."""
-    browser.execute_script((files("axe_core_python") / "axe.min.js").read_text(encoding="utf-8"))
-    script = "const done = arguments[arguments.length - 1]; axe.run().then(done)"
-    found = browser.execute_async_script(script)
-    assert len(found["passes"]) > 10
+    if not browser.execute_script("return Boolean(window.axe)"):
+        axe = files("axe_core_python") / "axe.min.js"
+        browser.execute_script(axe.read_text(encoding="utf-8"))
+    found = browser.execute_async_script(AXE)
+    assert found["passes"] > 10
     assert [one["message"] for one in found["incomplete"] if "error" in one] == []
     wrong = [(one["id"], node["html"]) for one in found["violations"] for node in one["nodes"]]
     unsure = (one for one in found["incomplete"] if one["id"] == "color-contrast")

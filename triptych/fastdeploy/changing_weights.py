@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable
+from typing import Any, Mapping, NamedTuple, Sequence, Tuple
 
 import numpy as np
 import onnxruntime
@@ -13,7 +13,7 @@ from triptych.fastdeploy import onnx_nodes
 from triptych.fastdeploy.lru import Lru
 from triptych.lora import merging
 
-Changes = Sequence[tuple[Mapping[str, Any], float]]
+Changes = Sequence[Tuple[Mapping[str, Any], float]]
 """The layers and the scale of each LoRA of a set."""
 
 

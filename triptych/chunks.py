@@ -51,7 +51,7 @@ def chunks_of(
                     at_comma = comma_at is not None and room - comma_at <= LOOKS_BACK
                     if at_comma and len(tokens) == room and word != [comma]:
                         close(comma_at + 1)
-                    else:
+                    if len(tokens) + len(word) > room:
                         close(len(tokens))
                     comma_at = None
                 if word == [comma]:

@@ -36,8 +36,12 @@ def json_object(text: str, field: str, keys: Sequence[str]) -> dict[str, Any] | 
     if not isinstance(values, dict):
         kind = "a list" if isinstance(values, list) else "a text with one inside"
         raise InvalidRequest(field, text, f"a prompt or one JSON object, not {kind}")
-    for key in values.repeated:
-        raise InvalidRequest(key, values[key], "each key once")
+    inside: list[Any] = [values]
+    while inside:
+        one = inside.pop()
+        for key in one.repeated if isinstance(one, _Object) else ():
+            raise InvalidRequest(key, one[key], "each key once")
+        inside += one.values() if isinstance(one, dict) else one if isinstance(one, list) else ()
     return values
 
 

@@ -10,7 +10,9 @@ from triptych.errors import shorten
 from triptych.settings import Settings
 from triptych.trained_words import words_in
 
-_OF_WEBUI = re.compile(r"<(?:lora|lyco|hypernet):[^<>]*>|\([^()]*[^()\d\s]\s*:\s*\d*\.?\d+\s*\)")
+_OF_WEBUI = re.compile(
+    r"<(?:lora|lyco|hypernet):[^<>]*>|\([^()]*[^()\d\s]\s*:\s*(?:\d+(?:\.\d+)?|\.\d+)\s*\)"
+)
 """The WebUI's syntax where prompts are plain: networks, and words with a number as weight."""
 
 _OF_OTHERS = re.compile(

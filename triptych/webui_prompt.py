@@ -31,11 +31,11 @@ MOST_WEIGHT = 100.0
 
 _MARK = re.compile(
     r"\\(?P<escaped>[()\[\]\\])"
-    r"|:\s*(?P<weight>[+-]?(?:\d+\.?\d*|\.\d+))\s*\)"
+    r"|:\s*(?P<weight>[+-]?(?:\d+(?:\.\d*)?|\.\d+))\s*\)"
     r"|(?P<bracket>[()\[\]])"
     r"|\b(?P<part>BREAK)\b"
 )
-_NUMBER = re.compile(r":\s*[+-]?(?:\d+\.?\d*|\.\d+)\s*$")
+_NUMBER = re.compile(r":\s*[+-]?(?:\d+(?:\.\d*)?|\.\d+)\s*$")
 _NETWORK = re.compile(r"<(?:lora|lyco|hypernet):[^<>]*>")
 _LORA = re.compile(r"<lora:([^<>:]*)(?::([^<>]*))?>")
 
@@ -104,7 +104,7 @@ def parse(field: str, prompt: str) -> list[Part]:
         weigh(first, STEP)
     for first in opened["["]:
         weigh(first, 1 / STEP)
-    if weights and not max(map(abs, weights)) <= MOST_WEIGHT:
+    if not all(abs(weight) <= MOST_WEIGHT for weight in weights):  # NaN neither
         raise InvalidRequest(field, prompt, f"weights from -{MOST_WEIGHT:g} to {MOST_WEIGHT:g}")
     bounds = [0, *breaks, len(texts)]
     return [

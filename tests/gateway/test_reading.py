@@ -182,6 +182,14 @@ def test_a_file_that_does_not_say_gives_no_prompt(texts):
         assert prompt == ""
 
 
+def test_the_pixels_of_a_png_are_not_decoded_for_its_text():
+    text = "a circle\nSteps: 5, Sampler: Euler a, Size: 64x72"
+    file = png(parameters=text)
+    pixels = file.index(b"IDAT") + 4
+    damaged = file[:pixels] + b"damaged" + file[pixels + 7 :]
+    assert read(damaged).settings["num_inference_steps"] == 5
+
+
 @pytest.mark.parametrize("file", [b"", b"GIF89a", png()[:40], b"\xff\xd8\xff\xe1" + b"\0" * 90])
 def test_what_is_no_picture_is_said(file):
     with pytest.raises(Problem, match="image: ") as caught:

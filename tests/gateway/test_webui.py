@@ -67,6 +67,7 @@ def test_a_prompt_becomes_pictures(webui, triton):
         ({"clip_skip": 2}, 1),
         ({"override_settings": {"CLIP_stop_at_last_layers": 2}}, 1),
         ({"clip_skip": 3, "override_settings": {"CLIP_stop_at_last_layers": 2}}, 1),
+        ({"clip_skip": 3, "override_settings": {"CLIP_stop_at_last_layers": None}}, 2),
     ],
 )
 def test_clip_skip_is_counted_from_one_there(webui, triton, asked, sent):
@@ -262,6 +263,7 @@ def test_the_files_format_may_be_overridden(webui):
         ("DDIM", 0, 200),
         ("DDIM", 1, 200),
         ("DDIM", 2, 400),
+        ("TCD", 0.5, 200),
         ("LMS", 1, 200),
         (None, 1, 200),
     ],
@@ -270,7 +272,7 @@ def test_eta_where_it_is_read(webui, triton, sampler, eta, status):
     answer = webui.post("/txt2img", json={"prompt": "x", "sampler_name": sampler, "eta": eta})
     assert answer.status_code == status
     if status == 200:
-        assert triton.requests[0].get("eta") == (eta if sampler == "DDIM" else None)
+        assert triton.requests[0].get("eta") == (eta if sampler in ("DDIM", "TCD") else None)
         said = "eta: not used" in answer.json()["info"]
         assert said == (sampler is None)
     assert status == 200 or answer.json()["detail"].startswith("eta: got ")
@@ -475,5 +477,6 @@ def test_the_key_may_be_basics_password(start):
     url = f"{gateway.url}/sdapi/v1/samplers"
     assert httpx.get(url).status_code == 401
     assert httpx.get(url, auth=("anybody", "wrong")).status_code == 401
-    assert httpx.get(url, headers={"Authorization": "Basic %%%"}).status_code == 401
+    for bad in (b"Basic %%%", "Basic \xe9".encode("latin-1")):
+        assert httpx.get(url, headers={"Authorization": bad}).status_code == 401
     assert httpx.get(url, auth=("anybody", "sesame")).status_code == 200

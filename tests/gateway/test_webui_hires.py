@@ -91,6 +91,10 @@ def test_sizes_and_steps_of_the_second_pass(webui, triton, own, size, steps):
             {"denoising_strength": 0.01},
             "hr_second_pass_steps: got 0, with a denoising_strength of 0.01 1000 num_inference",
         ),
+        (
+            {"denoising_strength": 1e-320},
+            "hr_second_pass_steps: got 0, with a denoising_strength of 9.99989e-321 1000001 num",
+        ),
         ({"steps": 201}, "steps: got 201; allowed: "),
     ],
 )

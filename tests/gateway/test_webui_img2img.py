@@ -86,6 +86,14 @@ def test_resizing_as_there(webui, triton):
     ]
 
 
+@pytest.mark.parametrize("mode", [0, 1, 2])
+def test_a_picture_of_a_few_pixels_is_refused_for_its_size(webui, triton, mode):
+    more = {"init_images": [text(file_of(Image.new("RGB", (4, 100), "red")))], "prompt": "x"}
+    answer = webui.post("/img2img", json={**more, "resize_mode": mode})
+    assert answer.status_code == 400
+    assert answer.json()["detail"].startswith("init_images: got '"), answer.json()
+
+
 def test_what_is_painted_anew_starts_from_the_colours_around(webui, triton):
     picture = Image.new("RGB", (64, 72), "red")
     picture.paste("blue", (0, 0, 32, 72))

@@ -1,5 +1,6 @@
 """Models loaded, unloaded and loaded again while requests run; files that cannot be loaded."""
 
+import contextlib
 import json
 import re
 
@@ -44,11 +45,16 @@ def loaded(server, stage):
     return server.log.read_text().count(f"successfully loaded '{stage}'")
 
 
+@contextlib.contextmanager
 def changed(models, stage):
-    """Triton loads nothing again whose files are as old as before."""
-    if (models / stage).is_symlink():
+    """A copy of its files in their place: Triton loads nothing again that is as old as before."""
+    linked = (models / stage).is_symlink()
+    if linked:
         repositories.own(models, stage)
     (models / stage / "config.pbtxt").touch()
+    yield
+    if linked:
+        repositories.link_again(models, stage)
 
 
 def test_every_stage_is_loaded_again_while_requests_run(explicit):
@@ -56,8 +62,8 @@ def test_every_stage_is_loaded_again_while_requests_run(explicit):
         wait(lambda: answered(load) > 0)
         for stage in STAGES:
             before, told = answered(load), loaded(explicit, stage)
-            changed(explicit.models, stage)
-            assert order(explicit, "load", stage) == (200, "")
+            with changed(explicit.models, stage):
+                assert order(explicit, "load", stage) == (200, "")
             assert loaded(explicit, stage) == told + 1
             wait(lambda before=before: answered(load) > before + CLIENTS)
     assert not failures(load)

@@ -86,6 +86,16 @@ def test_images_of_all_stages_count(stages, clock):
         gate.check(7)
 
 
+def test_the_limit_is_that_of_the_loop_which_is_there_now(stages, clock):
+    (path,) = stages["unet_loop"].folder.glob("unet_loop-*")
+    path.rename(path.with_name("unet_loop-4194305"))  # more than any process has
+    Activity("unet_loop").limit(4)
+    gate = Admission(stages["tokenizer"], Names())
+    gate.check(4)
+    with pytest.raises(InvalidRequest, match="a batch of at most 4"):
+        gate.check(5)
+
+
 def test_a_batch_that_never_fits_is_refused_for_good(stages, clock):
     gate = Admission(stages["tokenizer"], Names())
     gate.check(10)

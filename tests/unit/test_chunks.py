@@ -74,3 +74,10 @@ def test_the_vectors_of_one_word_stay_together():
 
 def test_a_word_of_more_vectors_than_a_chunk_holds_is_cut():
     assert [len(chunk) for chunk in cut([([[*range(100)]], 2.0)])] == [75]
+
+
+def test_a_word_that_does_not_fit_after_the_comma_either_begins_a_chunk():
+    vectors = list(range(100, 175))
+    tokens = [*range(60), COMMA, *range(61, 75)]
+    cuts = cut([([*([token] for token in tokens), vectors], 1.0)])
+    assert cuts == [tokens[:61], tokens[61:], vectors]

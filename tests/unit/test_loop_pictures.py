@@ -116,6 +116,25 @@ def test_what_cannot_be_used_is_refused(stage, files, image, message):
     assert re.match(f"unet_loop: {message}", error(answer(sent)))
 
 
+@pytest.mark.parametrize(
+    ("limit", "message"),
+    [("max_picture_bytes", "at most 100 bytes"), ("max_picture_pixels", "at most 100 pixels")],
+)
+@pytest.mark.parametrize("field", ["image", "mask_image"])
+def test_files_are_held_to_the_tokenizers_limits(stage, tmp_path, field, limit, message):
+    (tmp_path / "tokenizer").mkdir()
+    value = f'key: "{limit}" value {{ string_value: "100" }}'
+    (tmp_path / "tokenizer" / "config.pbtxt").write_text(f"parameters {{ {value} }}")
+    small = png((8, 8), colour=0)
+    assert len(small) < 100 < len(PNG)
+    files = {"image": small, "mask_image": small, field: PNG}
+    sent = bringing(tuple(files.values()))
+    stage().execute([sent])
+    said = error(answer(sent))
+    assert re.match(f"unet_loop: {field}: got .*; allowed: {message}", said), said
+    assert THREADS == []
+
+
 def test_a_model_without_an_encoder_refuses_pictures(stage):
     sent = bringing((PNG, b""))
     stage(encoder=None).execute([sent])

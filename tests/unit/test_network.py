@@ -294,3 +294,18 @@ def test_the_first_run_with_tensorrt_is_on_its_engine(tmp_path, monkeypatch):
     monkeypatch.setattr(network.providers, "CPU", "another")
     (result,) = network.Network(tmp_path, config()).run([tensors(2, fill=7)])
     assert result["sum"][1, 0, 0] == 8
+
+
+@pytest.mark.filterwarnings("ignore:Specified provider")
+def test_what_does_not_load_is_passed_over_with_all_that_was_meant_for_it(tmp_path, monkeypatch):
+    write(tmp_path)
+    monkeypatch.setattr(network.providers, "unusable", lambda _: {})
+    entry = {"name": "onnxruntime", "parameters": {"cpu_threads": "3"}}
+    asked = {"execution_accelerators": {"cpu_execution_accelerator": [entry]}}
+    loaded = network.Network(tmp_path, config(optimization=asked))
+    assert loaded.provider == (
+        "CPUExecutionProvider in single precision (no Tensorrt: it does not load here; "
+        "no CUDA: it does not load here)"
+    )
+    assert loaded._session.get_session_options().intra_op_num_threads == 3
+    assert [name for name, _ in loaded._chosen] == ["CPUExecutionProvider"]

@@ -164,3 +164,12 @@ def test_a_damaged_file_is_refused_when_it_is_decoded():
     assert ask(image=text(damaged)).image == damaged
     with pytest.raises(InvalidRequest, match=r"^image: got .* that is whole$"):
         reading.decode("image", damaged)
+
+
+def test_a_whole_picture_that_its_format_cannot_hold_is_refused():
+    wide, mask = text(file_of(size=(16384, 64))), text(file_of(size=(64, 64)))
+    asked = {"image": wide, "mask_image": mask, "width": 512, "height": 64}
+    allowed = "output_format: got 'webp'; allowed: png, where the whole picture is 16384x64"
+    assert refused(**asked, padding_mask_crop=8, output_format="webp") == allowed
+    ask(**asked, padding_mask_crop=8)
+    ask(**asked, output_format="webp")  # it is drawn as 512x64

@@ -205,7 +205,7 @@ def test_the_model_says_how_often_where_the_request_does_not(stage, ensemble, gi
     assert [p.tensors["step"].item() for p in sent.sender.parts if "preview" in p.tensors] == shown
 
 
-@pytest.mark.parametrize("value", [-1, 1001, 1.5, True, "x", "-1"])
+@pytest.mark.parametrize("value", [-1, 1001, 1.5, True, "x", "-1", "9" * 5000])
 def test_a_preview_every_that_is_none_is_refused_by_name(stage, value):
     sent = request(preview_every=value)
     stage().execute([sent])

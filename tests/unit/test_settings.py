@@ -493,6 +493,19 @@ def test_a_repeated_key_is_refused(key):
     assert message.endswith("allowed: each key once")
 
 
+@pytest.mark.parametrize(
+    ("key", "inside"),
+    [
+        ("strength", '"second_pass": {"height": 64, "strength": 0.5, "width": 64, "strength": 1}'),
+        ("name", '"loras": [{"name": "ink", "name": "chalk"}]'),
+    ],
+)
+def test_a_repeated_key_inside_is_refused_too(key, inside):
+    field, message = refused(f'{{"prompt": "x", {inside}}}')
+    assert field == key
+    assert message.endswith("allowed: each key once")
+
+
 def test_an_object_without_a_prompt_is_refused():
     assert refused("{}")[0] == refused('{"seed": 1}')[0] == "prompt"
 

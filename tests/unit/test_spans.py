@@ -167,3 +167,17 @@ def test_without_opentelemetry_the_log_says_what_is_missing(stage, monkeypatch, 
     stage().execute([sent])
     assert not answer(sent).has_error()
     assert "pip install 'triptych[tracing]'" in capsys.readouterr().out
+
+
+def test_an_image_that_cannot_be_traced_is_drawn_and_the_log_says_why(stage, monkeypatch, capsys):
+    one = stage()
+    spans = importlib.import_module("triptych.stages.spans")
+
+    def refuse(*_):
+        raise ValueError("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT must be a number")
+
+    monkeypatch.setattr(spans, "ImageSpan", refuse)
+    sent = request({}, trace=TRACE)
+    one.execute([sent])
+    assert not answer(sent).has_error()
+    assert "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT must be" in capsys.readouterr().out

@@ -3,6 +3,7 @@
 import os
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -254,6 +255,14 @@ def test_the_work_of_a_dead_process_is_none(tmp_path, monkeypatch):
         (path,) = stages.folder.iterdir()
         path.rename(path.with_name("unet-4194305"))  # more than any process has
         assert stages.idle and stages.worked
+
+
+def test_a_channels_socket_beside_the_stages_files_is_no_stage(tmp_path, monkeypatch):
+    stages = Stages(tmp_path / "activity")
+    monkeypatch.setenv(VARIABLE, str(stages.folder))
+    with socket.socket(socket.AF_UNIX) as channel, Activity("sd-turbo.unet"):
+        channel.bind(str(stages.folder / "sd-turbo.unet.123.channel"))
+        assert not stages.idle and stages.worked
 
 
 def test_a_stage_without_a_launcher_tells_nobody(monkeypatch):

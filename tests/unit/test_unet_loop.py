@@ -22,6 +22,7 @@ from triptych.fastdeploy.deep_cache import gone
 from triptych.ipc import activity
 from triptych.ipc.activity import VARIABLE
 from triptych.ipc.progress import Record
+from triptych.second_pass import SecondPass
 from triptych.settings import Settings
 
 SCHEDULER = {"_class_name": "DDIMScheduler", "beta_schedule": "scaled_linear"}
@@ -107,6 +108,33 @@ def test_images_of_a_request_have_one_size(stage):
     sent = request({}, {"height": 128})
     stage().execute([sent])
     assert "one height and width a batch" in error(answer(sent))
+
+
+def test_images_of_a_request_end_in_one_size_too(stage):
+    second = SecondPass(96, 64, 0.5, 4, "bilinear")
+    refused, drawn = request({}, {"second_pass": second}), request(*2 * [{"second_pass": second}])
+    stage().execute([refused, drawn])
+    said = error(answer(refused))
+    assert said.startswith("unet_loop: settings: got '[(64, 64), (96, 64)]'; allowed: one height")
+    assert answer(drawn).tensors["latents"].shape == (2, 4, 12, 8)
+
+
+@pytest.mark.parametrize(("release", "kind"), [("21.10", fake.OldRequest), ("24.10", fake.Request)])
+def test_images_that_failed_are_counted_as_such(stage, monkeypatch, tmp_path, release, kind):
+    folder = activity.Stages(tmp_path / "activity").folder
+    monkeypatch.setenv(VARIABLE, str(folder))
+
+    def failing(**inputs):
+        if len(inputs["sample"]) == 1:
+            raise fake.TritonModelException("no memory")
+        return fake.no_noise(**inputs)
+
+    sent = [request({}, {"seed": 2}, kind=kind), request({"guidance_scale": 1}, kind=kind)]
+    one = stage(release, failing)
+    responses = [one.execute([request])[0] or answer(request) for request in sent]
+    assert [response.has_error() for response in responses] == [False, True]
+    seen = activity.Instances(folder, "unet_loop").see()
+    assert (seen.came, seen.went, seen.failed) == (3, 2, 1)
 
 
 def test_a_failing_unet_fails_the_request_with_a_public_reason(stage):
@@ -441,6 +469,22 @@ def test_a_streamed_image_that_is_stopped_leaves_the_loop(stage, record):
     response = answer(watched)
     assert response.error().code() == fake.Error.CANCELLED
     assert record.read().step < 100
+
+
+def test_a_stopped_image_leaves_the_loop_where_triton_wants_the_answer_at_once(stage, record):
+    calls = []
+
+    def stopping(**inputs):
+        calls.append(inputs)
+        if len(calls) == 3:
+            record.stop()
+        return fake.no_noise(**inputs)
+
+    watched = request({"num_inference_steps": 9}, kind=fake.OldRequest)
+    watched.id = record.token
+    (response,) = stage("21.10", unet=stopping).execute([watched])
+    assert error(response).startswith("unet_loop: cancelled before")
+    assert len(calls) == 3
 
 
 def test_no_file_stays_open(stage, record):

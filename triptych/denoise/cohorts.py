@@ -52,8 +52,12 @@ class Cohorts:
                 raise LoopClosed("the denoising loop is closed")
             self._loop_for(image).submit(image, done, cancelled)
 
-    def run_to_end(self, images: Sequence[Denoising]) -> list[np.ndarray | Exception]:
-        return self._first[0].run_to_end(images)
+    def run_to_end(
+        self,
+        images: Sequence[Denoising],
+        cancelled: Callable[[Denoising], bool] = lambda image: False,
+    ) -> list[np.ndarray | Exception]:
+        return self._first[0].run_to_end(images, cancelled)
 
     def close(self) -> None:
         with self._lock:

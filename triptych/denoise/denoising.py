@@ -178,7 +178,8 @@ class Denoising:
     def check_deadline(self) -> None:
         """Raise Expired, which says how far it came, if nobody waits for the image any more."""
         if self._settings.expired:
-            calls = f"{self.call} of {self.calls} calls of the UNet"
+            made = self.calls_before + self.call
+            calls = f"{made} of {self.calls_in_all} calls of the UNet"
             raise Expired(f"timeout: the request's time was over after {calls}")
 
     def model_input(self) -> np.ndarray:

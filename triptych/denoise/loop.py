@@ -93,13 +93,17 @@ class DenoisingLoop:
             self._held_rows += rows
             self._condition.notify()
 
-    def run_to_end(self, images: Sequence[Denoising]) -> list[np.ndarray | Exception]:
+    def run_to_end(
+        self,
+        images: Sequence[Denoising],
+        cancelled: Callable[[Denoising], bool] = lambda image: False,
+    ) -> list[np.ndarray | Exception]:
         """Denoise `images` in this thread; for each, in order, what `done` would have got."""
         results: list[Any] = [None] * len(images)
         in_flight = InFlight(self._predict_noise, self._max_rows, self._observer)
         for position, image in enumerate(images):
             done = functools.partial(results.__setitem__, position)
-            in_flight.join(Flight(image, done))
+            in_flight.join(Flight(image, done, functools.partial(cancelled, image)))
         while in_flight.flights:
             in_flight.call()
         return results

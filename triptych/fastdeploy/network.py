@@ -71,16 +71,17 @@ class Network:
             fused = network_files.fused(folder)
             path = network_files.which(folder, chosen[0][0], accelerators.gpu_fp16)
             self._session = network_files.load(path, chosen, accelerators)
+            asked, first = chosen[0][0], self._session.get_providers()[0]
+            if first != asked:  # its file, its threads and its options are those of `asked`
+                reasons[asked] = "it does not load here"
+                return start(graphs)
             inputs = {tensor.name: tensor for tensor in self._session.get_inputs()}
             outputs = {tensor.name: tensor for tensor in self._session.get_outputs()}
             self._outputs = declared(model_config, "output", outputs, complete=False)
             declared(model_config, "input", inputs, complete=True)
             self._types = {name: ONNX_TYPES[tensor.type] for name, tensor in inputs.items()}
             self._shapes = {name: tensor.shape for name, tensor in inputs.items()}
-            asked, first = chosen[0][0], self._session.get_providers()[0]
-            if first != asked:
-                self.provider = f"{first} ({asked} does not load here)"
-            elif first == providers.CUDA and accelerators.gpu_fp16 and path != fused:
+            if first == providers.CUDA and accelerators.gpu_fp16 and path != fused:
                 self.provider += f"; in single precision: no {fused.name}"
             self._on_engine = first == providers.TENSORRT
             if self._on_engine:
@@ -89,7 +90,7 @@ class Network:
                 self.bind(graph_batches, ("cuda", device))
             if first != providers.CPU:
                 self._warm_up(accelerators, graph_batches, self._compute)
-            self._chosen = chosen if first == asked else chosen[-1:]
+            self._chosen = chosen
 
         problem = tuning.no_graphs(onnxruntime.__version__)
         graphs, failed = bool(graph_batches) and not problem, None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
 import re
 import secrets
 from collections.abc import Callable, Sequence
@@ -80,7 +79,7 @@ class KeyFirst(APIRoute):
 def _password(text: str) -> str:
     try:
         return base64.b64decode(text, validate=True).decode().partition(":")[2]
-    except (binascii.Error, UnicodeDecodeError):
+    except ValueError:
         return ""
 
 
@@ -92,9 +91,16 @@ def check_origin(request: Request) -> None:
     """
     origin = request.headers.get("origin")
     own = (request.headers.get("host"), *request.app.state.origins)
-    if origin is not None and origin not in own and urlsplit(origin).netloc not in own:
+    if origin is not None and origin not in own and _host(origin) not in own:
         allowed = "a page of this server; others by --cors-origin"
         raise Problem(400, f"Origin: got {shorten(origin)}; allowed: {allowed}", "Origin")
+
+
+def _host(origin: str) -> str | None:
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:  # such as a bracket that is not closed
+        return None
 
 
 class KnownHosts:

@@ -37,6 +37,7 @@ from triptych.gateway.fields import (
     Syntax,
     told,
 )
+from triptych.gateway.pictures import in_thread
 from triptych.gateway.reading import read
 from triptych.gateway.samplers import LABELS
 from triptych.gateway.studio import Studio
@@ -197,7 +198,7 @@ _FILE = {"requestBody": {"content": {"image/*": {"schema": {"type": "string"}}}}
 @router.post("/settings", openapi_extra=_FILE)
 async def settings_of(request: Request) -> dict[str, Any]:
     """The settings in a picture's file, which is the request's body; the seed as a text."""
-    found = read(await request.body()).settings
+    found = (await in_thread(read, await request.body())).settings
     return {**found, "seed": str(found["seed"])} if "seed" in found else found
 
 

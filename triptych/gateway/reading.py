@@ -61,7 +61,10 @@ def _texts(file: bytes) -> dict[str, str]:
     try:
         with Image.open(io.BytesIO(file), formats=("PNG", "JPEG", "WEBP")) as picture:
             texts = {str(name): one for name, one in picture.info.items() if isinstance(one, str)}
-            comment = picture.getexif().get_ifd(_EXIF_FOLDER).get(_USER_COMMENT)
+            # Pillow decodes a PNG to look for EXIF behind its pixels.
+            may_comment = picture.format != "PNG" or "exif" in picture.info
+            exif = picture.getexif().get_ifd(_EXIF_FOLDER) if may_comment else {}
+            comment = exif.get(_USER_COMMENT)
     except Exception as error:  # Pillow raises many kinds for damaged files
         raise Problem(400, "image: this is no PNG, JPEG or WebP", "image") from error
     if isinstance(comment, bytes) and comment[:8] == b"UNICODE\0":
@@ -72,7 +75,8 @@ def _texts(file: bytes) -> dict[str, str]:
     return {"parameters": comment, **texts} if comment else texts
 
 
-_VALUE = re.compile(r'\s*([A-Z][\w \-/]*):\s*("(?:\\.|[^"\\])*"|[^,]*)(?:,|$)')
+_VALUE = re.compile(r'(?:^|,)\s*([A-Z][\w \-/]*):\s*("(?:\\.|[^"\\])*"|[^,]*)(?=,|$)')
+"""Begins at a comma alone: a file of a megabyte, whatever is in it, is read in a moment."""
 
 
 def _of_webui(text: str) -> dict[str, Any]:

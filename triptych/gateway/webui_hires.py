@@ -27,6 +27,8 @@ UPSCALERS = {"Lanczos": Image.LANCZOS, "Nearest": Image.NEAREST}
 LATENT_MODES = {name: interpolation for interpolation, name in LATENT_UPSCALERS.items()}
 USUAL_UPSCALER = "Latent"
 USUAL_STRENGTH = 0.75
+_MANY = 10**6
+"""Steps that no server makes: what a tiny denoising_strength would take is refused as so many."""
 Scale = Annotated[float, Field(ge=1, le=8, allow_inf_nan=False)]
 Target = whole(0, 4096, "Pixels, in place of hr_scale; 0 by the other side")
 
@@ -133,7 +135,7 @@ def _second(asked: TextToImage, usual: Settings) -> dict[str, Any]:
     strength, wanted = asked.denoising_strength, _steps(asked, usual)
     if not strength:
         raise _refused("denoising_strength", 0, "over 0 to 1 with enable_hr")
-    all_steps = math.ceil(wanted / strength)
+    all_steps = math.ceil(min(wanted / strength, _MANY))
     if int(all_steps * strength) < wanted:  # a float's last digit
         all_steps += 1
     return {"strength": strength, "num_inference_steps": all_steps}

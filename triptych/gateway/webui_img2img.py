@@ -72,7 +72,7 @@ def brought(asked: ImageToImage) -> dict[str, Any]:
     crops = mask is not None and asked.inpaint_full_res
     if asked.resize_mode and not crops:
         resized = _RESIZED[asked.resize_mode]
-        width, height = (side - side % 8 for side in picture.size)
+        width, height = (max(8, side - side % 8) for side in picture.size)
         size = asked.width or width, asked.height or height
         picture, changed = resized(picture, size), True
         mask = resized(mask, size) if mask else None

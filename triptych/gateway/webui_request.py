@@ -31,7 +31,7 @@ from triptych.settings import MAX_SEED, seeds
 EMPTY = (None, "", [], {}, False)
 FORMATS = {"png": "png", "jpg": "jpeg", "jpeg": "jpeg", "webp": "webp"}
 _ETA_1 = ("Euler a", "DPM2 a", "DPM++ 2M SDE")
-"""The samplers that read the WebUI's `eta` and have no other here; DDIM reads it too."""
+"""The samplers that read the WebUI's `eta` and have no other here; DDIM and TCD read it too."""
 
 _NEUTRAL_OVERRIDES = {
     "sd_vae": ("Automatic", "None"),
@@ -138,7 +138,7 @@ def requests_of(asked: Asked) -> tuple[list[dict[str, Any]], list[str]]:
         "width": asked.width,
         "height": asked.height,
         "scheduler": scheduler,
-        "eta": asked.eta if reads_eta == "DDIM" else None,
+        "eta": asked.eta if reads_eta in ("DDIM", "TCD") else None,
         "output_format": overrides.get("samples_format"),
         "prompt_syntax": "webui",
         "clip_skip": last_layer - 1 or None,
@@ -161,7 +161,7 @@ def _overrides(given: dict[str, Any]) -> dict[str, Any]:
             continue
         if name == "CLIP_stop_at_last_layers":
             allowed = tuple(range(MAX_CLIP_SKIP + 2))
-            done[name] = value if type(value) is int else None
+            done.update({name: value} if type(value) is int else {})
         if value in (*EMPTY, *allowed) or (not allowed and name.startswith(_ABOUT_FILES)):
             continue
         field = f"override_settings.{name}"

@@ -140,9 +140,7 @@ class Stages:
         """Whether no living stage has been at work for `SETTLED` seconds."""
         now = time.monotonic()
         return not any(
-            seen.count or now - seen.ended < SETTLED
-            for path, seen in self._read()
-            if Path("/proc", path.name.rpartition("-")[2]).exists()
+            seen.count or now - seen.ended < SETTLED for path, seen in self._read() if _lives(path)
         )
 
     @property
@@ -151,7 +149,9 @@ class Stages:
         return any(seen.ended for _, seen in self._read())
 
     def _read(self) -> list[tuple[Path, Seen]]:
-        return [(path, _read(path)) for path in self.folder.glob("*-*")]
+        # A model's name may have "-" in it, and its channel's socket is here too.
+        paths = (path for path in self.folder.glob("*-*") if _process(path).isdecimal())
+        return [(path, _read(path)) for path in paths]
 
 
 class Instances:
@@ -170,17 +170,17 @@ class Instances:
         self._looked = -math.inf
 
     def see(self) -> Seen:
-        """The sums over the model's processes; `limit` and `ended` are the largest."""
+        """The sums over the model's processes; `ended` is the last, `limit` the largest now."""
         self._look_again()
-        told = [Seen(*_FIELDS.unpack_from(one)) for one in self._maps.values()] or [Seen()]
-        columns = Seen(*zip(*told))
-        sums = Seen(*map(sum, columns))
-        return sums._replace(ended=max(columns.ended), limit=max(columns.limit))
+        told = {path: Seen(*_FIELDS.unpack_from(one)) for path, one in self._maps.items()}
+        columns = Seen(*zip(*told.values())) if told else Seen(*zip(Seen()))
+        limit = max((seen.limit for path, seen in told.items() if _lives(path)), default=0)
+        return Seen(*map(sum, columns))._replace(ended=max(columns.ended), limit=limit)
 
     def living(self) -> int:
         """How many of the processes there are now, those that are still loading included."""
         self._look_again()
-        return sum(Path("/proc", path.name.rpartition("-")[2]).exists() for path in self._maps)
+        return sum(map(_lives, self._maps))
 
     def _look_again(self) -> None:
         now = time.monotonic()
@@ -191,11 +191,20 @@ class Instances:
     def _look(self, folder: Path) -> None:
         for path in folder.glob(f"{self._name}-*"):
             # A model's name may go on after a stage's name and "-".
-            of_model = path.name[len(self._name) + 1 :].isdecimal()
+            of_model = path.name[len(self._name) + 1 :] == _process(path)
             if of_model and path not in self._maps:
                 with path.open("rb") as file:
                     access = mmap.ACCESS_READ
                     self._maps[path] = mmap.mmap(file.fileno(), _FIELDS.size, access=access)
+
+
+def _process(path: Path) -> str:
+    """The number of the process whose file it is; another text for any other file."""
+    return path.name.rpartition("-")[2]
+
+
+def _lives(path: Path) -> bool:
+    return Path("/proc", _process(path)).exists()
 
 
 def _read(path: Path) -> Seen:

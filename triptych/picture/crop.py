@@ -11,6 +11,9 @@ from triptych.errors import InvalidRequest
 
 Box = Tuple[int, int, int, int]
 """Left, top, right and bottom, in pixels."""
+MOST_SCALED = 2**24
+"""Pixels that a picture may have before it is cut; more, of one much longer than wide, fill the
+memory, and only what is seen is scaled, with edges that differ a little from diffusers'."""
 
 
 def region(mask: Image.Image, size: tuple[int, int], padding: int) -> Box:
@@ -51,8 +54,8 @@ def fill(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
     width, height = size
     narrow = width / height < picture.width / picture.height
     inner = (
-        width if narrow else picture.width * height // picture.height,
-        picture.height * width // picture.width if narrow else height,
+        width if narrow else max(1, picture.width * height // picture.height),
+        max(1, picture.height * width // picture.width) if narrow else height,
     )
     scaled = picture.resize(inner, Image.LANCZOS)
     filled = Image.new("RGB", size)
@@ -92,7 +95,11 @@ def cover(
         width if wide else picture.width * height // picture.height,
         picture.height * width // picture.width if wide else height,
     )
-    covered = Image.new("RGB", size)
-    at = width // 2 - outer[0] // 2, height // 2 - outer[1] // 2
-    covered.paste(picture.resize(outer, resample), at)
-    return covered
+    left, top = outer[0] // 2 - width // 2, outer[1] // 2 - height // 2
+    if outer[0] * outer[1] <= MOST_SCALED:
+        cut = picture.resize(outer, resample).crop((left, top, left + width, top + height))
+    else:
+        across, down = picture.width / outer[0], picture.height / outer[1]
+        box = (left * across, top * down, (left + width) * across, (top + height) * down)
+        cut = picture.resize(size, resample, box=box)
+    return cut.convert("RGB")

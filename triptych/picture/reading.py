@@ -45,8 +45,10 @@ def size_of(field: str, file: bytes, limits: Limits) -> tuple[int, int]:
     """Height and width of a picture as it is meant to be seen, without decoding its pixels.
 
     Raises InvalidRequest, naming `field`, for a file that is none of FORMATS or is damaged, for an
-    animated one, and for more pixels than the limits allow.
+    animated one, and for more bytes or pixels than the limits allow.
     """
+    if len(file) > limits.max_picture_bytes:
+        raise InvalidRequest(field, file, f"at most {limits.max_picture_bytes} bytes")
     try:
         with Image.open(io.BytesIO(file), formats=FORMATS) as picture:
             width, height = picture.size

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -12,6 +13,8 @@ from triptych.settings import PICTURES, Defaults, Settings, asked, settled
 
 STRENGTH, MASKED_STRENGTH = 0.8, 1.0
 """Defaults of diffusers' pipelines for image to image and for inpainting."""
+_LONGEST = {"webp": 16383, "jpeg": 65535}
+"""The longest side, in pixels, of a file of that format."""
 _NEEDED = {
     "strength": "image",
     "mask_image": "image",
@@ -62,10 +65,15 @@ def read_request(
         if name not in values:
             own[name] = values[name] = side - side % defaults.size_multiple
     try:
-        return Request(settled(values, defaults, limits), image, mask)
+        settings = settled(values, defaults, limits)
     except InvalidRequest as error:
         if error.field not in own:
             raise
         value = f"{size[1]}x{size[0]}"
         allowed = f"with no {error.field} in the request, a picture whose own is {error.allowed}"
         raise InvalidRequest("image", value, allowed) from None
+    longest = _LONGEST.get(settings.output_format, math.inf)
+    if settings.padding_mask_crop is not None and max(size) > longest:
+        allowed = f"png, where the whole picture is {size[1]}x{size[0]}"
+        raise InvalidRequest("output_format", settings.output_format, allowed)
+    return Request(settings, image, mask)

@@ -10,7 +10,6 @@ import io
 import threading
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,7 @@ from triptych.ipc.progress import Progress, Record
 from triptych.limits import AT_A_TIME
 from triptych.stages import triton
 from triptych.stages.reply import Reply, replies
+from triptych.stages.started_pool import started_pool
 
 MOST_STEPS = 1000
 """The largest preview_every that makes sense."""
@@ -42,7 +42,7 @@ class StreamStage:
         self._model = model
         self._preview_every = _preview_every(model.parameters.get("preview_every", "5"))
         self._most = model.count("max_streams", AT_A_TIME)
-        self._pool = ThreadPoolExecutor(self._most)
+        self._pool = started_pool(self._most, "streams")
         self._condition = threading.Condition()
         self._streams: list[_Stream] = []
         self._closed = False
@@ -76,6 +76,7 @@ class StreamStage:
         inputs = self._model.inputs(request)
         parameters = triton.parameters(request)
         every = _preview_every(parameters.pop("preview_every", self._preview_every))
+        trace = triton.trace(request)
         with self._condition:
             if len(self._streams) >= self._most:
                 raise Unavailable(f"{self._most} images are streamed already; try later")
@@ -83,7 +84,6 @@ class StreamStage:
             self._streams.append(stream)
             self._model.activity.set(len(self._streams))
             self._condition.notify()
-        trace = triton.trace(request)
         self._pool.submit(self._run, stream, inputs, parameters, trace)
         while trace is not None and self._is_starting(stream):
             time.sleep(0.001)  # until Triton may free it
@@ -198,7 +198,8 @@ def _tensors(new: Progress) -> dict[str, np.ndarray]:
 
 def _preview_every(value: Any) -> int:
     """A number of steps out of a parameter, which may be a text; InvalidRequest otherwise."""
-    number = int(value) if isinstance(value, str) and value.isdecimal() else value
+    is_text = isinstance(value, str) and value.isdecimal() and len(value) <= 9
+    number = int(value) if is_text else value
     if type(number) is not int or not 0 <= number <= MOST_STEPS:
         allowed = f"a whole number of steps up to {MOST_STEPS}, or 0 for no previews"
         raise InvalidRequest("preview_every", value, allowed)

@@ -24,11 +24,15 @@ class Traces:
         """
         try:
             from triptych.stages import spans
+
+            span = image.span = spans.ImageSpan(image, context)
         except ImportError as error:
             triton.log(f"the loop is in no trace ({error}): pip install 'triptych[tracing]'")
             return done
+        except Exception as error:  # such as a variable of OpenTelemetry's that makes no sense
+            triton.log(f"the loop is in no trace: {error!r}", error=True)
+            return done
         self._spans = spans
-        span = image.span = spans.ImageSpan(image, context)
 
         def ended(result: Any) -> None:
             span.end(result)

@@ -7,7 +7,6 @@ import dataclasses
 import functools
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -25,6 +24,7 @@ from triptych.ipc import progress
 from triptych.ipc.activity import Instances
 from triptych.limits import AT_A_TIME
 from triptych.model_files import ModelFiles
+from triptych.picture.reading import size_of
 from triptych.settings import Settings
 from triptych.stages import loras, triton
 from triptych.stages.admission import check_room
@@ -33,6 +33,7 @@ from triptych.stages.limits import limits
 from triptych.stages.loop_metrics import LoopMetrics
 from triptych.stages.reply import Reply, replies
 from triptych.stages.served_unet import ServedUNet
+from triptych.stages.started_pool import started_pool
 from triptych.stages.traces import Traces
 
 READERS = 8
@@ -69,9 +70,8 @@ class LoopStage:
         self._loop = Cohorts(_cohorts(model, unet), loop, self._metrics)
         self._cancellations = Cancellations(model)
         self._traces = Traces()
-        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="pictures")
-        self._answers = ThreadPoolExecutor(1, thread_name_prefix="answers")
-        self._answers.submit(int).result()  # its thread is there before the first answer
+        self._readers = started_pool(READERS, "pictures")
+        self._answers = started_pool(1, "answers")
         self._held = 0
         self._closed = False
         self._lock = threading.Lock()
@@ -159,6 +159,7 @@ class LoopStage:
         answers: list[Any] = [None] * len(requests)
         images: list[Denoising] = []
         owners: list[Callable] = []
+        streamed: dict[Denoising, progress.Writer] = {}
         with contextlib.ExitStack() as writers:
             for position, request in enumerate(requests):
                 try:
@@ -169,14 +170,19 @@ class LoopStage:
                     continue
                 if writer is not None:
                     writers.callback(writer.close)
+                    streamed[own[0]] = writer
                 results = Results(len(own), functools.partial(answers.__setitem__, position))
                 images += own
                 owners += map(results.of, range(len(own)))
             self._model.activity.images(came=len(images))
             with self._model.activity:
-                for done, latents in zip(owners, self._loop.run_to_end(images)):
-                    done(latents)
-        self._model.activity.images(went=len(images))
+                results = self._loop.run_to_end(
+                    images, lambda image: image in streamed and streamed[image].stopped()
+                )
+            for done, latents in zip(owners, results):
+                done(latents)
+        failed = sum(isinstance(latents, Exception) for latents in results)
+        self._model.activity.images(went=len(images) - failed, failed=failed)
         return [self._response(latents) for latents in answers]
 
     def _images(self, tensors: dict[str, np.ndarray], deadline: float | None) -> list[Denoising]:
@@ -186,7 +192,8 @@ class LoopStage:
         """
         texts = tensors["settings"][:, 0]
         settings = [_sooner(Settings.from_json(text, self._limits), deadline) for text in texts]
-        sizes = {(one.height, one.width) for one in settings}
+        drawn = [one.second_pass or one for one in settings]
+        sizes = {(one.height, one.width) for one in drawn}
         if len(sizes) > 1:
             raise InvalidRequest("settings", str(sorted(sizes)), "one height and width a batch")
         pictures = tensors.get("pictures", [(b"", b"")] * len(settings))
@@ -220,6 +227,9 @@ class LoopStage:
             raise InvalidRequest("pictures", image, "none: this model has no vae_encoder")
         if settings.expired:
             raise Expired("timeout: the request's time was over before its picture was read")
+        for field, file in (("image", image), ("mask_image", mask_image)):
+            if file:
+                size_of(field, file, self._limits)
         return encoded(settings, image, mask_image, self._model_files, self._vae_encoder)
 
     def _vae_encoder(self, sample: np.ndarray) -> np.ndarray:

@@ -86,12 +86,12 @@ bench-tensorrt: .venv-tensorrt/.set-up ## text_encoder and vae_decoder on Tensor
 	@.venv-full/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/full.txt
 	@touch $@
 
-test-old: setup .venv-old/.set-up ## the tests on Triton 23.10, in .venv-old (Python 3.11)
+test-old: setup .venv-old/.set-up ## Triton 23.10, and Python 3.8 as in FastDeploy's image: python3.8 on PATH makes .venv-old
 	@$(VENV)/bin/python -m pytest tests/old_triton
 
 .venv-old/.set-up: requirements/old.txt
-	@python3.11 -m venv .venv-old
-	@.venv-old/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/old.txt
+	@python3.8 -m venv .venv-old
+	@.venv-old/bin/python -m pip install --quiet --disable-pip-version-check --only-binary=:all: -r requirements/old.txt
 	@touch $@
 
 .venv-fleet/.set-up: requirements/fleet.txt | setup

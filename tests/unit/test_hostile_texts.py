@@ -52,8 +52,8 @@ def test_none_of_them_takes_long(reader):
     read = tolerant(READERS[reader])
     took = {}
     for text in TEXTS:
-        begun = time.monotonic()
+        begun = time.process_time()
         read(text)
-        took[text[:20]] = time.monotonic() - begun
+        took[text[:20]] = time.process_time() - begun
     slowest = max(took, key=took.get)
     assert took[slowest] < 0.5, (slowest, took[slowest])

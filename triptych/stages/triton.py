@@ -182,7 +182,7 @@ def call_all(
 
     `trace`: as `trace` gives it, where the call is to be seen.
 
-    TypeError for `parameters` where this Triton's requests have none (before 23.05).
+    TypeError for `parameters` where this Triton's requests have none (before 23.11).
     """
     request = pb_utils.InferenceRequest(
         model_name=model,

@@ -159,6 +159,7 @@ class LoopStage:
         answers: list[Any] = [None] * len(requests)
         images: list[Denoising] = []
         owners: list[Callable] = []
+        positions: list[int] = []
         streamed: dict[Denoising, progress.Writer] = {}
         with contextlib.ExitStack() as writers:
             for position, request in enumerate(requests):
@@ -174,14 +175,15 @@ class LoopStage:
                 results = Results(len(own), functools.partial(answers.__setitem__, position))
                 images += own
                 owners += map(results.of, range(len(own)))
+                positions += len(own) * [position]
             self._model.activity.images(came=len(images))
             with self._model.activity:
-                results = self._loop.run_to_end(
+                latents = self._loop.run_to_end(
                     images, lambda image: image in streamed and streamed[image].stopped()
                 )
-            for done, latents in zip(owners, results):
-                done(latents)
-        failed = sum(isinstance(latents, Exception) for latents in results)
+                for done, one in zip(owners, latents):
+                    done(one)
+        failed = sum(isinstance(answers[position], Exception) for position in positions)
         self._model.activity.images(went=len(images) - failed, failed=failed)
         return [self._response(latents) for latents in answers]
 

@@ -18,9 +18,8 @@ def covering(latents: np.ndarray, size: tuple[int, int], interpolation: str) -> 
     wide = width * h > height * w
     outer = (width * h // w, width) if wide else (height, height * w // h)
     rows, columns = (_matrix(old, new, interpolation) for old, new in zip((h, w), outer))
-    scaled = rows @ latents @ columns.T
     top, left = (outer[0] - height) // 2, (outer[1] - width) // 2
-    return np.ascontiguousarray(scaled[:, top : top + height, left : left + width])
+    return rows[top : top + height] @ latents @ columns[left : left + width].T
 
 
 def _matrix(old: int, new: int, interpolation: str) -> np.ndarray:

@@ -45,7 +45,6 @@ NOT_RUN = {
     'make run PROMPT="a lighthouse at dawn"': "as the other one, of the reader's model",
     "bash env_bash.sh": "downloads a model; tests/unit/test_env_bash.py runs it with stand-ins",
     ".venv/bin/python scripts/export_stages.py": "it would change what is in the checkout",
-    "python scripts/export_stages.py": "needs PyTorch; tests/full/test_export.py",
     ".venv/bin/python scripts/screenshot_page.py": "a minute; tests/server/test_page.py draws too",
     ".venv/bin/python scripts/draw_samples.py": "it would change what is in the checkout",
     '.venv/bin/python client/client.py "a blue circle on a yellow background" --image': OWN_PICTURE,

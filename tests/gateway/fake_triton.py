@@ -86,6 +86,8 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         return service_pb2.ModelReadyResponse(ready=self.ready)
 
     def ModelStatistics(self, request, context):
+        if not self.ready:
+            context.abort(grpc.StatusCode.UNAVAILABLE, "Server not ready")
         answer = service_pb2.ModelStatisticsResponse()
         for name in (name for model in self.models for name in Names(model).all):
             answer.model_stats.add(name=name, version="1")

@@ -203,6 +203,9 @@ def test_the_page_lets_choose_and_remembers(several, triton, tmp_path):
         wait_for(lambda: len(browser.find_elements("css selector", ".card:not(.coming)")) == 1)
         Select(models()).select_by_visible_text("oil")
         browser.get(several.url)
+        for _ in range(2):
+            wait_for(lambda: models().get_property("value") == "oil" and len(models().text) > 3)
+            browser.refresh()
         wait_for(lambda: models().get_property("value") == "oil")
         sheet = browser.find_element("css selector", ".small [data-does=sheet]")
         browser.execute_script("arguments[0].click()", sheet)

@@ -110,6 +110,30 @@ def test_a_link_to_what_this_server_does_not_have(page):
     assert page["alert"].text == ""
 
 
+def test_a_link_to_a_plain_picture_is_not_read_in_the_webuis_syntax(page, triton):
+    page.browser.execute_script("document.getElementById('prompt_syntax').value = 'webui'")
+    page.browser.get(f"{page.own[0]}/#prompt=a+(red)+circle")
+    wait_for(lambda: page.values("prompt") == ["a (red) circle"])
+    assert page.values("prompt_syntax") == [""]
+
+
+DELETED = """
+const done = arguments[0];
+indexedDB.deleteDatabase("triptych").onsuccess = () => done();
+"""
+
+
+def test_what_is_drawn_after_the_browser_deleted_everything_is_kept(page):
+    page.draw(prompt="a red circle")
+    page.settled(1)
+    page.browser.execute_async_script(DELETED)
+    page.draw(prompt="a green star")
+    page.settled(2)
+    assert page["alert"].text == ""
+    page.reload()
+    assert [card.get_attribute("data-prompt") for card in page.all(".card")] == ["a green star"]
+
+
 CHOOSER = """
 document.body.insertAdjacentHTML("beforeend", "<input type=file id=chooser>");
 """

@@ -403,6 +403,14 @@ def test_a_pictures_own_size_is_in_the_screens_own_pixels(page):
     assert (image.rect["width"], image.rect["height"]) == (128, 64)
 
 
+def test_more_like_a_picture_of_one_step(page, triton):
+    page.draw(prompt="a red circle", num_inference_steps="1")
+    page.settled(1)
+    page.act("more")
+    page.settled(5)
+    assert {one["num_inference_steps"] for one in triton.requests[1:]} == {2}
+
+
 def test_two_are_compared(page):
     page.draw(prompt="a red circle", seed="1", guidance_scale="3")
     page.settled(1)

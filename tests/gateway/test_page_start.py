@@ -165,6 +165,72 @@ def test_a_strength_that_was_chosen_stays(page, triton):
     assert page.focused() == "strength"
 
 
+def test_a_strength_that_was_chosen_stays_over_a_reload_and_not_for_another_picture(page):
+    start(page)
+    page["strength"].send_keys(Keys.ARROW_LEFT * 10)
+    for _ in range(2):
+        page.reload()
+        wait_for(lambda: page["start"].is_displayed())
+        assert page.values("strength") == ["0.7"]
+    start(page)
+    wait_for(lambda: page.values("strength") == ["0.8"])
+
+
+def test_a_picture_of_a_kind_that_the_server_does_not_take_is_sent_as_another(page, triton):
+    file = io.BytesIO()
+    Image.new("RGB", (320, 240), "gold").save(file, "BMP")
+    script = DROP.replace('"dropped.png")', '"dropped.bmp", { type: "image/bmp" })')
+    page.browser.execute_script(script, base64.b64encode(file.getvalue()).decode())
+    page.one("#dropped button[value=start]").click()
+    wait_for(lambda: page["start"].is_displayed())
+    page.draw(prompt="x")
+    page.settled(1)
+    sent = Image.open(io.BytesIO(sent_file(triton.requests[0]["image"])))
+    assert (sent.format, sent.size) == ("JPEG", (320, 240))
+
+
+def test_of_two_pictures_dropped_the_last_is_meant(page, triton):
+    for colour in ("gold", "navy"):
+        file = base64.b64encode(flat((64, 64), colour)).decode()
+        page.browser.execute_script(DROP, file)
+    page.one("#dropped button[value=start]").click()
+    wait_for(lambda: page["start"].is_displayed())
+    page.draw(prompt="x")
+    page.settled(1)
+    assert sent_file(triton.requests[0]["image"]) == flat((64, 64), "navy")
+
+
+UNREADABLE = """
+const told = arguments[0];
+import("/web/store.js").then(({ keep }) => keep("start", "image", new Blob(["x"]))).then(told);
+"""
+
+
+def test_a_kept_picture_that_cannot_be_read_any_more_is_forgotten(page, triton):
+    start(page)
+    page.browser.execute_async_script(UNREADABLE)
+    page.reload()
+    assert page.all("body.ready")
+    assert not page["start"].is_displayed()
+    assert page.browser.execute_async_script(STARTS) == 0
+
+
+def test_undo_waits_for_the_end_of_a_stroke_and_clear_lifts_the_keys_brush(page):
+    start(page)
+    script = "arguments[0].scrollIntoView({ block: 'center' }); arguments[0].focus()"
+    page.browser.execute_script(script, page["mask"])
+    stroke = ActionChains(page.browser).move_to_element(page["mask"]).click_and_hold()
+    stroke = stroke.move_by_offset(20, 0).key_down(Keys.CONTROL).send_keys("z").key_up(Keys.CONTROL)
+    stroke.move_by_offset(20, 0).release().perform()
+    assert page["undo"].is_enabled()
+    page.press_with_control("z")
+    assert not page["undo"].is_enabled()
+    page.press(Keys.SPACE, Keys.ARROW_RIGHT)
+    page["clear"].click()
+    page.press(Keys.ARROW_RIGHT)
+    assert not page["clear"].is_enabled()
+
+
 def test_a_pasted_picture(page):
     if page.browser.name == "firefox":
         pytest.skip("Firefox without a window has a clipboard for texts alone")

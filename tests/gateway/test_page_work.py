@@ -5,6 +5,7 @@ import time
 from unittest.mock import ANY
 
 import grpc
+import pytest
 from selenium.webdriver import Keys
 from selenium.webdriver.support.ui import Select
 
@@ -140,6 +141,105 @@ def test_pictures_go_on_when_the_server_is_back(page, triton):
     page.settled(1)
     assert page["lost"].text == ""
     assert page["alert"].text == ""
+
+
+def away(triton, is_away=True):
+    triton.ready = not is_away
+    triton.abort = (grpc.StatusCode.UNAVAILABLE, "Server not ready") if is_away else None
+
+
+def test_a_page_opened_before_the_server_is_there_draws_once_and_then_reads_its_link(
+    browser, start, triton
+):
+    away(triton)
+    page = Page(browser, start().url, "#prompt=a+green+star&scheduler=ddim&seed=7")
+    wait_for(lambda: page["lost"].text)
+    page.draw(prompt="a red circle")
+    wait_for(lambda: page.all(".coming"))
+    triton.hold.clear()
+    away(triton, False)
+    wait_for(lambda: page.all("body.ready"))
+    assert page.values("prompt", "scheduler", "seed") == ["a green star", "ddim", "7"]
+    assert page.all("#notice:not([hidden])") == []
+    assert len(page.all(".coming")) == 1
+    triton.hold.set()
+    page.settled(1)
+    assert [one["prompt"] for one in triton.requests] == ["a red circle"]
+    assert browser.title == "Triptych"
+    browser.complaints()
+
+
+# Requests of a kind are answered by something else the first times.
+INSTEAD = """
+const [method, path, status, body, after, times] = arguments;
+const usual = window.fetch;
+let left = times;
+window.fetch = (address, options = {}) => {
+  const isMeant = (options.method ?? "GET") === method && String(address).includes(path);
+  if (!isMeant || left-- <= 0) return usual(address, options);
+  return Promise.resolve(new Response(body, { status, headers: { "Retry-After": after } }));
+};
+"""
+
+
+@pytest.mark.parametrize("status", [502, 504])
+def test_a_proxys_own_error_is_a_server_that_is_away(page, triton, status):
+    body = "<html>Bad Gateway</html>"
+    page.browser.execute_script(INSTEAD, "GET", "api/pictures?", status, body, "", 1)
+    page.draw(prompt="a red circle")
+    wait_for(lambda: "not ready at the moment" in page["lost"].text)
+    page.settled(1)
+    assert page["alert"].text == ""
+
+
+def test_pictures_wait_for_those_of_the_same_tab_as_long_as_it_takes(page, triton):
+    triton.held_from = 2
+    triton.hold.clear()
+    body = '{"message": "too many"}'
+    page.browser.execute_script(INSTEAD, "POST", "%2B1", 429, body, "0.01", 15)
+    page.browser.execute_script(INSTEAD, "POST", "+1", 429, body, "0.01", 15)
+    page.draw(prompt="a red circle", count="2")
+    wait_for(lambda: len(triton.requests) == 2)
+    triton.hold.set()
+    page.settled(2)
+    assert page["alert"].text == ""
+
+
+def test_keys_that_are_held_down_draw_and_cancel_once(page, triton):
+    script = """
+    const [key, ctrlKey] = arguments;
+    const how = { key, ctrlKey, repeat: true, bubbles: true };
+    document.body.dispatchEvent(new KeyboardEvent("keydown", how));
+    """
+    page.fill(prompt="a red circle")
+    page.browser.execute_script(script, "Enter", True)
+    assert page.all(".card") == []
+    triton.hold.clear()
+    page["draw"].click()
+    wait_for(lambda: page.all(".coming"))
+    page.browser.execute_script(script, "Escape", False)
+    triton.hold.set()
+    page.settled(1)
+
+
+def test_the_focus_stays_with_a_picture_that_comes_and_goes_to_draw_from_one_that_does_not(
+    page, triton
+):
+    for held in (False, True):
+        triton.hold.clear()
+        page.draw(prompt="a red circle")
+        wait_for(lambda: page.all(".coming [data-does=give-up]"))
+        button = page.one(".coming [data-does=give-up]")
+        page.browser.execute_script("arguments[0].focus()", button)
+        if held:
+            page.press(Keys.ENTER)
+            wait_for(lambda: not page.all(".coming"))
+            assert page.focused() == "draw"
+        triton.hold.set()
+        page.settled(1)
+        if not held:
+            focused = page.browser.switch_to.active_element
+            assert focused.get_attribute("aria-label") == "View: a red circle"
 
 
 def test_a_server_that_comes_back_as_another_is_shown(page, triton):

@@ -125,12 +125,15 @@ def test_images_that_failed_are_counted_as_such(stage, monkeypatch, tmp_path, re
     monkeypatch.setenv(VARIABLE, str(folder))
 
     def failing(**inputs):
-        if len(inputs["sample"]) == 2:  # the second image, once the first of its request is done
+        if len(inputs["sample"]) == 1:  # the last image, once the other of its request is done
             raise fake.TritonModelException("no memory")
         return fake.no_noise(**inputs)
 
     half = {"num_inference_steps": 2}
-    sent = [request({}, {"seed": 2}, kind=kind), request(half, {"seed": 2}, kind=kind)]
+    sent = [
+        request({}, {"seed": 2}, kind=kind),
+        request(half, {"guidance_scale": 1}, kind=kind),
+    ]
     one = stage(release, failing)
     responses = [one.execute([request])[0] or answer(request) for request in sent]
     assert [response.has_error() for response in responses] == [False, True]

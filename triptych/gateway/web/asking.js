@@ -19,8 +19,8 @@ export function send(path, options = {}) {
 }
 
 /**
- * The answer to a request, with the key that the server may ask for, and patience if it is busy.
- * Throws Lost where there is no server, else an Error with the `field` at fault.
+ * The answer to a request, with the key that the server may ask for, and patience if it is busy: for as long as `onBusy`
+ * returns true, else for TRIES. Throws Lost where there is no server, else an Error with the `field` at fault.
  */
 export async function ask(path, options = {}, onBusy = () => {}) {
   let askedForKey = false;
@@ -33,16 +33,20 @@ export async function ask(path, options = {}, onBusy = () => {}) {
       if (askedForKey) document.dispatchEvent(new Event("keyfits"));
       return answer;
     }
-    const problem = await answer.json().catch(() => ({ message: answer.statusText }));
-    if (answer.status === 401) {
+    const { status } = answer;
+    const problem = await answer.json().catch(() => null);
+    if (status === 401) {
       await askForKey();
       askedForKey = true;
-    } else if (answer.status === 429 && tries < TRIES) {
+    } else if (status === 429) {
       const seconds = Number(answer.headers.get("Retry-After")) || 2;
-      onBusy(seconds);
+      const goesOn = onBusy(seconds);
+      if (tries >= TRIES && !goesOn) throw failure({ status });
       await pause(seconds, options.signal);
     } else {
-      throw failure({ ...problem, status: answer.status });
+      // A proxy whose gateway is away says so in words of its own.
+      const isAway = problem === null && [502, 504].includes(status);
+      throw failure({ message: `HTTP ${status}`, ...problem, status: isAway ? 503 : status });
     }
   }
 }

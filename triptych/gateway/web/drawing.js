@@ -83,6 +83,7 @@ async function drawPatiently(job) {
       showWaiting(job.card, t("waiting for the server"));
       showAll();
       await untilBack(error, job.controller.signal);
+      passTime(); // while it still waits: the server's absence is no picture's time
     }
   }
 }
@@ -94,7 +95,10 @@ async function drawOnce(job) {
   const { seconds: earlier } = job;
   const begin = async () => {
     const options = { method: "POST", body: JSON.stringify(job.asked), signal };
-    const onBusy = (seconds) => showWaiting(job.card, t("busy, again in {seconds} s", { seconds }));
+    const onBusy = (seconds) => {
+      showWaiting(job.card, t("busy, again in {seconds} s", { seconds }));
+      return [...jobs].some(({ step }) => step > 0); // a key's room may be taken by this tab's own
+    };
     const { known } = await (await ask(addressOf(keyOf(job)), options, onBusy)).json();
     if (!known) job.seconds -= earlier; // it begins again
   };
@@ -147,7 +151,7 @@ function passTime() {
   const now = performance.now();
   const going = [...jobs].filter((job) => !job.inLine);
   for (const job of going) job.seconds += (now - last) / 1000 / going.length;
-  busy += (now - last) / 1000;
+  if (going.length) busy += (now - last) / 1000;
   last = now;
 }
 
@@ -181,14 +185,16 @@ export function cancelAll() {
 /** The pictures that were on their way when a tab was left: this one's go on after a reload, others are asked about. */
 export async function pickUp() {
   await sure;
-  const all = await kept("coming");
+  const before = noted("progress", NONE, { inTab: true });
+  const coming = await kept("coming");
+  const begun = new Set([...jobs].map(keyOf)); // since the page is here
+  const all = coming.filter((one) => !begun.has(keyOf(one)));
   const there = keysOfShown();
   const isOver = (one) => one.batch < Date.now() - OLD || there.has(keyOf(one));
   for (const one of all.filter(isOver)) forget("coming", keyOf(one));
   const left = all.filter((one) => !isOver(one));
   const isReload = performance.getEntriesByType("navigation")[0]?.type === "reload";
   const isOwn = (one) => one.tab === tab();
-  const before = noted("progress", NONE, { inTab: true });
   if (isReload) left.filter(isOwn).forEach((one) => follow(one, before));
   const names = new Set(left.filter((one) => !isOwn(one)).map((one) => one.tab));
   const orphaned = await closed([...names]); // another open tab's pictures are its own affair

@@ -36,12 +36,25 @@ export const count = () => Number($("count").value || 1);
 /** Whether a list has a value to choose. */
 const offers = (list, value) => [...list.options].some((option) => option.value === value);
 
+/** Choose a value in a list, where it has it; before the server has told the list's choices, which come then, any. */
+function choose(list, value) {
+  const isEarly = (option) => "early" in option.dataset;
+  if (offers(list, value)) list.value = value;
+  else if (value && [...list.options].every(isEarly)) {
+    const option = new Option(value, value);
+    option.dataset.early = "";
+    list.replaceChildren(option);
+  }
+}
+
 /** Put a picture's settings into the form; fields that they do not name stay as they are. Its seed is good for one use. */
 export function fill(values) {
   const model = $("model").value;
   for (const name of [...TEXTS, ...NUMBERS]) {
     const value = values[name];
-    if (value !== undefined && value !== null && (!$(name).options || offers($(name), value))) $(name).value = value;
+    if (value === undefined || value === null) continue;
+    if ($(name).options) choose($(name), value);
+    else $(name).value = value;
   }
   if (values.seed !== undefined) $("keep-seed").checked = false;
   fillStrength(values);
@@ -51,7 +64,7 @@ export function fill(values) {
   showSize();
   clearErrors();
   remember();
-  if ($("model").value !== model) document.dispatchEvent(new CustomEvent("othermodel", { detail: values }));
+  if (model && $("model").value !== model) document.dispatchEvent(new CustomEvent("othermodel", { detail: values }));
 }
 
 /** Show the fields for a second text encoder's prompts where the model has one, or where they have words. */
@@ -62,9 +75,9 @@ export function showSecondPrompts() {
 
 /** Fill the form and tell so, and what of the picture is not to be had here. */
 export function use(values, warnings = []) {
-  const isMissing = (name) => values[name] && $(name).length > 0 && !offers($(name), values[name]);
-  const missing = ["model", "scheduler"].filter(isMissing).map((name) => `${labelOf(name)} ${values[name]}`);
   fill(values);
+  const isMissing = (name) => values[name] && $(name).value !== values[name];
+  const missing = ["model", "scheduler"].filter(isMissing).map((name) => `${labelOf(name)} ${values[name]}`);
   const told = missing.length ? [`not taken from the picture: ${missing.join(", ")}`, ...warnings] : warnings;
   $("alert").textContent = told.map(serverSaid).join("; ");
   $("prompt").focus();
@@ -194,7 +207,7 @@ export function remember() {
   note("form", { ...values, ...more });
 }
 
-/** Put the form of the last visit back, but for what is chosen from the server's lists. */
+/** Put the form of the last visit back. */
 export function recall() {
   const { others: own, advanced, count, keepsSeed = false, ...values } = before;
   $("advanced").open = advanced ?? false;
@@ -203,11 +216,6 @@ export function recall() {
   fill({ ...values, ...own });
   $("keep-seed").checked = keepsSeed;
   remember();
-}
-
-/** Choose in a list what was chosen in it in the last visit, if it is still there. */
-export function recallChoice(list) {
-  if (offers(list, before[list.id])) list.value = before[list.id];
 }
 
 $("form").addEventListener("input", () => {

@@ -54,6 +54,7 @@ function insert(card) {
 }
 
 export function remove(card) {
+  if (card.contains(document.activeElement)) $("draw").focus();
   const group = card.closest(".batch");
   URL.revokeObjectURL(card.querySelector(".picture img").src);
   card.remove();
@@ -119,6 +120,7 @@ export function showPicture(card, record) {
   picture.hidden = false;
   picture.setAttribute("aria-label", t("View: {prompt}", { prompt }));
   picture.addEventListener("click", () => picked(card) || open(card));
+  if (card.contains(document.activeElement)) picture.focus();
   card.querySelector(".told").textContent = t("seed {seed}, {time}", { seed, time: secondsSaid(seconds) });
   showWarnings(card.querySelector(".warnings"), settings.warnings ?? []);
   const actions = card.querySelector(".small");
@@ -146,7 +148,8 @@ function askedFor({ warnings, output_format, seed, strength, mask_blur, padding_
 /** Draw four more: from this picture where the model takes one, else with other seeds. */
 export async function moreLike({ settings, blob }) {
   if (!usual.takes_pictures) return start(askedFor(settings), 4);
-  start({ ...(await fromItself(settings, blob)), ...sizeOfPicture(settings), strength: LIKENESS }, 4);
+  const num_inference_steps = Math.max(settings.num_inference_steps, Math.ceil(1 / LIKENESS)); // at least one is made
+  start({ ...(await fromItself(settings, blob)), ...sizeOfPicture(settings), strength: LIKENESS, num_inference_steps }, 4);
 }
 
 /** What is asked for where a picture is drawn from this one. */

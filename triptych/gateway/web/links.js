@@ -1,10 +1,10 @@
 // Copying: a picture, and a link that opens the page with a picture's settings in the form.
 
-import { NO_PROMPTS, fill, use } from "./form.js";
+import { NO_PROMPTS, fill, syntaxOf, use } from "./form.js";
 import { t } from "./words.js";
 
 const NOT_IN_A_LINK = ["warnings", "output_format", "strength", "mask_blur", "padding_mask_crop"];
-const TEXTS = ["prompt", ...Object.keys(NO_PROMPTS), "seed"]; // whatever they look like
+const TEXTS = ["prompt", ...Object.keys(NO_PROMPTS), "seed", "model", "scheduler"]; // whatever they look like
 
 /** The address of the page with these settings. */
 export function linkTo(settings) {
@@ -20,7 +20,7 @@ export function readLink() {
   const told = Object.fromEntries(new URLSearchParams(location.hash.slice(1)));
   if (told.prompt === undefined) return;
   history.replaceState(null, "", location.pathname + location.search);
-  fill({ seed: "", ...NO_PROMPTS });
+  fill({ seed: "", ...syntaxOf({}), ...NO_PROMPTS });
   use(Object.fromEntries(Object.entries(told).map(([name, text]) => [name, valueOf(name, text)])));
 }
 

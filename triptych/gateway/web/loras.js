@@ -15,7 +15,7 @@ export async function showLoras() {
 /** What a request says of them. */
 export function chosenLoras() {
   const rows = [...$("chosen-loras").children];
-  return rows.map((row) => ({ name: row.dataset.name, scale: Number(row.querySelector("input").value) }));
+  return rows.map((row) => ({ name: row.dataset.name, scale: Number(row.querySelector("input").value || 1) }));
 }
 
 /** Have these chosen and no others. */

@@ -9,6 +9,7 @@ const KEPT = "black"; // diffusers' colours of a mask
 const PAINTED_ANEW = "white";
 let strokes = []; // { erases, width, points } or { clears }, in the canvas's pixels
 let pen = { x: 0, y: 0, down: false }; // where the keys are
+let pointer = null; // that paints now; other fingers do not
 
 function mask() {
   return $("mask").getContext("2d", { willReadFrequently: true });
@@ -85,7 +86,7 @@ function goOn(point) {
 }
 
 function undo() {
-  if (strokes.length === 0) return;
+  if (strokes.length === 0 || pointer !== null) return;
   strokes.pop();
   pen.down = false;
   showMask();
@@ -114,6 +115,7 @@ function showPen() {
 const MOVES = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
 function byKey(event) {
+  if (pointer !== null) return;
   const { width, height } = $("mask");
   if (MOVES[event.key]) {
     const far = Math.max(width, height) / (event.shiftKey ? 10 : 50);
@@ -134,17 +136,21 @@ function byKey(event) {
 }
 
 $("mask").addEventListener("pointerdown", (event) => {
-  if (event.button !== 0) return;
-  $("mask").setPointerCapture(event.pointerId);
+  if (event.button !== 0 || pointer !== null) return;
+  pointer = event.pointerId;
+  $("mask").setPointerCapture(pointer);
   pen.down = false;
   beginStroke(pointOf(event));
 });
 $("mask").addEventListener("pointermove", (event) => {
-  if (!$("mask").hasPointerCapture(event.pointerId)) return;
+  if (event.pointerId !== pointer) return;
   const all = event.getCoalescedEvents?.() ?? [];
   for (const one of all.length ? all : [event]) goOn(pointOf(one));
 });
-$("mask").addEventListener("lostpointercapture", afterStroke);
+$("mask").addEventListener("lostpointercapture", () => {
+  pointer = null;
+  afterStroke();
+});
 $("mask").addEventListener("keydown", byKey);
 $("mask").addEventListener("focus", showPen);
 $("brush-size").addEventListener("input", showPen);
@@ -153,6 +159,7 @@ $("eraser").addEventListener("click", () => choose("eraser"));
 $("undo").addEventListener("click", undo);
 $("clear").addEventListener("click", () => {
   strokes.push({ clears: true });
+  pen.down = false;
   showMask();
   $("mask").focus();
 });

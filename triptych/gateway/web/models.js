@@ -2,7 +2,7 @@
 
 import { Lost, ask, untilBack } from "./asking.js";
 import { $ } from "./dom.js";
-import { clearErrors, recallChoice, showError, showSecondPrompts } from "./form.js";
+import { clearErrors, remember, showError, showSecondPrompts } from "./form.js";
 import { showLoras } from "./loras.js";
 import { showSamples } from "./samples.js";
 import { showSize } from "./sizes.js";
@@ -13,7 +13,7 @@ const NUMBERS = ["num_inference_steps", "guidance_scale", "width", "height"];
 let served = { models: [], titles: {} }; // what api/models says
 export let usual = { schedulers: {} }; // what api/usual says of the chosen model
 
-/** Fill the list, and choose what was chosen before, maybe in an earlier visit. */
+/** Fill the list, and choose what was chosen before. */
 async function showModels() {
   served = await (await ask("api/models")).json();
   const { models } = served;
@@ -21,7 +21,6 @@ async function showModels() {
   const chosen = list.value;
   list.replaceChildren(...models.map((name) => new Option(modelSaid(name), name)));
   if (models.includes(chosen)) list.value = chosen;
-  else recallChoice(list);
   $("model-field").hidden = models.length < 2;
 }
 
@@ -50,7 +49,6 @@ async function showUsual(before, values = {}) {
   const isOpen = (name) => (before ? $(name).value === before[name] : !$(name).value);
   for (const name of NUMBERS.filter(isOpen)) $(name).value = values[name] ?? usual[name];
   showSchedulers(isOpen("scheduler") ? values.scheduler : $("scheduler").value);
-  if (!before) recallChoice($("scheduler"));
   document.body.classList.toggle("takes-pictures", usual.takes_pictures);
   $("start-field").hidden = !usual.takes_pictures;
   showSecondPrompts();
@@ -94,7 +92,10 @@ document.addEventListener("keyfits", () => usual.width || showServer());
 document.addEventListener("serverback", () => usual.width && showServer(byItself())); // maybe with another model
 document.addEventListener("othermodel", ({ detail: values }) => {
   const before = said();
-  orSay(() => showUsual(before, values));
+  orSay(async () => {
+    await showUsual(before, values);
+    remember();
+  });
 });
 $("model").addEventListener("change", () => {
   clearErrors();
@@ -102,6 +103,7 @@ $("model").addEventListener("change", () => {
   orSay(async () => {
     await showUsual(before);
     takeShape();
+    remember();
   });
 });
 $("unlock").addEventListener("click", () => orSay(() => ask("api/models"))); // asks for the key

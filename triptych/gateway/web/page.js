@@ -29,18 +29,21 @@ async function readFile(file) {
   }
 }
 
+let asked = null; // the file whose purpose is asked for
+
 /** A picture came without saying what for: ask, where the model takes pictures. */
 function dropped(file) {
   if ($("start-field").hidden) return readFile(file);
+  asked = file;
   $("dropped-name").textContent = file.name;
   $("dropped").returnValue = "";
-  $("dropped").showModal();
-  const answer = () => {
-    if ($("dropped").returnValue === "settings") readFile(file);
-    if ($("dropped").returnValue === "start") startFrom(file);
-  };
-  $("dropped").addEventListener("close", answer, { once: true });
+  if (!$("dropped").open) $("dropped").showModal();
 }
+
+$("dropped").addEventListener("close", () => {
+  if ($("dropped").returnValue === "settings") readFile(asked);
+  if ($("dropped").returnValue === "start") startFrom(asked);
+});
 
 const isAsking = () => document.querySelector("dialog[open]") !== null;
 
@@ -53,8 +56,11 @@ $("file").addEventListener("change", () => {
   $("file").value = "";
 });
 document.addEventListener("keydown", (event) => {
-  if (event.isComposing || isAsking()) return; // of a letter by several keys, as in Chinese
-  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) draw();
+  if (event.isComposing || event.repeat || isAsking()) return; // composed: of a letter by several keys, as in Chinese
+  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
+    event.preventDefault(); // a button with the focus would be pressed too
+    draw();
+  }
   if (event.key !== "Escape") return;
   if (document.body.classList.contains("comparing")) stopComparing();
   else cancelAll();

@@ -4,6 +4,7 @@ import { $, say } from "./dom.js";
 import { clearErrors, remember, showError, unfold } from "./form.js";
 import { isMasked, maskFile, newMask } from "./mask.js";
 import { usual } from "./models.js";
+import { note, noted } from "./notes.js";
 import { showSize } from "./sizes.js";
 import { forget, keep, kept } from "./store.js";
 import { t } from "./words.js";
@@ -11,6 +12,7 @@ import { t } from "./words.js";
 const USUAL_STRENGTH = "0.8"; // diffusers' for image to image
 const USUAL_MASKED_STRENGTH = "1";
 const LARGE = 2048; // pixels along a side that a picture for drawing never needs more than
+const TAKEN = ["image/png", "image/jpeg", "image/webp"]; // by the server
 const MOST_PIXELS = 768; // of the canvas to paint on, along a side
 let start = ""; // the picture as a data: address
 let size; // its own, in pixels
@@ -51,11 +53,12 @@ export function takeShape() {
   remember();
 }
 
-/** The file of a picture, or a smaller one of it where the server takes none so large. */
+/** The file of a picture, or another one of it where the server takes none so large, or none of that kind. */
 async function withinLimits(file, picture) {
   const { max_picture_bytes, max_picture_pixels } = usual.limits;
   const pixels = picture.width * picture.height;
-  if (file.size <= max_picture_bytes && pixels <= max_picture_pixels) return file;
+  const isTaken = !file.type || TAKEN.includes(file.type);
+  if (isTaken && file.size <= max_picture_bytes && pixels <= max_picture_pixels) return file;
   const shrink = Math.min(1, LARGE / Math.max(picture.width, picture.height));
   const [width, height] = [picture.width, picture.height].map((side) => Math.max(1, Math.round(side * shrink)));
   const canvas = new OffscreenCanvas(width, height);
@@ -74,6 +77,7 @@ function showStart(picture, address, strokes) {
   $("picture").getContext("2d").drawImage(picture, 0, 0, across, down);
   picture.close();
   strengthIsChosen = false;
+  note("strength", null);
   $("start").hidden = false;
   $("start-none").hidden = true;
   newMask(across, down, strokes);
@@ -83,7 +87,13 @@ function showStart(picture, address, strokes) {
 export async function recallStart() {
   const [file, strokes] = await kept("start");
   if (!(file instanceof Blob)) return; // the strokes alone: there was no room, or another tab left the picture out
-  showStart(await createImageBitmap(file), await dataAddress(file), strokes);
+  const strength = noted("strength", null);
+  try {
+    showStart(await createImageBitmap(file), await dataAddress(file), strokes);
+  } catch {
+    return forget("start"); // it cannot be read any more
+  }
+  if (strength !== null) chooseStrength(strength);
 }
 
 /** Have drawing start from noise. */
@@ -112,9 +122,13 @@ function showStrength(value) {
 
 /** Take the strength out of a picture's settings, if there is a picture that it would be for. */
 export function fillStrength({ strength }) {
-  if (strength === undefined || !start) return;
+  if (strength !== undefined && start) chooseStrength(strength);
+}
+
+function chooseStrength(value) {
   strengthIsChosen = true;
-  showStrength(strength);
+  showStrength(value);
+  note("strength", value);
 }
 
 export function dataAddress(file) {
@@ -126,10 +140,7 @@ export function dataAddress(file) {
   });
 }
 
-$("strength").addEventListener("input", () => {
-  strengthIsChosen = true;
-  showStrength($("strength").value);
-});
+$("strength").addEventListener("input", () => chooseStrength($("strength").value));
 $("start-drop").addEventListener("click", dropStart);
 $("image").addEventListener("change", () => {
   if ($("image").files[0]) startFrom($("image").files[0]);

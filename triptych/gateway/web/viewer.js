@@ -106,6 +106,7 @@ function compare(one, other) {
     const others = new Map(said[1 - i]);
     return own.filter(([label, text]) => others.get(label) !== text).map(([label, text]) => `${t(label)}: ${text}`);
   });
+  shown = other; // gets the focus at the end
   put(FIRST, one, differing[0]);
   put(SECOND, other, differing[1]);
   present(true);

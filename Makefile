@@ -1,5 +1,8 @@
 PROMPT ?= a yellow sun over green hills at sunset
 OUTPUT ?= out.png
+# A dollar sign in them is one.
+override PROMPT := $(value PROMPT)
+override OUTPUT := $(value OUTPUT)
 MINUTES ?= 20
 # A processor may draw a large model's picture for an hour, and whoever waits for it can end it.
 PATIENCE := --timeout 86400

@@ -50,7 +50,9 @@ else
     "$python" "$root/scripts/export_stages.py" \
         "${model:-stable-diffusion-v1-5/stable-diffusion-v1-5}" "$@"
 fi
-if in_fastdeploy; then
+if [[ " $*" == *" --output"* || " $*" == *" --name"* ]]; then
+    echo "Ready: serve that repository with fastdeployserver --model-repository=..."
+elif in_fastdeploy; then
     echo "Ready: fastdeployserver --model-repository=model_repository"
 else
     gpu=

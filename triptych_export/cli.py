@@ -60,8 +60,11 @@ def main(arguments: list[str] | None = None) -> int:
         check_name(options.name)
     except InvalidRequest as error:
         parser.error(f"--{error}")
-    with interrupts.handled_by(lambda *_: sys.exit(143), signal.SIGTERM):
+    with interrupts.handled_by(lambda signum, _: sys.exit(128 + signum), *_ENDS):
         return _run(options, single, arguments or sys.argv[1:])
+
+
+_ENDS = (signal.SIGTERM, signal.SIGHUP)
 
 
 def _run(options: argparse.Namespace, single: bool, arguments: list[str]) -> int:

@@ -39,6 +39,7 @@ SDXL_PIPELINES = (
 """The same for models of SDXL's kind."""
 PIPELINE_DEFAULTS = {
     "LatentConsistencyModelPipeline": {"num_inference_steps": 4, "guidance_scale": 8.5},
+    "LatentConsistencyModelImg2ImgPipeline": {"num_inference_steps": 4, "guidance_scale": 8.5},
     "StableDiffusionXLPipeline": {"guidance_scale": 5.0},
     "StableDiffusionXLImg2ImgPipeline": {"guidance_scale": 5.0},
 }

@@ -17,6 +17,7 @@ WEIGHTS = "paddle.data"
 
 def convert(stage: Stage, folder: Path) -> None:
     """Write folder/model.onnx from folder/model.pdmodel and .pdiparams, of the same numbers."""
+    folder = folder.resolve()  # before the current folder is another
     large = (folder / "model.pdiparams").stat().st_size > onnx_files.LARGEST_SINGLE_FILE
     os.chdir(folder)  # paddle2onnx writes weights beside the graph into the current folder
     paddle2onnx.export(

@@ -16,6 +16,8 @@ from triptych.names import Names
 from triptych_export.config_edits import with_names
 
 VERSION = "1"
+ENGINES = "tensorrt"
+"""How the files begin, in a model's folder, that TensorRT's engines are kept in."""
 
 
 @contextmanager
@@ -111,7 +113,9 @@ class Replacement:
                     _swap_back(self.path(model))
                 raise
             for model in self._models:
-                shutil.rmtree(self.path(model) / ".old", ignore_errors=True)
+                _remove(self.path(model) / ".old")
+                for engine in self.path(model).glob(f"{ENGINES}*"):
+                    engine.unlink()  # it was built of other weights
             self._models.clear()
             self._made.clear()
 
@@ -142,12 +146,19 @@ def _recover(output: Path) -> None:
     unfinished = list(output.glob("*/.new"))
     for old in output.glob("*/.old"):
         if unfinished:
-            shutil.rmtree(old.parent / VERSION, ignore_errors=True)
+            _remove(old.parent / VERSION)
             old.rename(old.parent / VERSION)
         else:
-            shutil.rmtree(old)
+            _remove(old)
     for new in unfinished:
         shutil.rmtree(new)
+
+
+def _remove(folder: Path) -> None:
+    if folder.is_symlink():  # to another disk, as somebody has put it
+        folder.unlink()
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _swap(model: Path) -> None:

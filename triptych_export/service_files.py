@@ -23,12 +23,12 @@ from triptych_export.config_edits import (
     without_description,
 )
 from triptych_export.errors import ExportError
-from triptych_export.repository import Replacement
+from triptych_export.repository import ENGINES, Replacement
 from triptych_export.scheduler_file import as_in_pipeline
 from triptych_export.source import Source, read_json
 from triptych_export.tokenizer_files import count_tokens, write_tokenizer
 
-ENGINE = "tensorrt.engine"
+ENGINE = f"{ENGINES}.engine"
 TENSORRT = ("text_encoder",)
 """Those that `tensorrt` is meant for: TensorRT 8.5 was seen to run them right at every size."""
 

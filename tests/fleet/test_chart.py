@@ -88,7 +88,9 @@ def test_a_gateway_that_ends_waits_for_the_longest_picture(found):
 
 def test_a_gateway_is_asked_whether_it_lives_by_what_it_does_not_log(found):
     (container,) = pod(found, "gateway")["containers"]
-    path = container["livenessProbe"]["httpGet"]["path"]
+    asked = container["livenessProbe"]["httpGet"]
+    assert asked["httpHeaders"] == [{"name": "Host", "value": "localhost"}]
+    path = asked["path"]
     assert path.startswith(access_log._FILES)
     assert web_files.page_file(path.removeprefix(access_log._FILES)).status_code == 200
 

@@ -35,10 +35,10 @@ def of_tokens_alone(feeds: list[dict]) -> list[dict]:
     return [{name: call[name] for name in call if name not in more} for call in feeds]
 
 
-def export(*arguments) -> subprocess.CompletedProcess:
+def export(*arguments, **how) -> subprocess.CompletedProcess:
     script = [sys.executable, CHECKOUT / "scripts" / "export_stages.py"]
     return subprocess.run(
-        [*script, *arguments, "--framework", "paddle"], capture_output=True, text=True
+        [*script, *arguments, "--framework", "paddle"], capture_output=True, text=True, **how
     )
 
 
@@ -50,7 +50,7 @@ def model(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def exported(model, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("exported")
-    done = export(model, "--output", folder / "served")
+    done = export(model, "--output", "served", cwd=folder)  # as docs/moving.md has it
     assert done.returncode == 0, done.stderr
     return folder
 

@@ -112,6 +112,13 @@ def test_a_file_is_exported(checkout):
     assert calls.splitlines()[-1] == "python scripts/export_stages.py model.safetensors"
 
 
+@pytest.mark.parametrize("more", [["--output", "/srv/models"], ["--name=ink"]])
+def test_another_repository_or_name_is_not_what_make_run_draws_with(checkout, more):
+    done, _ = run(checkout, "model", *more)
+    assert done.returncode == 0
+    assert "make run" not in done.stdout and "--model-repository=" in done.stdout
+
+
 def test_where_no_environment_can_be_made_the_systems_python_exports(checkout):
     shutil.rmtree(checkout / ".venv-export")
     done, calls = run(checkout, "my model", failing="venv")

@@ -56,6 +56,28 @@ def test_a_commit_replaces_the_weights_and_keeps_the_code(served, tmp_path):
     }
 
 
+def test_engines_of_the_weights_before_go_with_them(served, tmp_path):
+    for model in ("unet", "text_encoder"):
+        write(served / model / "tensorrt_12_sm80.engine", "an engine")
+    with replacement(served, tmp_path / "none") as new:
+        fill(new)
+        assert (served / "unet" / "tensorrt_12_sm80.engine").exists()
+        new.commit()
+    left = [path.parent.name for path in served.rglob("*.engine")]
+    assert left == ["text_encoder"]  # whose weights stay
+
+
+def test_a_version_that_is_a_link_to_another_disk_is_replaced(served, tmp_path):
+    (served / "unet" / "1").rename(tmp_path / "disk")
+    (served / "unet" / "1").symlink_to(tmp_path / "disk")
+    for _ in range(2):
+        with replacement(served, tmp_path / "none") as new:
+            fill(new)
+            new.commit()
+    assert contents(served)["unet/1/model.onnx"] == "new unet"
+    assert list((tmp_path / "disk").iterdir()) != []
+
+
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, SystemExit])
 def test_without_a_commit_nothing_changes(served, tmp_path, error):
     before = contents(served)

@@ -20,7 +20,9 @@ def test_a_python_without_packages_is_told_what_to_do(script):
     assert "No module named" in line and "pip install" in line
 
 
-@pytest.mark.parametrize("prompt", ['a "red" circle', "a `red` 'circle'", "-5 degrees; snow", ""])
+@pytest.mark.parametrize(
+    "prompt", ['a "red" circle', "a `red` 'circle'", "-5 degrees; snow", "", "costs $5, $(x) # new"]
+)
 def test_make_run_takes_any_prompt_as_it_is(tmp_path, prompt):
     venv = tmp_path / "venv"
     (venv / "bin").mkdir(parents=True)

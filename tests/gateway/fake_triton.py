@@ -55,6 +55,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         self.full = False
         self.knocks = 0
         self.ready = True
+        self.starting = False
         self.left = 0
         self.warnings: tuple[str, ...] = ()
         self.scheduler = "pndm"
@@ -86,7 +87,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         return service_pb2.ModelReadyResponse(ready=self.ready)
 
     def ModelStatistics(self, request, context):
-        if not self.ready:
+        if self.starting:
             context.abort(grpc.StatusCode.UNAVAILABLE, "Server not ready")
         answer = service_pb2.ModelStatisticsResponse()
         for name in (name for model in self.models for name in Names(model).all):

@@ -83,7 +83,7 @@ def test_the_download_is_the_file_with_its_settings(page, tmp_path):
     page.settled(1)
     page.act("download")
     path = tmp_path / "triptych-5.png"
-    wait_for(path.exists)
+    wait_for(lambda: path.exists() and path.stat().st_size)  # it is empty until it is whole
     settings = read_settings(path.read_bytes())
     assert (settings.prompt, settings.seed) == ("a ☀ over hills", 5)
 

@@ -303,7 +303,7 @@ def test_all_are_downloaded_as_one_file(page, tmp_path):
     page.settled(2)
     page["download-all"].click()
     path = tmp_path / "triptych.zip"
-    wait_for(path.exists)
+    wait_for(lambda: path.exists() and path.stat().st_size)  # it is empty until it is whole
     with zipfile.ZipFile(io.BytesIO(path.read_bytes())) as archive:
         assert archive.testzip() is None
         assert archive.namelist() == ["001-6.png", "002-5.png"]

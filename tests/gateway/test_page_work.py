@@ -144,7 +144,7 @@ def test_pictures_go_on_when_the_server_is_back(page, triton):
 
 
 def away(triton, is_away=True):
-    triton.ready = not is_away
+    triton.ready, triton.starting = not is_away, is_away
     triton.abort = (grpc.StatusCode.UNAVAILABLE, "Server not ready") if is_away else None
 
 
@@ -165,7 +165,7 @@ def test_a_page_opened_before_the_server_is_there_draws_once_and_then_reads_its_
     triton.hold.set()
     page.settled(1)
     assert [one["prompt"] for one in triton.requests] == ["a red circle"]
-    assert browser.title == "Triptych"
+    assert browser.execute_script("return document.title") == "Triptych"
     browser.complaints()
 
 

@@ -80,7 +80,10 @@ def test_what_cannot_work_is_told_before_the_server_starts(words, told, tmp_path
 
 def tritons(pid):
     """The stand-ins for Triton that a process has running as servers."""
-    lines = {each: Path(f"/proc/{each}/cmdline").read_bytes() for each in descendants(pid)}
+    lines = {}
+    for each in descendants(pid):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
+            lines[each] = Path(f"/proc/{each}/cmdline").read_bytes()
     return [
         each
         for each, line in lines.items()

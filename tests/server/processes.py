@@ -20,7 +20,10 @@ class Processes:
         """Process ids by name: launcher, triton, and the models' names."""
         found = {"launcher": self.launcher}
         for pid in descendants(self.launcher):
-            words = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
+            try:
+                words = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
+            except OSError:  # it has ended meanwhile
+                continue
             if words[0].endswith("triton_python_backend_stub"):
                 found[Path(words[1]).parents[1].name] = pid
             elif words[0].endswith("tritonserver"):

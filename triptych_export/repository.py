@@ -113,8 +113,8 @@ class Replacement:
                     _swap_back(self.path(model))
                 raise
             for model in self._models:
-                _remove(self.path(model) / ".old")
-                for engine in self.path(model).glob(f"{ENGINES}*"):
+                _remove(self.path(model) / ".old", ignore_errors=True)
+                for engine in filter(Path.is_file, self.path(model).glob(f"{ENGINES}*")):
                     engine.unlink()  # it was built of other weights
             self._models.clear()
             self._made.clear()
@@ -146,7 +146,7 @@ def _recover(output: Path) -> None:
     unfinished = list(output.glob("*/.new"))
     for old in output.glob("*/.old"):
         if unfinished:
-            _remove(old.parent / VERSION)
+            _remove(old.parent / VERSION, ignore_errors=True)
             old.rename(old.parent / VERSION)
         else:
             _remove(old)
@@ -154,11 +154,11 @@ def _recover(output: Path) -> None:
         shutil.rmtree(new)
 
 
-def _remove(folder: Path) -> None:
+def _remove(folder: Path, ignore_errors: bool = False) -> None:
     if folder.is_symlink():  # to another disk, as somebody has put it
         folder.unlink()
     else:
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=ignore_errors)
 
 
 def _swap(model: Path) -> None:

@@ -86,6 +86,12 @@ def test_images_of_all_stages_count(stages, clock):
         gate.check(7)
 
 
+def test_another_models_channel_is_no_process_of_a_stage(stages):
+    folder = stages["unet_loop"].folder
+    (folder / "unet_loop-2.unet.123.channel").touch()
+    assert Instances(folder, "unet_loop").living() == 1
+
+
 def test_the_limit_is_that_of_the_loop_which_is_there_now(stages, clock):
     (path,) = stages["unet_loop"].folder.glob("unet_loop-*")
     path.rename(path.with_name("unet_loop-4194305"))  # more than any process has

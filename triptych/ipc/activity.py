@@ -191,7 +191,7 @@ class Instances:
     def _look(self, folder: Path) -> None:
         for path in folder.glob(f"{self._name}-*"):
             # A model's name may go on after a stage's name and "-".
-            of_model = path.name[len(self._name) + 1 :] == _process(path)
+            of_model = path.name[len(self._name) + 1 :].isdecimal()
             if of_model and path not in self._maps:
                 with path.open("rb") as file:
                     access = mmap.ACCESS_READ

@@ -12,7 +12,7 @@ import httpx
 from PIL import Image
 
 from tests.gateway.running import wait_for
-from tests.server.processes import SHARED_MEMORY, Processes
+from tests.server.processes import Processes
 from tests.server.terminal import CHECKOUT, WEB, nothing_left
 from triptych.client import Client
 
@@ -91,4 +91,3 @@ def test_web_says_what_becomes_of_its_server_and_ends_with_it(tmp_path):
     log = Path(shown.removeprefix("server: ended with code 1; its whole log: ").strip())
     assert "failed to load 'unet'" in log.read_text()
     shutil.rmtree(log.parent)
-    assert not [path for path in SHARED_MEMORY.glob("triptych_*") if str(web.pid) in path.name]

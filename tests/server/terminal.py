@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.server.processes import SHARED_MEMORY
 from triptych.server.running import free_ports
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -83,11 +84,10 @@ def make(*words):
 
 @contextlib.contextmanager
 def nothing_left():
-    """No folder of a run, no shared memory and no process are left of what is started here."""
+    """No shared memory is left of the servers that are started here, so no process holds it."""
 
-    def there():
-        folders = Path("/dev/shm").glob("triptych_*_lock")
-        return {path.name for path in folders}
+    def there():  # the runs, by what their names begin with
+        return {path.name[: len("triptych_01234567")] for path in SHARED_MEMORY.glob("triptych_*")}
 
     before = there()
     yield

@@ -10,6 +10,11 @@ from selenium.webdriver.common.by import By
 from tests.gateway.running import wait_for
 
 
+def hand(browser):
+    """The pointer and the keys; the pointer is at once where it is moved to."""
+    return ActionChains(browser, duration=0)
+
+
 class Page:
     """The page at an address, by what is on it."""
 
@@ -43,7 +48,7 @@ class Page:
         """Press one of a picture's small buttons, which show under the pointer."""
         frame = self.all(".card:not(.coming) .frame")[card]
         self.browser.execute_script("arguments[0].scrollIntoView({ block: 'center' })", frame)
-        ActionChains(self.browser).move_to_element(frame).move_by_offset(2, 2).perform()
+        hand(self.browser).move_to_element(frame).move_by_offset(2, 2).perform()
         button = frame.find_element(By.CSS_SELECTOR, f".small [data-does={name}]")
         wait_for(lambda: button.value_of_css_property("pointer-events") == "auto")
         button.click()
@@ -91,10 +96,10 @@ class Page:
         return self.browser.switch_to.active_element.get_attribute("id")
 
     def press(self, *keys):
-        ActionChains(self.browser).send_keys(*keys).perform()
+        hand(self.browser).send_keys(*keys).perform()
 
     def press_with_control(self, key):
-        keys = ActionChains(self.browser).key_down(Keys.CONTROL).send_keys(key)
+        keys = hand(self.browser).key_down(Keys.CONTROL).send_keys(key)
         keys.key_up(Keys.CONTROL).perform()
 
     def said(self):

@@ -11,61 +11,61 @@ from tests.gateway.pictures import flat
 from tests.gateway.running import wait_for
 
 SCREENS = (chromium.PHONE, chromium.WIDE, (2560, 1300))
-LOOKS = pytest.mark.parametrize(
-    ("size", "dark"), [(size, dark) for size in SCREENS for dark in (False, True)]
-)
+LOOKS = [(size, dark) for size in SCREENS for dark in (False, True)]
 BOTH = pytest.mark.parametrize(("size", "dark"), [(chromium.PHONE, True), (chromium.WIDE, False)])
 
 
-@LOOKS
-def test_the_server_is_lost(browser, start, size, dark):
+def assert_fine_in_all_looks(browser):
+    """Nothing is wrong with what is on the page, on any screen."""
+    for size, dark in LOOKS:
+        browser.look_like(size, dark)
+        assert violations(browser) == [], (size, dark)
+    browser.look_like()
+
+
+def test_the_server_is_lost(browser, start):
     page = Page(browser, start().url)
     page.draw(prompt="a red circle", count="2")
     page.settled(2)
-    browser.look_like(size, dark)
     browser.offline(True)
     try:
         page.draw(prompt="a green star")
         wait_for(lambda: page["lost"].text.startswith("Connection lost."))
         assert "waiting for the server" in page.one(".coming .steps").text
-        assert violations(browser) == []
+        assert_fine_in_all_looks(browser)
     finally:
         browser.offline(False)
     page.settled(4)
     browser.complaints()
 
 
-@LOOKS
-def test_a_wrong_key(browser, start, size, dark):
-    browser.look_like(size, dark)
+def test_a_wrong_key(browser, start):
     page = Page(browser, start(api_key="sesame").url, sees_all=False)
     page["key-text"].send_keys("wrong", Keys.ENTER)
     wait_for(lambda: page["key-wrong"].text)
-    assert violations(browser) == []
+    assert_fine_in_all_looks(browser)
     page.press(Keys.ESCAPE)
     wait_for(lambda: page["unlock"].is_displayed())
-    assert violations(browser) == []
+    assert_fine_in_all_looks(browser)
     browser.complaints()
 
 
-@LOOKS
-def test_empty_at_work_and_in_full_size(page, triton, size, dark):
-    page.browser.look_like(size, dark)
-    assert violations(page.browser) == []
+def test_empty_at_work_and_in_full_size(page, triton):
+    assert_fine_in_all_looks(page.browser)
     triton.warnings = ("prompt is longer than 77 tokens; cut off: 'x'",)
     for number, prompt in enumerate(("a red circle", "a green star", "a blue moon")):
         page.draw(prompt=prompt, count="3")
         page.settled(3 * number + 3)
-    assert violations(page.browser) == []
+    assert_fine_in_all_looks(page.browser)
     triton.held_from = 3
     triton.hold.clear()
     page.draw(prompt="a sun", count="2")
     wait_for(lambda: len(page.all(".coming .preview:not([hidden])")) == 2)
-    assert violations(page.browser) == []
+    assert_fine_in_all_looks(page.browser)
     page["cancel"].click()
     page.settled(9)
     page.one(".picture").click()
-    assert violations(page.browser) == []
+    assert_fine_in_all_looks(page.browser)
 
 
 @BOTH

@@ -6,11 +6,11 @@ import io
 import numpy as np
 import pytest
 from PIL import Image
-from selenium.webdriver import ActionChains, Keys
+from selenium.webdriver import Keys
 from selenium.webdriver.support.ui import Select
 
 from tests.gateway import browser as chromium
-from tests.gateway.page import DROP, Page, drop, violations
+from tests.gateway.page import DROP, Page, drop, hand, violations
 from tests.gateway.pictures import flat
 from tests.gateway.running import wait_for
 from triptych.client import Client
@@ -36,7 +36,7 @@ def paint(page, *moves, at=(-30, 0)):
     """A stroke from a place, counted from the middle of the picture."""
     script = "arguments[0].scrollIntoView({ block: 'center' })"
     page.browser.execute_script(script, page["mask"])
-    stroke = ActionChains(page.browser).move_to_element_with_offset(page["mask"], *at)
+    stroke = hand(page.browser).move_to_element_with_offset(page["mask"], *at)
     stroke = stroke.click_and_hold()
     for move in moves or [(60, 0)]:
         stroke = stroke.move_by_offset(*move)
@@ -219,7 +219,7 @@ def test_undo_waits_for_the_end_of_a_stroke_and_clear_lifts_the_keys_brush(page)
     start(page)
     script = "arguments[0].scrollIntoView({ block: 'center' }); arguments[0].focus()"
     page.browser.execute_script(script, page["mask"])
-    stroke = ActionChains(page.browser).move_to_element(page["mask"]).click_and_hold()
+    stroke = hand(page.browser).move_to_element(page["mask"]).click_and_hold()
     stroke = stroke.move_by_offset(20, 0).key_down(Keys.CONTROL).send_keys("z").key_up(Keys.CONTROL)
     stroke.move_by_offset(20, 0).release().perform()
     assert page["undo"].is_enabled()

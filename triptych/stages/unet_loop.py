@@ -160,7 +160,6 @@ class LoopStage:
         images: list[Denoising] = []
         owners: list[Callable] = []
         positions: list[int] = []
-        streamed: dict[Denoising, progress.Writer] = {}
         with contextlib.ExitStack() as writers:
             for position, request in enumerate(requests):
                 try:
@@ -171,7 +170,6 @@ class LoopStage:
                     continue
                 if writer is not None:
                     writers.callback(writer.close)
-                    streamed[own[0]] = writer
                 results = Results(len(own), functools.partial(answers.__setitem__, position))
                 images += own
                 owners += map(results.of, range(len(own)))
@@ -179,7 +177,7 @@ class LoopStage:
             self._model.activity.images(came=len(images))
             with self._model.activity:
                 latents = self._loop.run_to_end(
-                    images, lambda image: image in streamed and streamed[image].stopped()
+                    images, lambda image: image.watcher is not None and image.watcher.stopped()
                 )
                 for done, one in zip(owners, latents):
                     done(one)

@@ -1,11 +1,12 @@
 // Which tab this is. Its name stays through reloads, and a browser that duplicates a tab duplicates the name too:
-// so a new page asks the others, and takes another name where an open tab has this one.
+// so a page that finds a name asks the others, and takes another where an open tab has this one.
 
 import { note, noted } from "./notes.js";
 
 const PATIENCE = 300; // milliseconds in which an open tab has answered
 const fresh = () => `${Date.now()}-${Math.random()}`;
-let name = noted("tab", fresh(), { inTab: true });
+const before = noted("tab", null, { inTab: true });
+let name = before ?? fresh();
 let isSure = false;
 
 /** This tab's name; it may change until `sure`. */
@@ -48,6 +49,7 @@ export const sure = new Promise((resolve) => {
     name = fresh();
     settle();
   };
+  if (before === null) return settle();
   others.postMessage({ asks: name });
   answered().then(() => isSure || settle());
 });

@@ -14,6 +14,7 @@ from triptych.errors import InvalidRequest
 from triptych.names import MODEL, Names, check_name
 from triptych_export import paddle_env
 from triptych_export.errors import ExportError
+from triptych_export.held import held
 from triptych_export.repository import replacement
 from triptych_export.service_files import (
     CPU_ENGINES,
@@ -81,7 +82,7 @@ def _run(options: argparse.Namespace, single: bool, arguments: list[str]) -> int
             os.environ.setdefault(f"{library}_VERBOSITY", "error")
         from triptych_export.export import export
 
-        with tempfile.TemporaryDirectory() as scratch:
+        with held(options.output), tempfile.TemporaryDirectory() as scratch:
             export(options, CHECKOUT / "model_repository", Path(scratch))
     except ExportError as error:
         print(f"export_stages: {error}", file=sys.stderr)
@@ -95,8 +96,9 @@ def _run(options: argparse.Namespace, single: bool, arguments: list[str]) -> int
             file=sys.stderr,
         )
         return 1
-    except KeyboardInterrupt:
-        print("export_stages: interrupted; the repository is as it was", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        state = f"; {interrupt}" if interrupt.args else ""
+        print(f"export_stages: interrupted{state}", file=sys.stderr)
         return 130
     return 0
 
@@ -105,7 +107,7 @@ def _change_accelerators(options: argparse.Namespace) -> int:
     if not options.output.is_dir():
         raise ExportError(f"{options.output} is no model repository")
     names = Names(options.name)
-    with replacement(options.output, options.output, names=names) as new:
+    with held(options.output), replacement(options.output, names=names) as new:
         if options.accelerator:
             set_accelerators(new, options.accelerator)
         if options.cpu_accelerator:

@@ -120,10 +120,10 @@ def _compare_fused(new: Replacement, progress: Progress) -> None:
         return
     from triptych.pipeline import Pipeline  # needs transformers, which Paddle's environment lacks
 
-    version = new.version_folder("tokenizer").name
-    with progress.step("a picture by the plain and the fused networks"):
+    step = progress.step("a picture by the plain and the fused networks")
+    with step, new.as_served() as repository:
         plain, fused = (
-            Pipeline(new.output, version, name, check.CUDA, new.names.model).pixels(PICTURE)
+            Pipeline(repository, "1", name, check.CUDA, new.names.model).pixels(PICTURE)
             for name in ("model.onnx", fuse_cuda.NAME)
         )
     progress.say(f"the pictures agree to {psnr(fused, plain):.1f} dB")

@@ -69,7 +69,6 @@ def compare_pictures(source: Source, new: Replacement) -> float:
 
     ExportError under `LEAST`.
     """
-    version = new.version_folder("tokenizer").name
     model_files = ModelFiles.load(new.version_folder("tokenizer"))
     scale = source.vae_scale_factor
     height, width = (scale * min(side, SIDE) for side in source.sample_size)
@@ -90,7 +89,8 @@ def compare_pictures(source: Source, new: Replacement) -> float:
     asked = read_request(text.encode(), model_files.defaults(), LIMITS)
     expected = _by_diffusers(source, new, asked.settings, brought)
     gc.collect()
-    error = psnr(Pipeline(new.output, version, model=new.names.model).pixels(text), expected)
+    with new.as_served() as repository:
+        error = psnr(Pipeline(repository, model=new.names.model).pixels(text), expected)
     if not error >= LEAST:
         raise ExportError(
             f"the picture is {error:.1f} dB from that of diffusers' pipeline, {LEAST:.0f} are "

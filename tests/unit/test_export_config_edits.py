@@ -20,6 +20,7 @@ from triptych_export.config_edits import (
     with_parameter,
     without_description,
 )
+from triptych_export.held import held
 
 REPOSITORY = Path(__file__).resolve().parents[2] / "model_repository"
 
@@ -168,6 +169,23 @@ def test_one_command_changes_the_accelerator_of_a_repository_and_back(tmp_path):
         assert 'name: "tensorrt"' not in path.read_text()
     assert main([*command, "tensorrt"]) == 0
     assert {path: path.read_bytes() for path in served.rglob("*") if path.is_file()} == before
+
+
+def test_a_repository_that_an_export_writes_to_is_refused(tmp_path, capsys):
+    served = Path(shutil.copytree(REPOSITORY, tmp_path / "served"))
+    with held(served):
+        assert main(["--output", str(served), "--accelerator", "onnxruntime"]) == 1
+    assert f"{served}: another export is writing to it" in capsys.readouterr().err
+    before, after = ((one / "unet/config.pbtxt").read_text() for one in (REPOSITORY, served))
+    assert after == before
+
+
+def test_the_engines_of_a_model_that_is_not_there_cannot_be_changed(tmp_path, capsys):
+    served = Path(shutil.copytree(REPOSITORY, tmp_path / "served"))
+    command = ["--output", str(served), "--name", "ink", "--accelerator", "onnxruntime"]
+    assert main(command) == 1
+    assert "ink.text_encoder/config.pbtxt is missing" in capsys.readouterr().err
+    assert not list(served.glob("ink*"))
 
 
 def test_one_command_changes_the_engine_for_processors_and_back(tmp_path, capsys):

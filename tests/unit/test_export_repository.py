@@ -1,10 +1,13 @@
 import re
+import signal
 from pathlib import Path
 
 import pytest
 
 from triptych.names import Names
 from triptych_export import repository
+from triptych_export.errors import ExportError
+from triptych_export.held import held
 from triptych_export.repository import replacement
 
 
@@ -126,10 +129,32 @@ def test_a_new_repository_gets_configurations_and_code_of_the_template(served, t
 
 
 def test_a_failed_export_leaves_no_new_repository(served, tmp_path):
-    with pytest.raises(RuntimeError), replacement(tmp_path / "deep" / "new", served) as new:
+    output = tmp_path / "deep" / "new"
+    with pytest.raises(RuntimeError), held(output), replacement(output, served) as new:
         fill(new)
         raise RuntimeError
     assert not (tmp_path / "deep").exists()
+
+
+def test_what_another_has_put_beside_a_new_repository_stays(tmp_path):
+    with pytest.raises(RuntimeError), held(tmp_path / "deep" / "new"):
+        write(tmp_path / "deep" / "other", "another's")
+        raise RuntimeError
+    assert contents(tmp_path) == {"deep": None, "deep/other": "another's"}
+
+
+def test_two_exports_at_once_into_one_repository_are_refused(served, tmp_path):
+    refused = pytest.raises(ExportError, match=f"{served}: another export")
+    with held(served), replacement(served, tmp_path / "none") as new:
+        fill(new)
+        with refused, held(served):
+            pass
+        new.commit()
+    assert contents(served)["unet/1/model.onnx"] == "new unet"
+    before = contents(served)
+    with held(served):
+        pass
+    assert contents(served) == before
 
 
 @pytest.mark.parametrize("killed_before", ["first", "second", "last"])
@@ -177,3 +202,97 @@ def test_of_a_template_the_default_model_alone_is_taken(served, tmp_path):
     with replacement(tmp_path / "output", served) as new:
         new.commit()
     assert sorted(path.name for path in (tmp_path / "output").iterdir()) == ["unet", "unet_loop"]
+
+
+def holds_no_model_without_weights(folder: Path) -> bool:
+    """Triton takes each folder in a repository for a model; of an ensemble the version is empty."""
+    models = [path for path in folder.iterdir() if path.is_dir() and path.name != "ink"]
+    return all(any(path.glob("1/*")) for path in models)
+
+
+def test_a_new_model_is_in_the_repository_when_it_is_whole(served, tmp_path, monkeypatch):
+    template = Path(__file__).resolve().parents[2] / "model_repository"
+    moved, rename = [], Path.rename
+
+    def noted(path, target):
+        moved.append(Path(target).name)
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", noted)
+    with replacement(served, template, names=Names("ink")) as new:
+        for model in ("text_encoder", "unet", "vae_decoder", "vae_encoder", "tokenizer"):
+            write(new.version_folder(model) / "model", "weights")
+            assert holds_no_model_without_weights(served)
+        new.commit()
+    assert holds_no_model_without_weights(served)
+    assert (served / "ink.unet" / "1" / "model").read_text() == "weights"
+    assert moved[-2:] == ["ink", "ink_stream"]  # what needs all others comes last
+    assert not list(served.rglob(".*"))
+
+
+def test_a_killed_export_of_a_new_model_leaves_none_and_the_next_takes_it_away(served, tmp_path):
+    before = contents(served)
+    template = Path(__file__).resolve().parents[2] / "model_repository"
+    killed = repository.Replacement(served, Names("ink"))
+    killed.prepare(template)
+    write(killed.version_folder("unet") / "model.onnx", "ink")
+    assert holds_no_model_without_weights(served)
+    with replacement(served, tmp_path / "none"):
+        pass
+    assert contents(served) == before
+
+
+@pytest.mark.parametrize("failing", ["ink.tokenizer", "ink"])
+def test_a_new_model_that_cannot_be_moved_is_taken_away(served, tmp_path, monkeypatch, failing):
+    before = contents(served)
+    template = Path(__file__).resolve().parents[2] / "model_repository"
+    rename = Path.rename
+
+    def failing_rename(path, target):
+        if Path(target) == served / failing:
+            raise OSError("disk is gone")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", failing_rename)
+    with pytest.raises(OSError, match="disk"), replacement(
+        served, template, names=Names("ink")
+    ) as new:
+        write(new.version_folder("unet") / "model.onnx", "ink")
+        new.commit()
+    assert contents(served) == before
+
+
+def test_an_old_engine_that_cannot_be_removed_leaves_the_new_model(served, tmp_path, monkeypatch):
+    write(served / "unet" / "tensorrt_12_sm80.engine", "an engine")
+    template = tmp_path / "template"
+    write(template / "vae_encoder" / "config.pbtxt", "encoder config")
+
+    def kept(path, missing_ok=False):
+        raise OSError("not yours")
+
+    monkeypatch.setattr(Path, "unlink", kept)
+    with pytest.raises(OSError, match="not yours"), replacement(served, template) as new:
+        fill(new)
+        write(new.version_folder("vae_encoder") / "model.onnx", "new encoder")
+        new.commit()
+    assert contents(served)["unet/1/model.onnx"] == "new unet"
+    assert contents(served)["vae_encoder/1/model.onnx"] == "new encoder"
+
+
+def test_an_interrupt_says_what_became_of_the_repository(served, tmp_path, monkeypatch):
+    said = pytest.raises(KeyboardInterrupt, match="is as it was")
+    with said, replacement(served, tmp_path / "none") as new:
+        fill(new)
+        raise KeyboardInterrupt
+    swap = repository._swap
+
+    def interrupted(model):
+        swap(model)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(repository, "_swap", interrupted)
+    said = pytest.raises(KeyboardInterrupt, match="has the new model")
+    with said, replacement(served, tmp_path / "none") as new:
+        fill(new)
+        new.commit()
+    assert contents(served)["unet/1/model.onnx"] == "new unet"

@@ -13,6 +13,7 @@ from triptych.model_files import ModelFiles
 from triptych.tokenizer import Tokenizer
 from triptych_export.cli import CHECKOUT
 from triptych_export.errors import ExportError
+from triptych_export.held import held
 from triptych_export.repository import replacement
 from triptych_export.service_files import fit_configs, write_service_files
 from triptych_export.source import open_source, pipeline_numbers
@@ -31,11 +32,12 @@ def write(tmp_path):
         write_source(folder, index, **changes)
         clip_tokenizer.write(folder / "tokenizer")
         source = open_source(folder)
-        with replacement(tmp_path / "served", CHECKOUT / "model_repository") as new:
+        output, template = tmp_path / "served", CHECKOUT / "model_repository"
+        with held(output), replacement(output, template) as new:
             write_service_files(source, pipeline_numbers(source), new)
             fit_configs(source, new)
             new.commit()
-        return tmp_path / "served"
+        return output
 
     return write
 

@@ -55,7 +55,7 @@ def finish_stage(
     if half is None:
         half = onnx_files.has_external_weights(path)
     if not half:
-        _require_one_file(stage, path, wanted)
+        _require_one_file(stage, path, half, wanted)
     with progress.step(f"{stage.name}: compare in ONNX Runtime"):
         onnx_files.require_whole(path)
         error = difference(run_onnx(path, feeds), expected)
@@ -72,7 +72,7 @@ def finish_stage(
             onnx_files.store_in_half(model)
         onnx_files.save(model, folder)
         del model
-        _require_one_file(stage, path, wanted)
+        _require_one_file(stage, path, half, wanted)
         error = difference(run_onnx(path, feeds), expected)
         require_close(f"{stage.name}, rewritten", error, HALF_BOUND if half else BOUND)
     if half:
@@ -90,14 +90,15 @@ def _write_shallow(folder: Path, progress: Progress) -> None:
         progress.say(f"unet: requests with cache_interval are refused: {name} is of another kind")
 
 
-def _require_one_file(stage: Stage, path: Path, wanted: Wanted) -> None:
+def _require_one_file(stage: Stage, path: Path, half: bool, wanted: Wanted) -> None:
     if wanted.external_weights or not onnx_files.has_external_weights(path):
         return
+    size = f"{onnx_files.size_on_disk(path.parent) / 1e9:.1f} GB" + " in half precision" * half
+    halves = "" if half else "--precision fp16-storage halves them, "
     raise ExportError(
-        f"{stage.name}: its weights, {onnx_files.size_on_disk(path.parent) / 1e9:.1f} GB, do not "
-        "fit one file, and FastDeploy, which loads networks from memory, takes no other; "
-        "--precision fp16-storage halves them, --external-weights writes them to a second file, "
-        "for Triptych's own backend alone"
+        f"{stage.name}: its weights, {size}, do not fit one file, and FastDeploy, which loads "
+        f"networks from memory, takes no other; {halves}--external-weights writes them to a second "
+        "file, for Triptych's own backend alone"
     )
 
 

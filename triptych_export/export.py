@@ -63,7 +63,7 @@ def export(options: argparse.Namespace, template: Path, scratch: Path) -> None:
         _leave_out_encoder(encoder, no_encoder, progress)
     if class_of(read_json(source.folder / "model_index.json"), "safety_checker") is not None:
         progress.say("the model's safety_checker is left out: pictures are served as they are")
-    without = ("vae_encoder",) if no_encoder else ()
+    without = (second_encoder.STAGE, "vae_encoder") if no_encoder else (second_encoder.STAGE,)
     with replacement(options.output, template, without, served) as new:
         numbers = pipeline_numbers(source, options.num_inference_steps, options.guidance_scale)
         if source.second_encoder is not None:
@@ -148,8 +148,14 @@ def _open(options: argparse.Namespace, scratch: Path):
         from triptych_export.changed_model import changed
 
         folder = changed(folder, options, scratch)
-        return road, open_source(folder)
     source = open_source(folder)
+    if source.second_encoder is not None and source.paddle:
+        raise ExportError(
+            f"{folder} holds SDXL's weights in Paddle's layout, which are not exported: give the "
+            "model in diffusers' layout"
+        )
+    if options.framework == "diffusers":
+        return road, source
     if source.second_encoder is not None:
         raise ExportError("SDXL is exported through PyTorch alone: leave --framework paddle out")
     return road, dataclasses.replace(source, text_encoder_layers=None)

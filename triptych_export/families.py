@@ -74,11 +74,15 @@ def refuse_other_families(index: dict) -> None:
             f"{name} without a text_encoder is SDXL's refiner, which is not served: export the "
             "base model"
         )
-    if name and (name in SDXL_PIPELINES) != has_two_text_encoders(index):
-        known = f"known are {', '.join(SDXL_PIPELINES)}"
+    if name in SDXL_PIPELINES and not has_two_text_encoders(index):
         raise ExportError(
-            f"model_index.json: the pipeline {name} and two text encoders, as SDXL has them, do "
-            f"not go together; {known}"
+            f"model_index.json: {name} has two text encoders, and it names no text_encoder_2: the "
+            "folder is of no whole SDXL model"
+        )
+    if name and name not in SDXL_PIPELINES and has_two_text_encoders(index):
+        raise ExportError(
+            f"model_index.json: the pipeline {name} is not known with two text encoders, as SDXL "
+            f"has them; known are {', '.join(SDXL_PIPELINES)}"
         )
     if "transformer" in index or "prior" in index or "unet" not in index:
         raise ExportError(

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 from folders import contents
+from random_models import write_sdxl
 from transformers import CLIPTokenizer
 
-from triptych_export import service_files, torch_export
+from triptych_export import cli, service_files, torch_export
 from triptych_export.cli import CHECKOUT, main
 
 
@@ -69,6 +70,23 @@ def test_a_file_in_the_way_is_one_line(model, tmp_path, capsys):
     for output in (tmp_path / "file", tmp_path / "file" / "served"):
         assert "file" in refuses(capsys, model, "--output", output)
     assert (tmp_path / "file").read_text() == "here"
+
+
+def test_sdxls_weights_in_paddles_layout_are_refused_for_good(tmp_path, capsys):
+    source = write_sdxl(tmp_path / "source")
+    index = json.loads((source / "model_index.json").read_text())
+    index["_ppdiffusers_version"] = "0.29.0"
+    (source / "model_index.json").write_text(json.dumps(index))
+    line = refuses(capsys, source, "--output", tmp_path / "served")
+    assert "in diffusers' layout" in line and "--framework" not in line
+
+
+def test_a_checkout_that_serves_sdxl_is_a_template_for_others(model, tmp_path, monkeypatch):
+    template = shutil.copytree(CHECKOUT / "model_repository", tmp_path / "model_repository")
+    shutil.copytree(template / "text_encoder", template / "text_encoder_2")
+    monkeypatch.setattr(cli, "CHECKOUT", tmp_path)
+    assert main([str(model), "--output", str(tmp_path / "served")]) == 0
+    assert not (tmp_path / "served" / "text_encoder_2").exists()
 
 
 def test_a_full_disk_is_one_line(served, model):

@@ -61,8 +61,10 @@ def test_it_is_one_file(finish, tmp_path, largest, half_storage, kind):
 def test_what_one_file_does_not_hold_is_refused_unless_two_are_wanted(
     finish, largest, half_storage
 ):
-    with pytest.raises(ExportError, match=r"unet: its weights, .* FastDeploy.*--external-weights"):
+    advice = r"unet: its weights.* FastDeploy.*--external-weights"
+    with pytest.raises(ExportError, match=advice) as refusal:
         finish(largest, Wanted(half_storage))
+    assert ("--precision fp16-storage" in str(refusal.value)) == (half_storage is False)
     two = finish(largest, Wanted(half_storage, external_weights=True))
     assert two == ["model.onnx", "model.onnx.data"]
 

@@ -112,9 +112,13 @@ def test_what_turns_nothing_on_is_no_reason_to_refuse(tmp_path):
 @pytest.mark.parametrize(
     ("index", "unet", "why"),
     [
-        ({"_class_name": "StableDiffusionXLPipeline"}, {}, "SDXL"),
+        ({"_class_name": "StableDiffusionXLPipeline"}, {}, "names no text_encoder_2"),
         ({"_class_name": "MyPipeline"}, {}, "the pipeline MyPipeline is not known"),
-        ({"text_encoder_2": ["transformers", "CLIPTextModelWithProjection"]}, {}, "SDXL"),
+        (
+            {"text_encoder_2": ["transformers", "CLIPTextModelWithProjection"]},
+            {},
+            "StableDiffusionPipeline is not known with two .*; known are StableDiffusionXL",
+        ),
         ({}, {"addition_embed_type": "text_time"}, "SDXL"),
         ({"transformer": ["diffusers", "SD3Transformer2DModel"]}, {}, "not a Stable Diffusion"),
         ({}, {"in_channels": 5}, "inpainting"),

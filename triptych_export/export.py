@@ -13,6 +13,7 @@ from triptych.model_files import ModelFiles
 from triptych.names import Names
 from triptych_export import check, engines, fuse_cuda, onnx_files, second_encoder
 from triptych_export.check import Wanted
+from triptych_export.disk import room_in
 from triptych_export.errors import ExportError
 from triptych_export.families import class_of
 from triptych_export.picture import psnr
@@ -43,14 +44,15 @@ def export(options: argparse.Namespace, template: Path, scratch: Path) -> None:
     """Export options.model into options.output and print sizes and times.
 
     template: the repository with configurations and code for models that the output lacks.
-    ExportError leaves the output as it was.
+    ExportError leaves the output as it was, but for that of an engine, which is built at last.
     """
     tensorrt = "tensorrt" in options.optimize
     if tensorrt:
         engines.require_tensorrt()
     half = None if options.precision is None else options.precision == "fp16-storage"
     wanted = Wanted(half, options.external_weights, "cuda" in options.optimize)
-    road, source = _open(options, scratch)
+    with room_in(scratch.parent, "TMPDIR names a folder with room for the weights"):
+        road, source = _open(options, scratch)
     if source.second_encoder is not None and tensorrt:
         raise ExportError("--optimize tensorrt: no engine of SDXL's text encoders was seen right")
     source = with_size(source, options.height, options.width)
@@ -64,7 +66,8 @@ def export(options: argparse.Namespace, template: Path, scratch: Path) -> None:
     if class_of(read_json(source.folder / "model_index.json"), "safety_checker") is not None:
         progress.say("the model's safety_checker is left out: pictures are served as they are")
     without = (second_encoder.STAGE, "vae_encoder") if no_encoder else (second_encoder.STAGE,)
-    with replacement(options.output, template, without, served) as new:
+    room = room_in(options.output, "the new model needs room beside the old one")
+    with room, replacement(options.output, template, without, served) as new:
         numbers = pipeline_numbers(source, options.num_inference_steps, options.guidance_scale)
         if source.second_encoder is not None:
             numbers["pad_token_id_2"] = second_encoder.pad_token_id(source)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import shutil
 import subprocess
@@ -12,6 +13,8 @@ from pathlib import Path
 import pytest
 from folders import contents
 from random_models import write_sdxl
+from safetensors.torch import save_file
+from single_file_layout import state_dict
 from transformers import CLIPTokenizer
 
 from triptych_export import cli, service_files, torch_export
@@ -89,6 +92,27 @@ def test_a_checkout_that_serves_sdxl_is_a_template_for_others(model, tmp_path, m
     assert not (tmp_path / "served" / "text_encoder_2").exists()
 
 
+def test_without_room_for_what_is_read_another_folder_is_advised(served, model, tmp_path):
+    before = contents(served)
+    save_file(state_dict(model), tmp_path / "m.safetensors")
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    command = [sys.executable, CHECKOUT / "scripts/export_stages.py", tmp_path / "m.safetensors"]
+    done = subprocess.run(
+        [*command, "--config", model, "--output", served],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "TMPDIR": str(scratch)},
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)),
+    )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    line = done.stderr.splitlines()[-1]
+    assert line.startswith(f"export_stages: {scratch}: File too large: ") and "TMPDIR" in line
+    assert contents(served) == before
+    assert not list(scratch.rglob("*.safetensors"))
+
+
 def test_a_full_disk_is_one_line(served, model):
     before = contents(served)
     done = subprocess.run(
@@ -100,5 +124,5 @@ def test_a_full_disk_is_one_line(served, model):
     )
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
-    assert done.stderr.splitlines()[-1].startswith("export_stages: ")
+    assert done.stderr.splitlines()[-1].startswith(f"export_stages: {served}: File too large: ")
     assert contents(served) == before

@@ -35,7 +35,7 @@ def test_a_picture_that_is_not_the_pipelines_fails(served, model, monkeypatch, c
     before = contents(served)
     as_saved = service_files.as_in_pipeline
     other = {"prediction_type": "v_prediction"}
-    monkeypatch.setattr(service_files, "as_in_pipeline", lambda file: {**as_saved(file), **other})
+    monkeypatch.setattr(service_files, "as_in_pipeline", lambda *file: {**as_saved(*file), **other})
     assert "dB from that of diffusers' pipeline" in refuses(capsys, model, "--output", served)
     assert contents(served) == before
 

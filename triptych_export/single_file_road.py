@@ -97,7 +97,7 @@ def write_usual_configs(
     folder: Path, width: int, in_channels: int, told: set[str], prediction_type: str | None
 ) -> None:
     """`write_configs` with what the file says by the names in it, `told`."""
-    prediction = prediction_type or _prediction_type(told, width == 1024)
+    prediction = prediction_type or _prediction_type(told, width == 1024, in_channels == 9)
     scheduler = {"prediction_type": prediction}
     if "ztsnr" in told:
         scheduler["rescale_betas_zero_snr"] = True
@@ -190,8 +190,14 @@ def _complete(path: Path) -> Iterator[None]:
         raise ExportError(f"{path}: {len(missing)} weights missing: {shown} ...")
 
 
-def _prediction_type(told: set[str], second: bool) -> str:
-    """v_prediction for 2.x, but for its base, and where the file says `v_pred`; else epsilon."""
+def _prediction_type(told: set[str], second: bool, paints_in: bool) -> str:
+    """What the file tells, as diffusers decides it; says so where it is 2.x and does not tell."""
     if "v_pred" in told:
         return "v_prediction"
-    return "v_prediction" if second and f"global_step={STEPS_OF_2_BASE}" not in told else "epsilon"
+    if not second or paints_in or f"global_step={STEPS_OF_2_BASE}" in told:
+        return "epsilon"
+    print(
+        "unet: the file does not tell what it predicts: v_prediction and 768x768 are assumed, as "
+        "of Stable Diffusion 2.1; a base model of 2.x, of 512x512, needs --prediction-type epsilon"
+    )
+    return "v_prediction"

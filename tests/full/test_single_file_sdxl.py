@@ -72,22 +72,26 @@ def test_other_sizes_need_configurations(pair, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("width", "told", "expected"),
+    ("width", "channels", "told", "expected"),
     [
-        (768, [], ("epsilon", None, 64)),
-        (1024, [], ("v_prediction", None, 96)),
-        (1024, ["global_step=875000"], ("epsilon", None, 64)),
-        (2048, [], ("epsilon", None, 128)),
-        (2048, ["v_pred"], ("v_prediction", None, 128)),
-        (2048, ["v_pred", "ztsnr"], ("v_prediction", True, 128)),
+        (768, 4, [], ("epsilon", None, 64)),
+        (1024, 4, [], ("v_prediction", None, 96)),
+        (1024, 4, ["v_pred"], ("v_prediction", None, 96)),
+        (1024, 4, ["global_step=875000"], ("epsilon", None, 64)),
+        (1024, 9, [], ("epsilon", None, 64)),
+        (2048, 4, [], ("epsilon", None, 128)),
+        (2048, 4, ["v_pred"], ("v_prediction", None, 128)),
+        (2048, 4, ["v_pred", "ztsnr"], ("v_prediction", True, 128)),
     ],
 )
-def test_what_a_file_tells_of_its_training(tmp_path, width, told, expected):
-    write_usual_configs(tmp_path, width, 4, set(told), None)
+def test_what_a_file_tells_of_its_training(tmp_path, capsys, width, channels, told, expected):
+    write_usual_configs(tmp_path, width, channels, set(told), None)
     noise = json.loads((tmp_path / "scheduler/scheduler_config.json").read_text())
     side = json.loads((tmp_path / "unet/config.json").read_text())["sample_size"]
     found = (noise["prediction_type"], noise.get("rescale_betas_zero_snr"), side)
     assert found == expected
+    assumed = (width, channels, told) == (1024, 4, [])
+    assert ("--prediction-type epsilon" in capsys.readouterr().out) == assumed
 
 
 def test_the_configurations_are_those_of_sdxl(tmp_path):

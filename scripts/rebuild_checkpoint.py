@@ -26,12 +26,19 @@ def main() -> int:
     parser.add_argument("output", type=Path)
     parser.add_argument("--name", default=MODEL, help="of the model (default: %(default)s)")
     options = parser.parse_args()
-    from triptych_export.rebuild import rebuild
-
     try:
+        from triptych_export.rebuild import rebuild
+
         rebuild(options.repository, options.output, options.name)
-    except ExportError as error:
+    except (ExportError, OSError) as error:
         print(f"rebuild_checkpoint: {error}", file=sys.stderr)
+        return 1
+    except ModuleNotFoundError as error:
+        print(
+            f"rebuild_checkpoint: {error}: `pip install .[export]` brings it, and so does "
+            "env_bash.sh",
+            file=sys.stderr,
+        )
         return 1
     return 0
 

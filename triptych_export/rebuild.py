@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import diffusers
@@ -14,6 +16,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from triptych import trained_words
 from triptych.names import MODEL, STAGES, Names
+from triptych_export.disk import room_in
 from triptych_export.errors import ExportError
 from triptych_export.source import read_json
 from triptych_export.weight_names import read_weights
@@ -31,10 +34,13 @@ def rebuild(repository: Path, output: Path, model: str = MODEL) -> None:
     """Write one of the models that `repository` serves to `output`, weights in single precision.
 
     Of a repository without vae_encoder the encoder's weights are zeros, so no picture can be
-    encoded with it. ExportError if a stage is missing, keeps no names of weights or lacks one, and
-    for SDXL, whose last layer of the first text encoder nothing needs and nothing keeps.
+    encoded with it. ExportError if a stage is missing, does not load, keeps no names of weights or
+    lacks one, and for SDXL, whose last layer of the first text encoder nothing needs and nothing
+    keeps.
     """
-    pipeline(repository, model).save_pretrained(output)
+    made = pipeline(repository, model)
+    with room_in(output, "the weights need room in single precision"):
+        made.save_pretrained(output)
     words = repository / Names(model).stage("tokenizer") / "1" / trained_words.FILE
     if words.is_file():
         shutil.copyfile(words, output / "tokenizer" / words.name)
@@ -45,17 +51,38 @@ def pipeline(repository: Path, model: str = MODEL) -> StableDiffusionPipeline:
     folders = {stage: repository / Names(model).stage(stage) for stage in STAGES}
     if folders["text_encoder_2"].is_dir():
         raise ExportError(f"{model} is of SDXL's kind: what is served of it is no whole model")
-    scheduler = read_json(folders["unet_loop"] / "1" / "scheduler_config.json")
+    if not folders["unet_loop"].is_dir():
+        raise ExportError(f"{repository} holds no model {model}")
+    scheduler = _scheduler(folders["unet_loop"] / "1" / "scheduler_config.json")
+    tokenizer = folders["tokenizer"] / "1"
+    with _loading(tokenizer):
+        words = CLIPTokenizer.from_pretrained(tokenizer)
     return StableDiffusionPipeline(
         vae=_vae(folders["vae_decoder"], folders["vae_encoder"]),
         text_encoder=_network(folders["text_encoder"], _text_encoder),
-        tokenizer=CLIPTokenizer.from_pretrained(folders["tokenizer"] / "1"),
+        tokenizer=words,
         unet=_network(folders["unet"], UNet2DConditionModel.from_config),
-        scheduler=getattr(diffusers, scheduler["_class_name"]).from_config(scheduler),
+        scheduler=scheduler,
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
     )
+
+
+@contextlib.contextmanager
+def _loading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except ExportError:
+        raise
+    except Exception as error:  # what onnx, diffusers and transformers raise is many
+        raise ExportError(f"{path} does not load: {error!r}") from error
+
+
+def _scheduler(path: Path):
+    config = read_json(path)
+    with _loading(path):
+        return getattr(diffusers, config["_class_name"]).from_config(config)
 
 
 def _vae(decoder: Path, encoder: Path) -> AutoencoderKL:
@@ -81,8 +108,9 @@ def _network(stage: Path, create, zeros: tuple[str, ...] = ()) -> torch.nn.Modul
     path = stage / "1" / "model.onnx"
     if not path.is_file():
         raise ExportError(f"{path} is missing: {stage.parent} holds no such exported model")
-    weights, config = read_weights(onnx.load(str(path)))
-    network = create(config)
+    with _loading(path):
+        weights, config = read_weights(onnx.load(str(path)))
+        network = create(config)
     with torch.no_grad():
         for name, weight in network.state_dict().items():
             if name.startswith(zeros or "-"):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import resource
+import runpy
 import shutil
 import subprocess
 import sys
@@ -27,9 +29,18 @@ WEIGHTS = {
 }
 
 
-def command(repository: Path, output: Path) -> subprocess.CompletedProcess:
+def command(
+    repository: Path, output: Path, limit: int = resource.RLIM_INFINITY
+) -> subprocess.CompletedProcess:
+    """The command; `limit`: bytes that a file can hold."""
     line = [sys.executable, str(COMMAND), str(repository), str(output)]
-    return subprocess.run(line, capture_output=True, text=True, timeout=300)
+    return subprocess.run(
+        line,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+    )
 
 
 def state(folder: Path) -> dict[str, torch.Tensor]:
@@ -134,8 +145,53 @@ def test_a_repository_without_names_is_refused(served, tmp_path):
     assert not (tmp_path / "rebuilt").exists()
 
 
+def refuses(repository: Path, output: Path, **limit: int) -> str:
+    """The one line that the command fails with."""
+    result = command(repository, output, **limit)
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    return result.stderr.splitlines()[-1]
+
+
 def test_a_repository_without_networks_is_refused(tmp_path):
     (tmp_path / "unet_loop" / "1").mkdir(parents=True)
-    result = command(tmp_path, tmp_path / "rebuilt")
-    assert result.returncode == 1
-    assert "scheduler_config.json" in result.stderr and "Traceback" not in result.stderr
+    assert "scheduler_config.json" in refuses(tmp_path, tmp_path / "rebuilt")
+
+
+def test_a_folder_without_the_model_is_refused(tmp_path):
+    line = refuses(tmp_path, tmp_path / "rebuilt")
+    assert line == f"rebuild_checkpoint: {tmp_path} holds no model sd_ensemble"
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("unet/1/model.onnx", "no graph"),
+        ("tokenizer/1/vocab.json", None),
+        ("unet_loop/1/scheduler_config.json", "{}"),
+        ("unet_loop/1/scheduler_config.json", '{"_class_name": "UnheardOfScheduler"}'),
+    ],
+)
+def test_a_file_that_does_not_load_is_named(served, tmp_path, file, content):
+    broken = Path(shutil.copytree(served, tmp_path / "broken"))
+    (broken / file).unlink()
+    if content is not None:
+        (broken / file).write_text(content)
+    named = broken / file if content else (broken / file).parent
+    with pytest.raises(ExportError, match=f"{named} does not load: "):
+        rebuild(broken, tmp_path / "rebuilt")
+
+
+def test_what_cannot_be_written_is_one_line(served, tmp_path):
+    (tmp_path / "file").write_text("here")
+    line = refuses(served, tmp_path / "file" / "rebuilt")
+    assert line.startswith("rebuild_checkpoint: ") and "Not a directory" in line
+    line = refuses(served, tmp_path / "rebuilt", limit=100_000)
+    assert line.startswith(f"rebuild_checkpoint: {tmp_path / 'rebuilt'}: File too large: ")
+
+
+def test_a_library_that_is_missing_is_advised(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "triptych_export.rebuild", None)
+    monkeypatch.setattr(sys, "argv", [str(COMMAND), "repository", "rebuilt"])
+    assert runpy.run_path(str(COMMAND))["main"]() == 1
+    assert "`pip install .[export]` brings it" in capsys.readouterr().err

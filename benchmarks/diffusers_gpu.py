@@ -1,6 +1,7 @@
 """diffusers with a random model of the repository's kind and full size, on CUDA in half precision.
 
     python benchmarks/diffusers_gpu.py REPOSITORY [--pictures N] [--steps N] [--guidance-scale X]
+        [--output-format png]
 
 Of Stable Diffusion 1.5's size, or of SDXL's. A line of JSON for each way: eager, one at a time and
 in batches; then with the UNet compiled.
@@ -28,6 +29,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import sd15, sdxl
 from triptych.model_files import ModelFiles
+from triptych.picture.encode import SAVED
+from triptych.settings import OUTPUT_FORMATS
 
 BATCH = 8
 
@@ -58,14 +61,15 @@ def pipeline(
     return made
 
 
-def draw(drawer: Callable[..., Any], count: int) -> float:
-    """Seconds from `count` prompts to the base64 of as many PNGs."""
+def draw(drawer: Callable[..., Any], output_format: str, count: int) -> float:
+    """Seconds from `count` prompts to the base64 of as many files, written as the server does."""
+    saved = SAVED.get(output_format, {"compress_level": 1})
     begun = time.perf_counter()
     generators = [torch.Generator("cpu").manual_seed(seed) for seed in range(count)]
     prompts = [f"a red circle, number {seed}" for seed in range(count)]
     for picture in drawer(prompts, generator=generators).images:
         file = io.BytesIO()
-        picture.save(file, "PNG", compress_level=1)
+        picture.save(file, output_format, **saved)
         base64.b64encode(file.getvalue())
     return time.perf_counter() - begun
 
@@ -80,6 +84,7 @@ def main() -> int:
     parser.add_argument("--pictures", type=int, default=6)
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--guidance-scale", type=float, default=7.5)
+    parser.add_argument("--output-format", choices=OUTPUT_FORMATS, default=OUTPUT_FORMATS[0])
     options = parser.parse_args()
     model_files = ModelFiles.load(options.repository / "unet_loop" / "1")
     made = pipeline(options.repository, model_files)
@@ -90,16 +95,17 @@ def main() -> int:
         height=model_files.height,
         width=model_files.width,
     )
+    timed = partial(draw, drawer, options.output_format)
     versions = f"torch {torch.__version__}, diffusers {diffusers.__version__}"
-    draw(drawer, 1)
-    taken = [draw(drawer, 1) for _ in range(options.pictures)]
+    timed(1)
+    taken = [timed(1) for _ in range(options.pictures)]
     tell("eager", 1, taken, versions=versions)
-    draw(drawer, BATCH)
-    tell("eager", BATCH, [draw(drawer, BATCH) for _ in range(2)])
+    timed(BATCH)
+    tell("eager", BATCH, [timed(BATCH) for _ in range(2)])
     made.unet = torch.compile(made.unet, mode="reduce-overhead", fullgraph=True)
-    loading = draw(drawer, 1)
-    draw(drawer, 1)
-    taken = [draw(drawer, 1) for _ in range(options.pictures)]
+    loading = timed(1)
+    timed(1)
+    taken = [timed(1) for _ in range(options.pictures)]
     tell("compiled", 1, taken, loading=loading)
     return 0
 

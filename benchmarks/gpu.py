@@ -5,9 +5,9 @@
 DIR: a model repository, whose graphs may have no weights (benchmarks/weightless.py); they get
 random ones. Pictures of the model's own size, gRPC in and base64 of a PNG out, of 50 steps with
 guidance 7.5 or as --steps and --guidance-scale say. Random weights draw grain, which takes PNG
-longer than other pictures: see --output-format. Parts run one after the other, each until its time
-limit; what was measured is printed in any case. Needs no network. --tiny --device cpu: the same
-with little of everything, to see that it works.
+longer than other pictures: see --output-format, which is diffusers' too. Parts run one after the
+other, each until its time limit; what was measured is printed in any case. Needs no network. --tiny
+--device cpu: the same with little of everything, to see that it works.
 """
 
 from __future__ import annotations
@@ -276,6 +276,7 @@ def diffusers(repository: Path, options: argparse.Namespace, results: Results) -
         return
     script = [CHECKOUT / "benchmarks" / "diffusers_gpu.py", repository, "--steps", options.steps]
     script += ["--guidance-scale", options.guidance_scale]
+    script += ["--output-format", options.output_format]
     for line in _lines(script, options.limits["diffusers"], options.diffusers_python):
         results.about["versions"] += f", {line['versions']}" if "versions" in line else ""
         more = {"loading": line["loading"]} if "loading" in line else {}

@@ -54,7 +54,7 @@ def main() -> int:
         weightless.fill_repository(repository)
         cache = options.cache or Path(scratch) / "engines"
         expected: list[np.ndarray] = []
-        for way in options.ways:
+        for way in named(options.ways, options.models, cache):
             print(f"--- {way}", flush=True)
             folder = Path(scratch) / "way"
             shutil.copytree(repository, folder, copy_function=weightless.link)
@@ -68,6 +68,12 @@ def main() -> int:
                 options.output.write_text(json.dumps({**about, "results": results}))
     print(*table(results), sep="\n")
     return 0
+
+
+def named(ways: list[str], models: list[str], cache: Path) -> list[str]:
+    """The ways, without TensorRT's with engines to build where `cache` has those of all models."""
+    kept = all(any(cache.glob(f"{model}_*")) for model in models)
+    return list(dict.fromkeys(KEPT if kept and way == "TensorRT" else way for way in ways))
 
 
 def configure(repository: Path, way: str, models: list[str], cache: Path) -> None:
@@ -184,7 +190,7 @@ def _options() -> argparse.Namespace:
     add("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     add("--pictures", type=int, default=5)
     add("--steps", type=int, help="of a picture (the model's)")
-    add("--cache", type=Path, help="folder of the engines, to keep them")
+    add("--cache", type=Path, help="folder of the engines: those that it holds are loaded")
     add("--limit", type=float, default=1800, help="seconds to load a way, and to measure it")
     add("--output", type=Path, help="file for everything as JSON")
     add("--scratch", type=Path, help="where the repositories are made")

@@ -45,6 +45,16 @@ def test_the_other_ways_are_onnx_runtimes(engines, way):
     assert {gpu for gpu, _ in engines(way, "unet").values()} == {"onnxruntime"}
 
 
+def test_engines_that_the_cache_holds_are_not_taken_for_built_ones(tmp_path):
+    cache, models = tmp_path / "engines", ["text_encoder", "vae_decoder"]
+    assert trt.named(list(trt.WAYS), models, cache) == list(trt.WAYS)
+    cache.mkdir()
+    (cache / "text_encoder_1_sm90.engine").touch()
+    assert trt.named(["CPU", "TensorRT"], models, cache) == ["CPU", "TensorRT"]
+    (cache / "vae_decoder_1_sm90.engine").touch()
+    assert trt.named(list(trt.WAYS), models, cache) == ["CPU", "CUDA", trt.KEPT]
+
+
 def test_decibels():
     black = np.zeros((4, 4, 3))
     assert trt.psnr(black, black) == float("inf")

@@ -13,8 +13,8 @@ from triptych.picture.pixels import to_pixels
 from triptych.picture.prepare import put_back
 from triptych.settings import Settings
 
-_JPEG = {"quality": 95, "subsampling": 0}
-_WEBP = {"quality": 90, "method": 2}
+SAVED = {"jpeg": {"quality": 95, "subsampling": 0}, "webp": {"quality": 90, "method": 2}}
+"""How Pillow writes the formats that it is asked for."""
 
 
 def encode(
@@ -32,7 +32,7 @@ def encode(
         pixels = put_back(pixels, settings, image, mask_image)
     if settings.output_format == "png":
         return png.write(pixels, metadata.text_chunks(settings))
-    options = _JPEG if settings.output_format == "jpeg" else _WEBP
+    options = SAVED[settings.output_format]
     exif = metadata.exif(settings)
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, settings.output_format.upper(), exif=exif, **options)

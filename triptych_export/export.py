@@ -44,7 +44,7 @@ def export(options: argparse.Namespace, template: Path, scratch: Path) -> None:
     """Export options.model into options.output and print sizes and times.
 
     template: the repository with configurations and code for models that the output lacks.
-    ExportError leaves the output as it was, but for that of an engine, which is built at last.
+    ExportError leaves the output as it was, but for that of an engine, which comes last.
     """
     tensorrt = "tensorrt" in options.optimize
     if tensorrt:

@@ -22,7 +22,8 @@ class Page:
         """The page as at a first visit; with `sees_all` the whole form is open."""
         self.browser = browser
         self.own = (url, f"blob:{url}", "data:")
-        browser.get("about:blank")
+        browser.get(f"{url}/web/icon.svg")  # a page that keeps nothing itself
+        browser.execute_script("sessionStorage.clear()")
         browser.forget(url)
         browser.requested()
         browser.get(f"{url}/{path}")

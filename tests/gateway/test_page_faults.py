@@ -12,8 +12,12 @@ from tests.gateway.pictures import flat
 from tests.gateway.running import wait_for
 from triptych.gateway import page as gateways_page
 
-FORGET = """
-import("/web/store.js").then(({ forget }) => forget("start", "image")).then(arguments[0]);
+NO_ROOM_FOR_FILES = """
+const put = IDBObjectStore.prototype.put;
+IDBObjectStore.prototype.put = function (value, key) {
+  if (value.file) throw new DOMException("full", "QuotaExceededError");
+  return put.call(this, value, key);
+};
 """
 FULL = "This browser keeps no more pictures"
 
@@ -54,11 +58,12 @@ def test_a_browser_without_room(page):
     page.settled(0)
 
 
-def test_a_mask_without_its_picture_is_forgotten(page):
-    """As when another tab has left the picture out."""
+def test_where_there_is_no_room_for_a_picture_its_mask_is_on_no_other_one(page):
     drop(page, flat((320, 240)), "start")
     wait_for(lambda: page["start"].is_displayed())
-    page.browser.execute_async_script(FORGET)
+    page.browser.execute_script(NO_ROOM_FOR_FILES)
+    drop(page, flat((240, 320)), "start")
+    wait_for(lambda: page["picture"].get_property("width") == 240)
     page.reload()
     assert page.all("body.ready")
     assert not page["start"].is_displayed()

@@ -10,7 +10,7 @@ from selenium.webdriver import Keys
 from selenium.webdriver.support.ui import Select
 
 from tests.gateway import browser as chromium
-from tests.gateway.page import DROP, Page, drop, hand, violations
+from tests.gateway.page import DROP, Page, another_tab, drop, hand, violations
 from tests.gateway.pictures import flat
 from tests.gateway.running import wait_for
 from triptych.client import Client
@@ -117,12 +117,34 @@ indexedDB.open("triptych").onsuccess = ({ target }) => {
 };
 """
 
+DAYS_LATER = """
+const told = arguments[0];
+import("/web/store.js").then(async ({ keep, kept }) => {
+  const put = (one, days) =>
+    keep("start", one.key, { ...one, when: Date.now() - days * 24 * 60 * 60 * 1000 });
+  for (const one of await kept("start")) await put(one, 2);
+  await put({ key: "closed today", tab: "closed today" }, 0.9);
+  await put({ key: "closed yesterday", tab: "closed yesterday" }, 1.1);
+}).then(told);
+"""
 
-def test_the_picture_and_its_mask_survive_a_reload(page, triton):
+
+def test_form_picture_and_mask_are_each_tabs_own_and_survive_a_reload(page, triton):
     start(page)
     paint(page)
     page.fill(prompt="x", width="80")
+    page.browser.execute_async_script(DAYS_LATER)
+    with another_tab(page.browser):
+        page.browser.get(page.own[0])
+        page.loaded()
+        assert page["picture"].get_property("width") == 320
+        assert page.values("prompt", "strength") == ["x", "1"]  # as they were last
+        start(page, flat((240, 320), "navy"))
+        wait_for(lambda: page["picture"].get_property("width") == 240)
+        page["prompt"].send_keys(" and more")
+        wait_for(lambda: page.browser.execute_async_script(STARTS) == 5)  # two tabs', closed today
     page.reload()
+    assert page.values("prompt") == ["x"]
     page["draw"].click()
     page.settled(1)
     sent = triton.requests[0]
@@ -131,7 +153,7 @@ def test_the_picture_and_its_mask_survive_a_reload(page, triton):
     assert mask[120, 160, 0] == 255 and (mask[:80, :, :3] == 0).all()
     assert (sent["width"], sent["strength"]) == (80, 1)
     page["start-drop"].click()
-    wait_for(lambda: page.browser.execute_async_script(STARTS) == 0)
+    wait_for(lambda: page.browser.execute_async_script(STARTS) == 3)
     page.reload()
     assert not page["start"].is_displayed()
 
@@ -168,6 +190,7 @@ def test_a_strength_that_was_chosen_stays(page, triton):
 def test_a_strength_that_was_chosen_stays_over_a_reload_and_not_for_another_picture(page):
     start(page)
     page["strength"].send_keys(Keys.ARROW_LEFT * 10)
+    wait_for(lambda: page.browser.execute_async_script(STARTS) == 2)
     for _ in range(2):
         page.reload()
         wait_for(lambda: page["start"].is_displayed())
@@ -202,11 +225,14 @@ def test_of_two_pictures_dropped_the_last_is_meant(page, triton):
 
 UNREADABLE = """
 const told = arguments[0];
-import("/web/store.js").then(({ keep }) => keep("start", "image", new Blob(["x"]))).then(told);
+import("/web/store.js").then(async ({ keep, kept }) => {
+  const file = new Blob(["no picture"]);
+  for (const one of await kept("start")) await keep("start", one.key, { ...one, file });
+}).then(told);
 """
 
 
-def test_a_kept_picture_that_cannot_be_read_any_more_is_forgotten(page, triton):
+def test_a_kept_picture_that_cannot_be_read_any_more_is_forgotten(page):
     start(page)
     page.browser.execute_async_script(UNREADABLE)
     page.reload()

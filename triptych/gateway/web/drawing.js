@@ -9,11 +9,10 @@ import { note, noted } from "./notes.js";
 import { rememberPrompt } from "./prompts.js";
 import { forget, keep, kept } from "./store.js";
 import { Unknown, addressOf, hear } from "./stream.js";
-import { closed, showElsewhere, sure, tab } from "./tab.js";
+import { OLD, closed, showElsewhere, sure, tab } from "./tab.js";
 import { pictures, secondsSaid, t } from "./words.js";
 
 const jobs = new Set();
-const OLD = 24 * 60 * 60 * 1000; // milliseconds after which a closed tab's pictures are forgotten
 const TRIES = 5; // of a picture that is not known afterwards
 const keyOf = ({ batch, index }) => `${batch} ${index}`; // of a picture, on its way and there
 const NONE = { made: 0, busy: 0, seconds: {} }; // of the work before a reload

@@ -5,7 +5,7 @@ import { chooseLoras, chosenLoras } from "./loras.js";
 import { usual } from "./models.js";
 import { note, noted } from "./notes.js";
 import { largestSaid, showSize } from "./sizes.js";
-import { fillStrength, startSettings } from "./start.js";
+import { fillStrength, recallStart, startNoted, startSettings } from "./start.js";
 import { labelOf, serverSaid, shownSaid, t, valueSaid } from "./words.js";
 
 const NUMBERS = ["num_inference_steps", "guidance_scale", "width", "height"];
@@ -199,23 +199,25 @@ function tooManyPixels(limits) {
 
 // Staying after a reload.
 
-const before = noted("form", {}); // as the last visit left it
+const before = noted("form", noted("form", {}), { inTab: true }); // as this tab left it, or the last one did
 
 export function remember() {
   const values = Object.fromEntries([...TEXTS, ...NUMBERS, "count"].map((name) => [name, $(name).value]));
   const more = { others, loras: chosenLoras(), advanced: $("advanced").open, keepsSeed: $("keep-seed").checked };
-  note("form", { ...values, ...more });
+  for (const inTab of [true, false]) note("form", { ...values, ...more, start: startNoted() }, { inTab });
 }
 
-/** Put the form of the last visit back. */
-export function recall() {
-  const { others: own, advanced, count, keepsSeed = false, ...values } = before;
+/** Put the form of before back, with its picture to start from. */
+export async function recall() {
+  const { others: own, advanced, count, keepsSeed = false, start = {}, ...values } = before;
   $("advanced").open = advanced ?? false;
   if (values.prompt === undefined) return;
+  const started = recallStart(start);
   $("count").value = count;
   fill({ ...values, ...own });
   $("keep-seed").checked = keepsSeed;
   remember();
+  await started;
 }
 
 $("form").addEventListener("input", () => {

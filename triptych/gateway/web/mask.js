@@ -1,8 +1,7 @@
 // The mask over the picture to start from: strokes of a brush and an eraser, by pointer or by keys.
 
 import { $, say } from "./dom.js";
-import { usualStrength } from "./start.js";
-import { keep } from "./store.js";
+import { keepPart, usualStrength } from "./start.js";
 import { t } from "./words.js";
 
 const KEPT = "black"; // diffusers' colours of a mask
@@ -67,7 +66,7 @@ function drawStroke({ clears, erases, width, points }) {
 /** What depends on whether there is a mask. */
 function afterStroke() {
   const masked = isMasked();
-  keep("start", "strokes", strokes);
+  keepPart("strokes", strokes);
   $("undo").disabled = strokes.length === 0;
   $("clear").disabled = !masked;
   usualStrength(masked);

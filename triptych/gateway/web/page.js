@@ -7,7 +7,7 @@ import { NO_PROMPTS, recall, showError, syntaxOf, use } from "./form.js";
 import { restore } from "./gallery.js";
 import { readLink } from "./links.js";
 import { showServer } from "./models.js";
-import { recallStart, startFrom } from "./start.js";
+import { forgetOldStarts, startFrom } from "./start.js";
 import { serverSaid, t } from "./words.js";
 import { stopComparing } from "./viewer.js";
 import "./choices.js";
@@ -96,8 +96,8 @@ document.addEventListener("close", () => {
   field?.focus();
 }, { capture: true });
 
-recall();
-await Promise.all([restore(), recallStart(), showServer()]);
+await Promise.all([recall(), restore(), showServer()]);
 readLink();
 await pickUp();
 document.body.classList.add("ready");
+await forgetOldStarts();

@@ -4,9 +4,9 @@ import { $, say } from "./dom.js";
 import { clearErrors, remember, showError, unfold } from "./form.js";
 import { isMasked, maskFile, newMask } from "./mask.js";
 import { usual } from "./models.js";
-import { note, noted } from "./notes.js";
 import { showSize } from "./sizes.js";
 import { forget, keep, kept } from "./store.js";
+import { OLD, closed, sure, tab } from "./tab.js";
 import { t } from "./words.js";
 
 const USUAL_STRENGTH = "0.8"; // diffusers' for image to image
@@ -16,7 +16,8 @@ const TAKEN = ["image/png", "image/jpeg", "image/webp"]; // by the server
 const MOST_PIXELS = 768; // of the canvas to paint on, along a side
 let start = ""; // the picture as a data: address
 let size; // its own, in pixels
-let strengthIsChosen = false;
+let chosenStrength = null;
+let keeper; // the tab that keeps it: another one until a new tab has a copy
 
 /** What a request says of the picture to start from: nothing without one, or where none is taken. */
 export function startSettings() {
@@ -36,7 +37,8 @@ export async function startFrom(file) {
   }
   file = await withinLimits(file, picture);
   showStart(picture, await dataAddress(file));
-  keep("start", "image", file);
+  keepPart("file", file);
+  keeper = tab();
   takeShape();
   unfold(true);
   $("start").scrollIntoView({ block: "nearest" });
@@ -67,7 +69,7 @@ async function withinLimits(file, picture) {
 }
 
 /** Show the picture to start from, under its mask. */
-function showStart(picture, address, strokes) {
+function showStart(picture, address, { strokes, strength = null } = {}) {
   start = address;
   const { width, height } = picture;
   size = { width, height };
@@ -76,30 +78,61 @@ function showStart(picture, address, strokes) {
   Object.assign($("picture"), { width: across, height: down });
   $("picture").getContext("2d").drawImage(picture, 0, 0, across, down);
   picture.close();
-  strengthIsChosen = false;
-  note("strength", null);
+  chosenStrength = strength;
+  if (strength !== null) showStrength(strength);
   $("start").hidden = false;
   $("start-none").hidden = true;
   newMask(across, down, strokes);
 }
 
-/** The picture to start from of before a reload. */
-export async function recallStart() {
-  const [file, strokes] = await kept("start");
-  if (!(file instanceof Blob)) return; // the strokes alone: there was no room, or another tab left the picture out
-  const strength = noted("strength", null);
+// Staying after a reload: the file and the mask's strokes each by themselves, since these change often.
+
+const keyOf = (part) => `${tab()} ${part}`;
+
+/** Keep a part of it for this tab. */
+export async function keepPart(part, value) {
+  await sure;
+  const isKept = await keep("start", keyOf(part), { key: keyOf(part), tab: tab(), when: Date.now(), [part]: value });
+  if (!isKept) await forget("start", keyOf(part)); // an older picture's
+}
+
+/** What the form notes of it. */
+export const startNoted = () => ({ keeper, strength: chosenStrength });
+
+/** The picture that the form has noted. */
+export async function recallStart(noted) {
+  ({ keeper, strength: chosenStrength } = noted);
+  const parts = (await kept("start")).filter((one) => one.tab === keeper);
+  const { file, strokes } = Object.assign({}, ...parts);
+  if (!file) return; // the strokes alone: there was no room
   try {
-    showStart(await createImageBitmap(file), await dataAddress(file), strokes);
+    showStart(await createImageBitmap(file), await dataAddress(file), { strokes, strength: chosenStrength });
   } catch {
-    return forget("start"); // it cannot be read any more
+    return forgetStart(); // it cannot be read any more
   }
-  if (strength !== null) chooseStrength(strength);
+  await keepPart("file", file); // a copy for a new tab; else it is younger again
+  keeper = tab();
+  remember();
+}
+
+async function forgetStart() {
+  keeper = undefined;
+  await sure;
+  await Promise.all(["file", "strokes"].map((part) => forget("start", keyOf(part))));
+}
+
+/** Forget those of tabs that were closed long ago. */
+export async function forgetOldStarts() {
+  const old = (await kept("start")).filter(({ when }) => when < Date.now() - OLD);
+  const left = await closed([...new Set(old.map((one) => one.tab))]);
+  for (const one of old.filter((one) => left.includes(one.tab))) forget("start", one.key);
 }
 
 /** Have drawing start from noise. */
 export function leaveOutStart() {
   start = "";
-  forget("start");
+  forgetStart();
+  remember();
   $("start").hidden = true;
   $("start-none").hidden = false;
 }
@@ -112,7 +145,7 @@ function dropStart() {
 
 /** The strength that is meant as long as none was chosen. */
 export function usualStrength(masked) {
-  if (!strengthIsChosen) showStrength(masked ? USUAL_MASKED_STRENGTH : USUAL_STRENGTH);
+  if (chosenStrength === null) showStrength(masked ? USUAL_MASKED_STRENGTH : USUAL_STRENGTH);
 }
 
 function showStrength(value) {
@@ -126,9 +159,8 @@ export function fillStrength({ strength }) {
 }
 
 function chooseStrength(value) {
-  strengthIsChosen = true;
+  chosenStrength = value;
   showStrength(value);
-  note("strength", value);
 }
 
 export function dataAddress(file) {

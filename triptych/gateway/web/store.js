@@ -1,4 +1,4 @@
-// What stays in this browser: pictures, those on their way, the picture to start from. In IndexedDB, since
+// What stays in this browser: pictures, those on their way, those to start from. In IndexedDB, since
 // what notes.js has holds no files. Where the browser allows none, everything works but is gone with the page.
 
 const STORES = ["pictures", "coming", "start"];

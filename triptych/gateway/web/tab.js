@@ -3,6 +3,7 @@
 
 import { note, noted } from "./notes.js";
 
+export const OLD = 24 * 60 * 60 * 1000; // milliseconds after which what a closed tab had is forgotten
 const PATIENCE = 300; // milliseconds in which an open tab has answered
 const fresh = () => `${Date.now()}-${Math.random()}`;
 const before = noted("tab", null, { inTab: true });

@@ -315,10 +315,19 @@ def shown(page):
     return page.one("#viewer figcaption").text
 
 
-def test_pictures_are_seen_in_their_own_size_and_walked_through_by_keys(page):
-    page.draw(prompt="a red circle", seed="1", count="3", width="128", height="64")
-    page.settled(3)
-    page.one(".card .picture").click()
+def test_pictures_are_seen_in_their_own_size_and_walked_through_by_keys(page, triton):
+    page.draw(prompt="a red circle", seed="3", width="128", height="64")
+    page.settled(1)
+    triton.hold.clear()
+    page.draw(seed="1", count="2")
+    wait_for(lambda: len(page.all(".coming")) == 2)
+    page.one(".card:not(.coming) .picture").click()
+    assert "1 / 1" in shown(page)
+    triton.hold.set()
+    wait_for(lambda: "3 / 3" in shown(page))  # the others have come
+    assert not page.one("#viewer [data-does=after]").is_enabled()
+    page.one("#viewer [data-does=before]").click()
+    page.press(Keys.ARROW_LEFT)
     assert "a red circle" in shown(page) and "128 \N{MULTIPLICATION SIGN} 64" in shown(page)
     assert "1 / 3" in shown(page)
     image = page.one("#viewer img")
@@ -412,12 +421,12 @@ def test_more_like_a_picture_of_one_step(page, triton):
 
 
 def test_two_are_compared(page):
-    page.draw(prompt="a red circle", seed="1", guidance_scale="3")
-    page.settled(1)
-    page.draw(prompt="a red circle", seed="1", guidance_scale="7")
+    page.draw(prompt="a red circle", seed="1", guidance_scale="3", count="2")
     page.settled(2)
+    page.draw(seed="1", guidance_scale="7", count="1")
+    page.settled(3)
     page["compare"].click()
-    for picture in page.all(".picture"):
+    for picture in page.all(".picture")[:2]:
         picture.click()
     captions = [one.text for one in page.all("#viewer figcaption")]
     assert captions == ["Guidance: 7", "Guidance: 3"]
@@ -427,6 +436,14 @@ def test_two_are_compared(page):
     page.press(Keys.ESCAPE)
     page.one(".picture").click()
     assert len([one for one in page.all("#viewer figure") if one.is_displayed()]) == 1
+    page.press(Keys.ESCAPE)
+    page["compare"].click()
+    page.one(".picture").click()
+    page.act("delete")
+    page.one(".picture").click()
+    assert page.said() == "Choose the other one"  # to the one in the place of the deleted
+    page.act("delete")
+    assert not page.all("body.comparing")  # there is one left
 
 
 def test_a_picture_and_a_link_to_its_settings_are_copied(page, triton):

@@ -7,7 +7,7 @@ import { openSheet, showWarnings } from "./sheet.js";
 import { largerSize, largestSaid, sizeOfPicture } from "./sizes.js";
 import { dataAddress, startFrom } from "./start.js";
 import { forget, keep, kept } from "./store.js";
-import { open, picked } from "./viewer.js";
+import { open, picked, recount } from "./viewer.js";
 import { pictures, secondsSaid, t } from "./words.js";
 
 const LIKENESS = 0.7; // the strength of "More like this"
@@ -73,6 +73,7 @@ export function showCount() {
   if (!isWorking()) $("all-said").textContent = pictures(number);
   $("compare").disabled = number < 2;
   $("download-all").disabled = $("clear-all").disabled = number === 0;
+  recount();
   cancelAnimationFrame(marking);
   marking = requestAnimationFrame(markRows);
 }

@@ -11,27 +11,40 @@ import { secondsSaid, t } from "./words.js";
 const [FIRST, SECOND] = $("stage").children;
 const MOVES = { ArrowLeft: -1, ArrowUp: -1, ArrowRight: 1, ArrowDown: 1 };
 let shown = null; // the card whose picture is seen alone
-let firstPicked = null; // while two are picked to be compared
+let firstPicked = null; // while two are picked to be compared; it may be deleted meanwhile
 
 /** Show the picture of a card in its own size. */
 export function open(card) {
   shown = card;
   const record = recordOf(card);
-  const { prompt, seed } = record.settings;
-  const { width, height } = sizeOfPicture(record.settings);
-  const all = cards();
-  const [number, total] = [all.indexOf(card) + 1, all.length];
-  const size = `${width} × ${height}`;
-  const told = [size, t("seed {seed}, {time}", { seed, time: secondsSaid(record.seconds) }), `${number} / ${total}`];
-  put(FIRST, card, [prompt, told.join(" · ")]);
+  put(FIRST, card, [record.settings.prompt, ""]);
   SECOND.hidden = true;
-  doing($("viewer"), "before").disabled = number === 1;
-  doing($("viewer"), "after").disabled = number === total;
+  showPlace();
   const button = doing($("viewer"), "larger");
   button.title = whyNotLarger(record.settings) || button.ariaLabel;
   button.ariaDisabled = String(button.title !== button.ariaLabel);
   offer(doing($("viewer"), "download"), record, FIRST.querySelector("img").src);
   present(false);
+}
+
+/** Say of the picture that is seen alone which one of all it is. */
+function showPlace() {
+  const { settings, seconds } = recordOf(shown);
+  const { width, height } = sizeOfPicture(settings);
+  const all = cards();
+  const [number, total] = [all.indexOf(shown) + 1, all.length];
+  const made = t("seed {seed}, {time}", { seed: settings.seed, time: secondsSaid(seconds) });
+  FIRST.querySelector("figcaption p:last-child").textContent = `${width} × ${height} · ${made} · ${number} / ${total}`;
+  doing($("viewer"), "before").disabled = number === 1;
+  doing($("viewer"), "after").disabled = number === total;
+}
+
+const isAlone = () => $("viewer").open && !$("viewer").classList.contains("comparison");
+
+/** Go on with as many pictures as there are now. */
+export function recount() {
+  if (isAlone()) showPlace();
+  if (cards().length < 2) stopComparing();
 }
 
 function present(isPair) {
@@ -88,7 +101,7 @@ function move(by) {
 /** Whether a click on a card picked it for a comparison. */
 export function picked(card) {
   if (!document.body.classList.contains("comparing")) return false;
-  if (firstPicked === null) {
+  if (!firstPicked?.isConnected) {
     firstPicked = card;
     card.classList.add("picked");
     say(t("Choose the other one"));
@@ -177,12 +190,12 @@ doing($("bar"), "bring-back").addEventListener("click", bringBack);
 closable($("viewer"));
 $("stage").addEventListener("click", ({ target }) => target === $("stage") && $("viewer").close());
 document.addEventListener("keydown", (event) => {
-  const isAlone = $("viewer").open && !$("sheet").open && !$("viewer").classList.contains("comparison");
+  const isSeen = isAlone() && !$("sheet").open;
   const undoes = event.key.toLowerCase() === "z" && (event.ctrlKey || event.metaKey) && !event.shiftKey;
-  if (undoes && isAlone) ACTIONS["bring-back"]();
+  if (undoes && isSeen) ACTIONS["bring-back"]();
   else if (undoes && !document.activeElement?.closest("#form") && !document.querySelector("dialog[open]")) bringBack();
   const scrolls = document.activeElement.matches("#stage, #stage p");
-  if (!isAlone || scrolls || !MOVES[event.key]) return;
+  if (!isSeen || scrolls || !MOVES[event.key]) return;
   event.preventDefault();
   move(MOVES[event.key]);
 });

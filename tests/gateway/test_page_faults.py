@@ -6,6 +6,7 @@ import io
 import pytest
 from PIL import Image
 from selenium.webdriver import Keys
+from selenium.webdriver.support.ui import Select
 
 from tests.gateway.page import Page, drop
 from tests.gateway.pictures import flat
@@ -36,7 +37,11 @@ def test_a_browser_that_lets_pages_keep_nothing(browser, start, triton):
         page.draw(prompt="a green star")
         page.settled(2)
         page["prompts-open"].click()
+        page["style-name"].send_keys("Ink", Keys.ENTER)
+        assert page["style-error"].text == "This browser does not keep the style."
         page["prompts"].find_element("css selector", "[data-does=close]").click()
+        Select(page["language"]).select_by_value("zh")
+        assert page.values("language") == [""]
         page.one(".picture").click()
         assert "a green star" in page.one("#viewer figcaption").text
     finally:

@@ -6,8 +6,8 @@ import "./words.js";
 
 $("language").value = noted("language", "");
 $("language").addEventListener("change", () => {
-  note("language", $("language").value);
-  location.reload(); // the form and the pictures stay, and those on their way go on
+  if (note("language", $("language").value)) location.reload(); // form and pictures stay, and those on their way go on
+  else $("language").value = ""; // a reload would lose all that and change nothing
 });
 $("look").value = document.documentElement.dataset.look;
 $("look").addEventListener("change", () => {

@@ -16,11 +16,12 @@ export function noted(name, otherwise, { inTab = false } = {}) {
   }
 }
 
-/** Note a value. */
+/** Note a value; false where it is gone with the page. */
 export function note(name, value, { inTab = false } = {}) {
   try {
     room(inTab).setItem(nameOf(name), JSON.stringify(value));
+    return true;
   } catch {
-    // it is gone with the page
+    return false;
   }
 }

@@ -36,7 +36,8 @@ function saveStyle(event) {
   const style = { name, prompt, negative_prompt: $("negative_prompt").value.trim() };
   $("style-error").textContent = missing(style);
   if (missing(style)) return $("style-name").focus();
-  note("styles", [...list("styles").filter((one) => one.name !== name), style]);
+  const isKept = note("styles", [...list("styles").filter((one) => one.name !== name), style]);
+  if (!isKept) return ($("style-error").textContent = t("This browser does not keep the style."));
   $("style-name").value = "";
   show();
   say(t("The style is saved"));

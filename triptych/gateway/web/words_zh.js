@@ -159,6 +159,7 @@ export const ZH = {
   "The style is saved": "预设样式已保存",
   "They are kept in this browser alone, and cannot be brought back.": "它们只保存在此浏览器中，删除后无法恢复。",
   "This browser does not let the page copy pictures: download it.": "此浏览器不允许网页复制图片，请改为下载。",
+  "This browser does not keep the style.": "此浏览器无法保存这个预设样式。",
   "This browser keeps no more pictures: download what you want to have.": "此浏览器无法再保存图片，请下载需要的图片。",
   "This key is wrong.": "密钥不正确。",
   "This prompt is too long (about {letters} letters at most)": "提示词太长（最多约 {letters} 个英文字母；一个汉字算三个）",

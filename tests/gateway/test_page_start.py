@@ -11,7 +11,7 @@ from selenium.webdriver.support.ui import Select
 
 from tests.gateway import browser as chromium
 from tests.gateway.page import DROP, Page, another_tab, drop, hand, violations
-from tests.gateway.pictures import flat
+from tests.gateway.pictures import file_of, flat
 from tests.gateway.running import wait_for
 from triptych.client import Client
 
@@ -208,8 +208,18 @@ def test_a_picture_of_a_kind_that_the_server_does_not_take_is_sent_as_another(pa
     wait_for(lambda: page["start"].is_displayed())
     page.draw(prompt="x")
     page.settled(1)
-    sent = Image.open(io.BytesIO(sent_file(triton.requests[0]["image"])))
-    assert (sent.format, sent.size) == ("JPEG", (320, 240))
+    frames = [Image.new("RGB", (320, 240), color) for color in ("gold", "navy")]
+    moving = {"save_all": True, "append_images": frames[1:], "icc_profile": bytes(3000)}
+    for number, kind in enumerate(("WEBP", "PNG"), 2):
+        drop(page, file_of(frames[0], kind, **moving), "start")
+        wait_for(lambda: page.said() == "Drawing starts from this picture")
+        page["draw"].click()
+        page.settled(number)
+    for request in triton.requests:
+        sent = Image.open(io.BytesIO(sent_file(request["image"])))
+        assert (sent.format, sent.size) == ("JPEG", (320, 240))
+        red, _, blue = sent.getpixel((160, 120))
+        assert red > 200 and blue < 50  # the first frame's
 
 
 def test_of_two_pictures_dropped_the_last_is_meant(page, triton):

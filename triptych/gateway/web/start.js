@@ -55,11 +55,17 @@ export function takeShape() {
   remember();
 }
 
+/** Whether a file is of an animation: a WebP or a PNG says so before its pixels. */
+async function isAnimated(file) {
+  const head = new TextDecoder("latin1").decode(await file.slice(0, 2 ** 16).arrayBuffer());
+  return /^(RIFF.{4}WEBP.*ANIM|.PNG.*acTL)/s.test(head.split(/IDAT|VP8[ L]/)[0]);
+}
+
 /** The file of a picture, or another one of it where the server takes none so large, or none of that kind. */
 async function withinLimits(file, picture) {
   const { max_picture_bytes, max_picture_pixels } = usual.limits;
   const pixels = picture.width * picture.height;
-  const isTaken = !file.type || TAKEN.includes(file.type);
+  const isTaken = (!file.type || TAKEN.includes(file.type)) && !(await isAnimated(file));
   if (isTaken && file.size <= max_picture_bytes && pixels <= max_picture_pixels) return file;
   const shrink = Math.min(1, LARGE / Math.max(picture.width, picture.height));
   const [width, height] = [picture.width, picture.height].map((side) => Math.max(1, Math.round(side * shrink)));

@@ -486,6 +486,11 @@ def test_the_description_of_the_api_has_the_same_choices(page):
     assert page.one("h2").text == "程序可以向此服务器请求什么"
     assert page.one("main section").get_attribute("lang") == "en"
     assert violations(page.browser) == []
+    page.browser.execute_script("history.back()")  # to the page as it was left
+    wait_for(lambda: page.all("html[lang=zh] body.ready"))
+    assert ground(page.browser) == light
+    page.one("header a[href=docs]").click()
+    wait_for(lambda: page.all("details"))
     page.one("header a[href='.']").click()
     page.loaded()
     assert ground(page.browser) == light and page.all("html[lang=zh]")

@@ -14,3 +14,8 @@ $("look").addEventListener("change", () => {
   note("look", $("look").value);
   document.documentElement.dataset.look = $("look").value;
 });
+addEventListener("pageshow", ({ persisted }) => {
+  if (!persisted) return; // by a browser that shows a page again as it was left: something else may have been chosen since
+  document.documentElement.dataset.look = $("look").value = noted("look", "");
+  if (noted("language", "") !== $("language").value) location.reload();
+});

@@ -40,6 +40,10 @@ def test_a_browser_that_lets_pages_keep_nothing(browser, start, triton):
         page["style-name"].send_keys("Ink", Keys.ENTER)
         assert page["style-error"].text == "This browser does not keep the style."
         page["prompts"].find_element("css selector", "[data-does=close]").click()
+        page.browser.execute_script("document.getElementById('alert').textContent = ''")
+        page.act("delete")
+        page.one("#bar [data-does=bring-back]").click()
+        wait_for(lambda: FULL in page["alert"].text)
         Select(page["language"]).select_by_value("zh")
         assert page.values("language") == [""]
         page.one(".picture").click()

@@ -282,13 +282,21 @@ def test_the_browser_is_asked_once_not_to_drop_pictures(page):
     assert run("return window.asked") == 1
 
 
-def test_all_are_deleted_once_that_is_sure(page):
+def test_all_are_deleted_once_that_is_sure(page, triton):
     page.draw(prompt="a red circle", count="2")
     page.settled(2)
     page["clear-all"].click()
     assert violations(page.browser) == []
     page.one("#sure button[value='']").click()
     page.settled(2)
+    triton.hold.clear()
+    page.draw(count="1")
+    wait_for(lambda: page.all(".coming"))
+    page["clear-all"].click()
+    triton.hold.set()
+    page.settled(3)
+    page.one("#sure button[value=yes]").click()
+    page.settled(1)  # which nobody had seen
     page["clear-all"].click()
     page.one("#sure button[value=yes]").click()
     page.settled(0)

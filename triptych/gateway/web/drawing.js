@@ -3,7 +3,7 @@
 import { Lost, PAUSE, ask, failure, pause, send, untilBack } from "./asking.js";
 import { $, notice, say } from "./dom.js";
 import { clearErrors, count, isFilledIn, seedIsUsed, settings, showError, unfold } from "./form.js";
-import { keysOfShown, place, remove, showPicture, showCount, showStep, showWaiting } from "./gallery.js";
+import { keepPicture, keysOfShown, place, remove, showPicture, showCount, showStep, showWaiting } from "./gallery.js";
 import { usual } from "./models.js";
 import { note, noted } from "./notes.js";
 import { rememberPrompt } from "./prompts.js";
@@ -138,11 +138,10 @@ async function finish(job, { file, settings }) {
   const blob = new Blob([bytes], { type: `image/${settings.output_format}` });
   const { batch, index, seconds } = job;
   const record = { key: keyOf(job), batch, index, seconds, settings, blob };
-  const isKept = await keep("pictures", record.key, record); // before it is shown: a reload draws what is not kept
+  await keepPicture(record); // before it is shown: a reload draws what is not kept
   showPicture(job.card, record);
   say(t("Drawn in {time}: {prompt}", { time: secondsSaid(seconds), prompt: settings.prompt }));
   showElsewhere(record);
-  if (!isKept) $("alert").textContent = t("This browser keeps no more pictures: download what you want to have.");
 }
 
 /** Share the time since the last look between the pictures that the server is at. */

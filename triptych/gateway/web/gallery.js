@@ -135,6 +135,12 @@ export function showPicture(card, record) {
   showCount();
 }
 
+/** Keep a picture in this browser, or say that it is not. */
+export async function keepPicture(record) {
+  const isKept = await keep("pictures", record.key, record);
+  if (!isKept) $("alert").textContent = t("This browser keeps no more pictures: download what you want to have.");
+}
+
 /** Have a link give the picture's file. */
 export function offer(link, { settings }, url) {
   link.href = url;
@@ -194,7 +200,7 @@ export function drop(card) {
 export function bringBack() {
   const record = deleted.pop();
   if (!record) return null;
-  keep("pictures", record.key, record);
+  keepPicture(record);
   const card = show(record);
   card.querySelector(".picture").focus();
   say(t("The picture is back."));
@@ -209,12 +215,13 @@ function show(record) {
 
 /** Delete all pictures, once that is sure. */
 function dropAll() {
+  const asked = cards();
   $("sure").returnValue = "";
   $("sure").showModal();
   const answer = () => {
     if ($("sure").returnValue !== "yes") return;
     deleted.length = 0;
-    for (const card of cards()) {
+    for (const card of asked) {
       remove(card);
       forget("pictures", recordOf(card).key); // another tab's new ones stay
     }

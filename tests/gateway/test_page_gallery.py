@@ -245,24 +245,34 @@ def test_one_is_deleted_and_brought_back_in_full_size(page):
     assert groups(page) == []
 
 
+TAKEN = """
+const told = arguments[0];
+import("/web/store.js").then(async ({ keep, kept }) => {
+  const one = (await kept("coming"))[0];
+  await keep("coming", `${one.batch} ${one.index}`, { ...one, tab: "another" });
+}).then(told);
+"""
+
+
 def test_pictures_of_a_tab_that_was_closed_are_asked_about_in_another(page, triton):
     triton.hold.clear()
-    page.draw(prompt="a red circle")
-    wait_for(lambda: len(triton.requests) == 1)
+    page.draw(prompt="a red circle", count="2")
+    wait_for(lambda: len(triton.requests) == 2)
     url = page.browser.current_url
     page.browser.execute_script("sessionStorage.clear()")  # what another tab does not have
     page.browser.get("about:blank")
     page.browser.get(url)
     page.loaded()
-    assert "1 picture was on its way" in page["notice"].text
-    page.draw(prompt="a green star")
+    assert "2 pictures were on their way" in page["notice"].text
+    page.browser.execute_async_script(TAKEN)  # since then, as where another tab has asked too
+    page.draw(prompt="a green star", count="1")
     page["notice-do"].click()
     triton.hold.set()
     page.settled(2)
     assert [prompt for prompt, _ in groups(page)] == ["a green star", "a red circle"]
     page.reload()
     page.settled(2)
-    assert not page["notice"].is_displayed()
+    assert "1 picture was on its way" in page["notice"].text
 
 
 PERSISTS = """
@@ -488,16 +498,22 @@ def test_a_link_that_is_followed_in_the_open_page_fills_the_form(page):
     assert "#" not in page.browser.current_url
 
 
-def test_another_open_tab_shows_what_was_drawn(page):
+def test_another_open_tab_shows_what_was_drawn_and_deleted(page):
     page.draw(prompt="a red circle")
     page.settled(1)
+    page.one(".picture").click()
     with another_tab(page.browser):
         page.browser.get(page.own[0])
         page.loaded()
-        page.draw(prompt="a green star", seed="7")
+        page.draw(prompt="a green star", seed="7", count="2")
+        page.settled(3)
+        page.act("delete")
+        undo(page).click()
+        page.act("delete", 2)
         page.settled(2)
         drawn = groups(page)
     page.settled(2)
+    assert page["viewer"].get_attribute("open") is None  # its picture is gone
     assert groups(page) == drawn
     page.reload()
     page.settled(2)

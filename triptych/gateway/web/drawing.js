@@ -9,7 +9,7 @@ import { note, noted } from "./notes.js";
 import { rememberPrompt } from "./prompts.js";
 import { forget, keep, kept } from "./store.js";
 import { Unknown, addressOf, hear } from "./stream.js";
-import { OLD, closed, showElsewhere, sure, tab } from "./tab.js";
+import { OLD, closed, sure, tab, tellTabs } from "./tab.js";
 import { pictures, secondsSaid, t } from "./words.js";
 
 const jobs = new Set();
@@ -141,7 +141,7 @@ async function finish(job, { file, settings }) {
   await keepPicture(record); // before it is shown: a reload draws what is not kept
   showPicture(job.card, record);
   say(t("Drawn in {time}: {prompt}", { time: secondsSaid(seconds), prompt: settings.prompt }));
-  showElsewhere(record);
+  tellTabs("drawnelsewhere", record);
 }
 
 /** Share the time since the last look between the pictures that the server is at. */
@@ -198,9 +198,13 @@ export async function pickUp() {
   const orphaned = await closed([...names]); // another open tab's pictures are its own affair
   const earlier = left.filter((one) => orphaned.includes(one.tab) || (isOwn(one) && !isReload));
   if (earlier.length === 0) return;
-  const goOn = () => earlier.forEach((one) => follow(one));
-  const leave = () => {
-    for (const one of earlier) {
+  const stillLeft = async () => {
+    const tabs = new Map((await kept("coming")).map((one) => [keyOf(one), one.tab]));
+    return earlier.filter((one) => tabs.get(keyOf(one)) === one.tab); // not those that another tab was told to draw or leave
+  };
+  const goOn = async () => (await stillLeft()).forEach((one) => follow(one));
+  const leave = async () => {
+    for (const one of await stillLeft()) {
       forget("coming", keyOf(one));
       giveUp(one);
     }

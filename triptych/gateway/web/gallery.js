@@ -7,6 +7,7 @@ import { openSheet, showWarnings } from "./sheet.js";
 import { largerSize, largestSaid, sizeOfPicture } from "./sizes.js";
 import { dataAddress, startFrom } from "./start.js";
 import { forget, keep, kept } from "./store.js";
+import { tellTabs } from "./tab.js";
 import { open, picked, recount } from "./viewer.js";
 import { pictures, secondsSaid, t } from "./words.js";
 
@@ -189,11 +190,17 @@ export function drop(card) {
   const all = cards();
   const next = all[all.indexOf(card) + 1] ?? all[all.indexOf(card) - 1];
   deleted.push(record);
-  remove(card);
-  forget("pictures", record.key);
+  forgetPicture(card);
   (next?.querySelector(".picture") ?? doing($("bar"), "bring-back")).focus();
   say(t("The picture is deleted."));
   return next;
+}
+
+function forgetPicture(card) {
+  const { key } = recordOf(card);
+  remove(card);
+  forget("pictures", key);
+  tellTabs("deletedelsewhere", key);
 }
 
 /** Bring back the picture that was deleted last; its card, or nothing where there is none. */
@@ -201,6 +208,7 @@ export function bringBack() {
   const record = deleted.pop();
   if (!record) return null;
   keepPicture(record);
+  tellTabs("drawnelsewhere", record);
   const card = show(record);
   card.querySelector(".picture").focus();
   say(t("The picture is back."));
@@ -222,8 +230,7 @@ function dropAll() {
     if ($("sure").returnValue !== "yes") return;
     deleted.length = 0;
     for (const card of asked) {
-      remove(card);
-      forget("pictures", recordOf(card).key); // another tab's new ones stay
+      forgetPicture(card);
     }
     $("prompt").focus();
     say(t("All pictures are deleted"));
@@ -243,6 +250,7 @@ export async function restore() {
 export const keysOfShown = () => new Set(cards().map((card) => recordOf(card).key));
 
 showIcons(document);
+document.addEventListener("deletedelsewhere", ({ detail: key }) => cards().filter((card) => recordOf(card).key === key).forEach(remove));
 document.addEventListener("drawnelsewhere", ({ detail: record }) => keysOfShown().has(record.key) || show(record));
 new ResizeObserver(markRows).observe($("gallery"));
 $("clear-all").addEventListener("click", dropAll);

@@ -25,9 +25,9 @@ export async function closed(names) {
   return names.filter((one) => !taken.has(one));
 }
 
-/** Have the other open tabs show a picture that was drawn in this one. */
-export function showElsewhere(record) {
-  others?.postMessage({ drawn: record });
+/** Have an event in the other open tabs. */
+export function tellTabs(event, detail) {
+  others?.postMessage({ event, detail });
 }
 
 /** Resolves when no other open tab has this one's name. */
@@ -43,7 +43,7 @@ export const sure = new Promise((resolve) => {
     return settle(); // a browser that keeps nothing: there is nothing to share
   }
   others.onmessage = ({ data }) => {
-    if (data.drawn) return document.dispatchEvent(new CustomEvent("drawnelsewhere", { detail: data.drawn }));
+    if (data.event) return document.dispatchEvent(new CustomEvent(data.event, { detail: data.detail }));
     if (isSure && data.asks === name) others.postMessage({ taken: name });
     taken.add(data.taken);
     if (isSure || data.taken !== name) return;

@@ -43,7 +43,7 @@ const isAlone = () => $("viewer").open && !$("viewer").classList.contains("compa
 
 /** Go on with as many pictures as there are now. */
 export function recount() {
-  if (isAlone()) showPlace();
+  if (isAlone() && shown.isConnected) showPlace();
   if (cards().length < 2) stopComparing();
 }
 
@@ -199,6 +199,7 @@ document.addEventListener("keydown", (event) => {
   event.preventDefault();
   move(MOVES[event.key]);
 });
+document.addEventListener("deletedelsewhere", ({ detail: key }) => isAlone() && recordOf(shown).key === key && $("viewer").close());
 $("viewer").addEventListener("close", () => {
   const isTaken = document.activeElement?.closest("#form"); // the sheet has filled it
   if (!isTaken && shown?.isConnected) shown.querySelector(".picture").focus();

@@ -131,9 +131,20 @@ def test_zero_is_the_seed_after_the_highest(page):
     assert names == [f"triptych-{2**64 - 1}.png", "triptych-0.png"]
 
 
-def test_what_was_wrong_is_gone_when_anything_else_is_drawn(page):
-    page.draw(prompt="x")
+def test_what_was_wrong_is_gone_once_it_is_mended_and_when_anything_else_is_drawn(page):
+    page.draw(width="100")
+    for field, mend in (("prompt", "x"), ("width", Keys.BACK_SPACE)):
+        page["draw"].click()
+        assert page[f"{field}-error"].text
+        page["height"].send_keys(Keys.END)  # which is not what was wrong
+        page[field].send_keys(mend)
+        assert page[f"{field}-error"].text == ""
+        assert page[field].get_attribute("aria-invalid") is None
+    page.draw(width="64")
     page.settled(1)
+    page.draw(seed="red")
+    page["dice"].click()
+    assert page["seed-error"].text == ""
     page.draw(seed="red")
     assert page["seed-error"].text
     page.act("more")

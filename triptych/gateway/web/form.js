@@ -110,6 +110,15 @@ export function clearErrors() {
   $("alert").textContent = "";
 }
 
+/** Take back what is wrong of fields that say something else by now. */
+function clearMended() {
+  for (const field of document.querySelectorAll("[aria-invalid]")) {
+    if (field.value === field.dataset.refused) continue;
+    field.removeAttribute("aria-invalid");
+    $(`${field.id}-error`).textContent = "";
+  }
+}
+
 /** Have a field be seen. */
 export function reveal(input) {
   if (input.closest("#advanced")) $("advanced").open = true;
@@ -135,6 +144,7 @@ export function showError(message, field) {
   const said = refused ? t("Allowed: {allowed}", { allowed }) : message;
   place.textContent = said;
   $(id).setAttribute("aria-invalid", "true");
+  $(id).dataset.refused = $(id).value;
   reveal($(id));
   $(id).focus();
   say(`${labelOf(id)}: ${said}`);
@@ -201,7 +211,9 @@ function tooManyPixels(limits) {
 
 const before = noted("form", noted("form", {}), { inTab: true }); // as this tab left it, or the last one did
 
+/** Note the form as it is now. */
 export function remember() {
+  clearMended();
   const values = Object.fromEntries([...TEXTS, ...NUMBERS, "count"].map((name) => [name, $(name).value]));
   const more = { others, loras: chosenLoras(), advanced: $("advanced").open, keepsSeed: $("keep-seed").checked };
   for (const inTab of [true, false]) note("form", { ...values, ...more, start: startNoted() }, { inTab });

@@ -165,9 +165,25 @@ def test_a_model_has_its_title_in_the_sheet(browser, gateway, triton):
     assert "Model\nTriptych's demo model (sd_ensemble)\n" in page.settings()
 
 
+# What is told of the model sd_ensemble comes late.
+LATE = """
+const fetched = window.fetch;
+window.late = [];
+window.fetch = async (path, ...all) => {
+  const model = document.getElementById("model").value;
+  const name = String(path);
+  if (!/^(api.loras|web.samples)/.test(name)) return fetched(path, ...all);
+  if (model === "sd_ensemble") await new Promise((come) => window.late.push(come));
+  if (!name.startsWith("api")) return fetched(path, ...all);
+  return new Response(JSON.stringify([`${model}'s`]));
+};
+"""
+
+
 def test_a_pictures_settings_bring_the_model_that_it_is_of(browser, gateway, triton):
     triton.models = ["sd_ensemble", "ink"]
     triton.parameters["ink"] = {"title": "Ink"}
+    triton.parameters["sd_ensemble"] = {"has_samples": "true"}
     page = Page(browser, gateway.url)
     wait_for(lambda: page["model-field"].is_displayed())
     Select(page["model"]).select_by_value("ink")
@@ -183,6 +199,14 @@ def test_a_pictures_settings_bring_the_model_that_it_is_of(browser, gateway, tri
     page.settled(2)
     assert triton.asked_of == ["ink", "ink"]
     assert triton.requests[1]["num_inference_steps"] == 7
+    browser.execute_script(LATE)
+    Select(page["model"]).select_by_value("sd_ensemble")
+    wait_for(lambda: browser.execute_script("return window.late.length") == 2)
+    Select(page["model"]).select_by_value("ink")
+    wait_for(lambda: page["loras-field"].is_displayed())
+    browser.execute_async_script("late.forEach((come) => come()); setTimeout(arguments[0], 100)")
+    assert page["loras"].text == "ink's"
+    assert not page.all("#samples img")
 
 
 SLOW = """

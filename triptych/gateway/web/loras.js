@@ -5,9 +5,10 @@ import { $, fromTemplate } from "./dom.js";
 import { remember } from "./form.js";
 import { t } from "./words.js";
 
-/** Fill the list with the chosen model's LoRAs; without any there is nothing to choose. */
-export async function showLoras() {
-  const names = await (await ask(`api/loras?model=${encodeURIComponent($("model").value)}`)).json();
+/** Fill the list with the LoRAs of a model, while it is the chosen one; without any there is nothing to choose. */
+export async function showLoras(model) {
+  const names = await (await ask(`api/loras?model=${encodeURIComponent(model)}`)).json();
+  if ($("model").value !== model) return;
   $("loras").replaceChildren(...names.map((name) => new Option(name, name)));
   $("loras-field").hidden = names.length === 0 && chosenLoras().length === 0;
 }

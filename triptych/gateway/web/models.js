@@ -53,7 +53,7 @@ async function showUsual(before, values = {}) {
   $("start-field").hidden = !usual.takes_pictures;
   showSecondPrompts();
   showSize();
-  await Promise.all([showSamples(usual, model), showLoras()]);
+  await Promise.all([showSamples(usual, model), showLoras(model)]);
 }
 
 /** Fill the list of schedulers, and choose one, the model's own where it has none of that name. */

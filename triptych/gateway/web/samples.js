@@ -15,6 +15,7 @@ export async function showSamples({ title, about, has_samples }, name) {
   strong.textContent = title ? t(title) : name;
   $("about").append(strong, about ? ` ${t(about)}` : t(". Say what you want to see, and press Draw."));
   const samples = await (await ask("web/samples.json")).json();
+  if ($("model").value !== name) return; // another one was chosen since
   $("samples").replaceChildren(...samples.map((sample) => item(sample, has_samples)));
   $("samples").classList.toggle("shown", has_samples);
 }

@@ -222,15 +222,33 @@ def test_a_picture_of_a_kind_that_the_server_does_not_take_is_sent_as_another(pa
         assert red > 200 and blue < 50  # the first frame's
 
 
-def test_of_two_pictures_dropped_the_last_is_meant(page, triton):
+FIRST_IS_SLOW = """
+const usual = window.createImageBitmap;
+window.createImageBitmap = async (...all) => {
+  window.createImageBitmap = usual;
+  await new Promise((come) => (window.come = come));
+  return usual(...all);
+};
+"""
+
+
+def test_of_several_pictures_the_last_is_meant_and_none_once_it_is_left_out(page, triton):
+    page.browser.execute_script(FIRST_IS_SLOW)
+    drop(page, flat((64, 64), "teal"), "start")
     for colour in ("gold", "navy"):
         file = base64.b64encode(flat((64, 64), colour)).decode()
         page.browser.execute_script(DROP, file)
     page.one("#dropped button[value=start]").click()
     wait_for(lambda: page["start"].is_displayed())
+    page.browser.execute_async_script("come(); setTimeout(arguments[0], 100)")
     page.draw(prompt="x")
     page.settled(1)
     assert sent_file(triton.requests[0]["image"]) == flat((64, 64), "navy")
+    page.browser.execute_script(FIRST_IS_SLOW)
+    drop(page, flat((64, 64), "teal"), "start")
+    page["start-drop"].click()
+    page.browser.execute_async_script("come(); setTimeout(arguments[0], 100)")
+    assert not page["start"].is_displayed()
 
 
 UNREADABLE = """

@@ -17,6 +17,7 @@ const MOST_PIXELS = 768; // of the canvas to paint on, along a side
 let start = ""; // the picture as a data: address
 let size; // its own, in pixels
 let chosenStrength = null;
+let wanted = null; // the file that was chosen last, which takes a while to read
 let keeper; // the tab that keeps it: another one until a new tab has a copy
 
 /** What a request says of the picture to start from: nothing without one, or where none is taken. */
@@ -27,16 +28,19 @@ export function startSettings() {
 }
 
 /** Have drawing start from a picture's file. */
-export async function startFrom(file) {
+export async function startFrom(chosen) {
   clearErrors();
+  wanted = chosen;
   let picture;
   try {
-    picture = await createImageBitmap(file);
+    picture = await createImageBitmap(chosen);
   } catch {
     return showError(t("A picture that this browser can show"), "image");
   }
-  file = await withinLimits(file, picture);
-  showStart(picture, await dataAddress(file));
+  const file = await withinLimits(chosen, picture);
+  const address = await dataAddress(file);
+  if (wanted !== chosen) return; // another one is, or none
+  showStart(picture, address);
   keepPart("file", file);
   keeper = tab();
   takeShape();
@@ -137,6 +141,7 @@ export async function forgetOldStarts() {
 /** Have drawing start from noise. */
 export function leaveOutStart() {
   start = "";
+  wanted = null;
   forgetStart();
   remember();
   $("start").hidden = true;

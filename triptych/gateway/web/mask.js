@@ -1,7 +1,8 @@
 // The mask over the picture to start from: strokes of a brush and an eraser, by pointer or by keys.
 
 import { $, say } from "./dom.js";
-import { keepPart, usualStrength } from "./start.js";
+import { usualStrength } from "./start.js";
+import { keepPart } from "./start_kept.js";
 import { t } from "./words.js";
 
 const KEPT = "black"; // diffusers' colours of a mask

@@ -5,8 +5,8 @@ import { clearErrors, remember, showError, unfold } from "./form.js";
 import { isMasked, maskFile, newMask } from "./mask.js";
 import { usual } from "./models.js";
 import { showSize } from "./sizes.js";
-import { forget, keep, kept } from "./store.js";
-import { OLD, closed, sure, tab } from "./tab.js";
+import { forgetParts, keepPart, partsOf } from "./start_kept.js";
+import { tab } from "./tab.js";
 import { t } from "./words.js";
 
 const USUAL_STRENGTH = "0.8"; // diffusers' for image to image
@@ -95,54 +95,30 @@ function showStart(picture, address, { strokes, strength = null } = {}) {
   newMask(across, down, strokes);
 }
 
-// Staying after a reload: the file and the mask's strokes each by themselves, since these change often.
-
-const keyOf = (part) => `${tab()} ${part}`;
-
-/** Keep a part of it for this tab. */
-export async function keepPart(part, value) {
-  await sure;
-  const isKept = await keep("start", keyOf(part), { key: keyOf(part), tab: tab(), when: Date.now(), [part]: value });
-  if (!isKept) await forget("start", keyOf(part)); // an older picture's
-}
-
 /** What the form notes of it. */
 export const startNoted = () => ({ keeper, strength: chosenStrength });
 
 /** The picture that the form has noted. */
 export async function recallStart(noted) {
   ({ keeper, strength: chosenStrength } = noted);
-  const parts = (await kept("start")).filter((one) => one.tab === keeper);
-  const { file, strokes } = Object.assign({}, ...parts);
+  const { file, strokes } = await partsOf(keeper);
   if (!file) return; // the strokes alone: there was no room
   try {
     showStart(await createImageBitmap(file), await dataAddress(file), { strokes, strength: chosenStrength });
   } catch {
-    return forgetStart(); // it cannot be read any more
+    return forgetParts(); // it cannot be read any more
   }
   await keepPart("file", file); // a copy for a new tab; else it is younger again
   keeper = tab();
   remember();
 }
 
-async function forgetStart() {
-  keeper = undefined;
-  await sure;
-  await Promise.all(["file", "strokes"].map((part) => forget("start", keyOf(part))));
-}
-
-/** Forget those of tabs that were closed long ago. */
-export async function forgetOldStarts() {
-  const old = (await kept("start")).filter(({ when }) => when < Date.now() - OLD);
-  const left = await closed([...new Set(old.map((one) => one.tab))]);
-  for (const one of old.filter((one) => left.includes(one.tab))) forget("start", one.key);
-}
-
 /** Have drawing start from noise. */
 export function leaveOutStart() {
   start = "";
   wanted = null;
-  forgetStart();
+  keeper = undefined;
+  forgetParts();
   remember();
   $("start").hidden = true;
   $("start-none").hidden = false;

@@ -392,3 +392,5 @@ def test_the_page_and_its_files(client):
         assert client.get(f"/web/{name}").status_code == 200
     assert client.get("/web/../page.py").status_code == 404
     assert client.get("/web/page.html").status_code == 404
+    icon = client.get("/favicon.ico")
+    assert (icon.status_code, icon.headers["content-type"]) == (200, "image/svg+xml")

@@ -50,3 +50,9 @@ def page_file(name: str) -> Response:
     if media_type is None or name not in {path.name for path in FOLDER.iterdir()}:
         raise Problem(404, "no such file")
     return Response((FOLDER / name).read_bytes(), media_type=media_type, headers=HEADERS)
+
+
+@router.get("/favicon.ico")
+def icon() -> Response:
+    """What browsers ask for beside an answer that is no page, as a picture."""
+    return page_file("icon.svg")

@@ -34,6 +34,7 @@ sys.path.insert(0, str(CHECKOUT))
 
 from benchmarks import machine, weightless
 from triptych.names import NETWORKS
+from triptych.server import runs_on
 from triptych.server.running import RunningServer
 from triptych_export.config_edits import with_accelerator, with_cache_file
 
@@ -120,6 +121,7 @@ def serve(
         print(*(line[:500] for line in found), sep="\n", flush=True)
     if not expected:
         expected.extend(pictures)
+    measured["runs_on"] = runs_on.summary(filter(None, map(runs_on.find, lines)))
     measured["picture"] = taken
     measured["psnr"] = [psnr(*pair) for pair in zip(pictures, expected)]
     return measured
@@ -158,12 +160,13 @@ def alone(repository: Path, options: argparse.Namespace) -> list[dict[str, Any]]
 
 def table(results: dict[str, Any]) -> list[str]:
     """Rows of Markdown: of each way, and of each network alone."""
-    rows = ["| way | ready, s | a picture, ms | PSNR, dB |", "| --- " * 4 + "|"]
+    rows = ["| way | ready, s | a picture, ms | PSNR, dB | networks |", "| --- " * 5 + "|"]
     for way, measured in results.items():
         picture = 1e3 * np.median(measured["picture"])
         least, most = min(measured["psnr"]), max(measured["psnr"])
         rows.append(
-            f"| {way} | {measured['ready']:.1f} | {picture:.1f} | {least:.1f} to {most:.1f} |"
+            f"| {way} | {measured['ready']:.1f} | {picture:.1f} | {least:.1f} to {most:.1f} "
+            f"| {measured['runs_on']} |"
         )
     names = "network, rows | way | loading, s | on the device, ms | host, ms | difference | runs on"
     rows += ["", f"| {names} |", "| --- " * 7 + "|"]

@@ -60,3 +60,10 @@ def test_decibels():
     assert trt.psnr(black, black) == float("inf")
     assert trt.psnr(black + 255, black) == 0
     assert trt.psnr(black + 25.5, black) == pytest.approx(20)
+
+
+def test_a_way_says_what_ran_the_networks():
+    fell_back = "vae_decoder runs on CPU (no Tensorrt: no NVIDIA driver)"
+    measured = {"ready": 1.0, "picture": [0.5], "psnr": [40.0, 41.0], "runs_on": fell_back}
+    row = f"| TensorRT | 1.0 | 500.0 | 40.0 to 41.0 | {fell_back} |"
+    assert trt.table({"TensorRT": measured})[2] == row

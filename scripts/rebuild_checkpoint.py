@@ -14,7 +14,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from triptych.names import MODEL
-from triptych_export.errors import ExportError
+from triptych_export.errors import HAS_LIBRARIES, ExportError
 
 
 def main() -> int:
@@ -34,11 +34,7 @@ def main() -> int:
         print(f"rebuild_checkpoint: {error}", file=sys.stderr)
         return 1
     except ModuleNotFoundError as error:
-        print(
-            f"rebuild_checkpoint: {error}: `pip install .[export]` brings it, and so does "
-            "env_bash.sh",
-            file=sys.stderr,
-        )
+        print(f"rebuild_checkpoint: {error}: {HAS_LIBRARIES}", file=sys.stderr)
         return 1
     return 0
 

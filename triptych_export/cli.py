@@ -13,7 +13,7 @@ from triptych import interrupts
 from triptych.errors import InvalidRequest
 from triptych.names import MODEL, Names, check_name
 from triptych_export import paddle_env
-from triptych_export.errors import ExportError
+from triptych_export.errors import HAS_LIBRARIES, ExportError
 from triptych_export.held import held
 from triptych_export.repository import replacement
 from triptych_export.service_files import (
@@ -91,10 +91,7 @@ def _run(options: argparse.Namespace, single: bool, arguments: list[str]) -> int
         print(f"export_stages: {error}", file=sys.stderr)
         return 1
     except ModuleNotFoundError as error:
-        print(
-            f"export_stages: {error}: `pip install .[export]` brings it, and so does env_bash.sh",
-            file=sys.stderr,
-        )
+        print(f"export_stages: {error}: {HAS_LIBRARIES}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as interrupt:
         state = f"; {interrupt}" if interrupt.args else ""

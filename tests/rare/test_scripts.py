@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.gateway.running import wait_for
-from tests.server.processes import descendants
+from tests.server.processes import command_line, descendants
 from tests.server.terminal import (
     CHECKOUT,
     CODES,
@@ -80,14 +80,9 @@ def test_what_cannot_work_is_told_before_the_server_starts(words, told, tmp_path
 
 def tritons(pid):
     """The stand-ins for Triton that a process has running as servers."""
-    lines = {}
-    for each in descendants(pid):
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
-            lines[each] = Path(f"/proc/{each}/cmdline").read_bytes()
+    lines = {each: command_line(each) for each in descendants(pid)}
     return [
-        each
-        for each, line in lines.items()
-        if b"/bin/tritonserver" in line and b"--help" not in line
+        each for each, line in lines.items() if "/bin/tritonserver" in line and "--help" not in line
     ]
 
 

@@ -20,10 +20,7 @@ class Processes:
         """Process ids by name: launcher, triton, and the models' names."""
         found = {"launcher": self.launcher}
         for pid in descendants(self.launcher):
-            try:
-                words = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
-            except OSError:  # it has ended meanwhile
-                continue
+            words = command_line(pid).split("\0")
             if words[0].endswith("triton_python_backend_stub"):
                 found[Path(words[1]).parents[1].name] = pid
             elif words[0].endswith("tritonserver"):
@@ -58,6 +55,14 @@ class Processes:
                 if path:
                     regions[path] = SHARED_MEMORY / path.partition(" (deleted)")[0]
         return len(regions), sum(p.stat().st_size for p in regions.values() if p.exists())
+
+
+def command_line(pid: int) -> str:
+    """The words of its command, each ended by a zero; empty where it has ended meanwhile."""
+    try:
+        return os.fsdecode(Path(f"/proc/{pid}/cmdline").read_bytes())
+    except OSError:
+        return ""
 
 
 def threads(pid: int) -> int:

@@ -14,9 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.server.processes import SHARED_MEMORY, command_line
 from triptych.server.running import RunningServer, free_ports
-
-SHARED_MEMORY = Path("/dev/shm")
 
 
 @pytest.fixture(scope="module")
@@ -43,16 +42,9 @@ def one_line(run):
 
 def processes_of(server):
     """The server's processes, by what they were started with."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            words = (folder / "cmdline").read_bytes().split(b"\0")
-        except OSError:
-            continue
-        marks = (f"--http-port={server.http.split(':')[1]}", f"triptych-{server.token}/")
-        if any(mark.encode() in word for mark in marks for word in words):
-            found.append(int(folder.name))
-    return found
+    marks = (f"--http-port={server.http.split(':')[1]}", f"triptych-{server.token}/")
+    lines = {pid: command_line(pid) for pid in map(int, filter(str.isdecimal, os.listdir("/proc")))}
+    return [pid for pid, line in lines.items() if any(mark in line for mark in marks)]
 
 
 def regions(token):

@@ -10,6 +10,8 @@ from triptych_export.errors import ExportError
 from triptych_export.held import held
 from triptych_export.repository import replacement
 
+TEMPLATE = Path(__file__).resolve().parents[2] / "model_repository"
+
 
 def write(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -179,8 +181,7 @@ def test_what_a_killed_commit_left_is_mended(served, tmp_path, killed_before):
 
 def test_a_model_of_another_name_stands_beside_the_others(served, tmp_path):
     before = contents(served)
-    template = Path(__file__).resolve().parents[2] / "model_repository"
-    with replacement(served, template, ("vae_encoder",), Names("ink")) as new:
+    with replacement(served, TEMPLATE, ("vae_encoder",), Names("ink")) as new:
         write(new.version_folder("unet") / "model.onnx", "ink")
         assert 'name: "ink.unet"\n' in new.config("unet")
         new.commit()
@@ -188,12 +189,12 @@ def test_a_model_of_another_name_stands_beside_the_others(served, tmp_path):
     assert {name: after[name] for name in before} == before
     assert after["ink.unet/1/model.onnx"] == "ink"
     ensemble = after["ink/config.pbtxt"]
-    plain = (template / "sd_ensemble" / "config.pbtxt").read_text()
+    plain = (TEMPLATE / "sd_ensemble" / "config.pbtxt").read_text()
     assert re.findall(r'model_name: "(.*)"', ensemble) == [
         f"ink.{stage}" for stage in re.findall(r'model_name: "(.*)"', plain)
     ]
     assert 'name: "ink_stream"\n' in after["ink_stream/config.pbtxt"]
-    inputs = (template / "tokenizer" / "config.pbtxt").read_text().partition("input")[2]
+    inputs = (TEMPLATE / "tokenizer" / "config.pbtxt").read_text().partition("input")[2]
     assert after["ink.tokenizer/config.pbtxt"].partition("input")[2] == inputs
 
 
@@ -211,7 +212,6 @@ def holds_no_model_without_weights(folder: Path) -> bool:
 
 
 def test_a_new_model_is_in_the_repository_when_it_is_whole(served, tmp_path, monkeypatch):
-    template = Path(__file__).resolve().parents[2] / "model_repository"
     moved, rename = [], Path.rename
 
     def noted(path, target):
@@ -219,7 +219,7 @@ def test_a_new_model_is_in_the_repository_when_it_is_whole(served, tmp_path, mon
         return rename(path, target)
 
     monkeypatch.setattr(Path, "rename", noted)
-    with replacement(served, template, names=Names("ink")) as new:
+    with replacement(served, TEMPLATE, names=Names("ink")) as new:
         for model in ("text_encoder", "unet", "vae_decoder", "vae_encoder", "tokenizer"):
             write(new.version_folder(model) / "model", "weights")
             assert holds_no_model_without_weights(served)
@@ -232,9 +232,8 @@ def test_a_new_model_is_in_the_repository_when_it_is_whole(served, tmp_path, mon
 
 def test_a_killed_export_of_a_new_model_leaves_none_and_the_next_takes_it_away(served, tmp_path):
     before = contents(served)
-    template = Path(__file__).resolve().parents[2] / "model_repository"
     killed = repository.Replacement(served, Names("ink"))
-    killed.prepare(template)
+    killed.prepare(TEMPLATE)
     write(killed.version_folder("unet") / "model.onnx", "ink")
     assert holds_no_model_without_weights(served)
     with replacement(served, tmp_path / "none"):
@@ -245,7 +244,6 @@ def test_a_killed_export_of_a_new_model_leaves_none_and_the_next_takes_it_away(s
 @pytest.mark.parametrize("failing", ["ink.tokenizer", "ink"])
 def test_a_new_model_that_cannot_be_moved_is_taken_away(served, tmp_path, monkeypatch, failing):
     before = contents(served)
-    template = Path(__file__).resolve().parents[2] / "model_repository"
     rename = Path.rename
 
     def failing_rename(path, target):
@@ -255,7 +253,7 @@ def test_a_new_model_that_cannot_be_moved_is_taken_away(served, tmp_path, monkey
 
     monkeypatch.setattr(Path, "rename", failing_rename)
     with pytest.raises(OSError, match="disk"), replacement(
-        served, template, names=Names("ink")
+        served, TEMPLATE, names=Names("ink")
     ) as new:
         write(new.version_folder("unet") / "model.onnx", "ink")
         new.commit()

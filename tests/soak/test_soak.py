@@ -17,8 +17,8 @@ from tests.soak.traffic import Traffic
 from triptych.server.running import RunningServer
 
 MINUTES = float(os.environ.get("MINUTES", "20"))
-WARM_UP = 0.5
-"""The part of the time after which nothing may grow any more: the largest batches came by then."""
+WARM_UP = 0.25
+"""The part of the time after which nothing may grow any more."""
 
 PICTURES = 2000 / 20
 BAD = 10_000 / 20

@@ -177,8 +177,9 @@ class Served:
         config = self._repository / "unet" / "config.pbtxt"
         config.write_text(config.read_text().replace(CHANNEL, "") + VARIANTS[variant])
         config = self._repository / "unet_loop" / "config.pbtxt"
-        old, new = (f'max_queue" value {{ string_value: "{most}"' for most in (31, 64))
-        config.write_text(config.read_text().replace(old, new))  # for 60 clients
+        most = max(31, options.clients + 4)
+        old, new = (f'max_queue" value {{ string_value: "{each}"' for each in (31, most))
+        config.write_text(config.read_text().replace(old, new))
         model_files = ModelFiles.load(repository / "unet_loop" / "1")
         self._latents = model_files.latent_shape(model_files.height, model_files.width)
         self._number = 0
@@ -223,8 +224,13 @@ class Served:
         called = rows(self._variant, clients, self._options)
         periods = tick_log.periods(self._ticks, begun, ended, called)
         add("serve", f"{name}: a step", periods, rows=called)
+        calls = tick_log.called(self._ticks, begun, ended)
+        seconds = [run.seconds / len(calls)] if len(calls) else []
+        mean = float(np.mean(calls)) if len(calls) else float("nan")
+        add("serve", f"{name}: for each call of the UNet", seconds, calls=len(calls), rows=mean)
         for stage, parts in stage_times.between(before, after, pictures).items():
             more = {f"{part}, ms": 1e3 * value for part, value in parts.items()}
+            more["rows"] = stage_times.batch(before, after, stage)
             add("serve", f"{name}: {stage}, a picture", [sum(parts.values())], **more)
 
     @contextmanager

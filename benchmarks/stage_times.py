@@ -7,13 +7,18 @@ import tritonclient.grpc as grpcclient
 PARTS = ("queue", "compute_input", "compute_infer", "compute_output")
 
 Snapshot = dict[str, dict[str, int]]
+"""Of each model: nanoseconds of PARTS, and how many inferences there were in how many runs."""
 
 
 def snapshot(client: grpcclient.InferenceServerClient) -> Snapshot:
-    """Nanoseconds that each model has spent so far on each of PARTS, all its requests together."""
+    """What each model has spent so far, all its requests together."""
     models = client.get_inference_statistics().model_stats
     return {
-        model.name: {part: getattr(model.inference_stats, part).ns for part in PARTS}
+        model.name: {
+            **{part: getattr(model.inference_stats, part).ns for part in PARTS},
+            "inferences": model.inference_count,
+            "runs": model.execution_count,
+        }
         for model in models
     }
 
@@ -25,3 +30,9 @@ def between(before: Snapshot, after: Snapshot, requests: int) -> dict[str, dict[
         for model in after
     }
     return {model: parts for model, parts in spent.items() if any(parts.values())}
+
+
+def batch(before: Snapshot, after: Snapshot, model: str) -> float:
+    """Mean rows of a run of the model; NaN where it did not run."""
+    inferences, runs = (after[model][what] - before[model][what] for what in ("inferences", "runs"))
+    return inferences / runs if runs else float("nan")

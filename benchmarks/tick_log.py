@@ -55,3 +55,9 @@ def periods(file: Path, begin: float, end: float, rows: int) -> np.ndarray:
     passed = np.diff(ticks["time"])
     same = (ticks["rows"][1:] == rows) & (ticks["rows"][:-1] == rows)
     return passed[same & (2 * ticks["joined"][1:] < rows)]
+
+
+def called(file: Path, begin: float, end: float) -> np.ndarray:
+    """Rows of each call."""
+    ticks = np.fromfile(file, _TICK)
+    return ticks["rows"][(ticks["time"] >= begin) & (ticks["time"] <= end)]

@@ -43,6 +43,20 @@ def test_the_same_rows_are_the_same_object_in_every_call():
     assert one["rows"].flags.owndata and not one["rows"].flags.writeable
 
 
+def test_rows_that_are_dropped_and_what_was_stacked_of_them():
+    kept = KeptTensors()
+    call(kept, sent(1, 2, 3), keep("a", "b", "c"))
+    call(kept, sent(0, 0), {"kept_rows": "b c"})
+    call(kept, sent(4), {**keep("d"), "drop_rows": "a gone", "drop_number": "b"})
+    for names in ("a b c", "a"):
+        with pytest.raises(InvalidRequest, match="kept_rows: got 'a';"):
+            call(kept, sent(*names.encode()), {"kept_rows": names})
+    again = call(kept, sent(0, 0), {"kept_rows": "c b"})
+    np.testing.assert_array_equal(again["rows"][:, 0], [3, 2])
+    call(kept, sent(4), {"drop_rows": "b c d"})
+    assert kept._rows.bytes == kept._stacked.bytes == 0
+
+
 def test_other_parameters_and_none():
     request = sent(1)
     assert KeptTensors().complete(request, {}) is request

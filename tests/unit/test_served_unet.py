@@ -59,3 +59,33 @@ def test_a_row_is_sent_once_whatever_rows_share_its_calls(monkeypatch):
     assert given == [[0, 1], [1, 2, 0], [2, 1], [3, 3, 0, 2], [0, 1]]
     assert [*map(len, sent)] == [2, 1, 0, 1, 0]
     assert len({name for names in sent for name in names}) == 4
+
+
+def test_a_row_that_the_loop_has_no_longer_is_dropped_with_the_next_call(monkeypatch):
+    fake.install(monkeypatch, fake.module("24.10", None))
+    served_unet = importlib.import_module("triptych.stages.served_unet")
+    kept, names, dropped = KeptTensors(), [], []
+
+    def call(model, inputs, output, parameters):
+        try:
+            tensors = kept.complete(inputs, parameters)
+        except InvalidRequest as error:
+            raise served_unet.triton.StageFailed(f"unet: {error}") from None
+        kept.keep(tensors, parameters)
+        names.extend(parameters.get("keep_embeds", "").split())
+        dropped.append(parameters.get("drop_embeds", "").split())
+        return inputs["sample"]
+
+    monkeypatch.setattr(served_unet.triton, "call", call)
+    rows = [np.full((7, 16), number, np.float32) for number in range(3)]
+    unet = served_unet.ServedUNet()
+
+    def draw():
+        one_each = np.ones((len(rows), 4, 8, 8), np.float32)
+        unet(one_each, np.ones(len(rows), np.float32), {"embeds": list(rows)})
+
+    draw()
+    del rows[1:]
+    draw()
+    draw()
+    assert [*map(sorted, dropped)] == [[], sorted(names[1:]), []]

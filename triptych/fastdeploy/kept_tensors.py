@@ -2,8 +2,9 @@
 
 `kept_INPUT: NAME NAME ...` names a row for each row of the call: they are the input INPUT.
 `keep_INPUT: NAME ...` names the first rows of what is sent as INPUT, which are kept once the call
-has succeeded; of the others nothing need be sent, and what is sent is not looked at. A caller
-chooses names that nobody guesses. So it does for deep features, see `deep_cache`.
+has succeeded; of the others nothing need be sent, and what is sent is not looked at.
+`drop_INPUT: NAME ...` names rows that no call will name any more. A caller chooses names that
+nobody guesses. So it does for deep features, see `deep_cache`.
 """
 
 from __future__ import annotations
@@ -44,6 +45,8 @@ class KeptTensors:
         These are read-only arrays, and the same object for the same names. Raises InvalidRequest
         for a name that is too long, not known, or not known any more, and for rows that do not fit.
         """
+        for name in tensors:
+            self._drop(name, str(parameters.get(f"drop_{name}", "")).split())
         asked = _asked(tensors, parameters)
         rows = max((len(tensor) for tensor in tensors.values()), default=0)
         stacked = {
@@ -59,6 +62,14 @@ class KeptTensors:
             for one in new:
                 row = np.array(tensor[kept.index(one)])
                 self._rows.put((name, one), row, row.nbytes)
+
+    def _drop(self, name: str, rows: list[str]) -> None:
+        for one in rows:
+            self._rows.drop((name, one))
+        for key in self._stacked.keys() if rows else ():
+            of, kept = key
+            if of == name and not set(rows).isdisjoint(kept):
+                self._stacked.drop(key)
 
     def _stack(
         self,

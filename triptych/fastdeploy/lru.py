@@ -39,6 +39,10 @@ class Lru:
         while len(self._kept) > 1 and self.bytes > self._most:
             self.drop(next(iter(self._kept)))
 
+    def keys(self) -> list[Hashable]:
+        """What something is kept under."""
+        return list(self._kept)
+
     def drop(self, key: Hashable) -> None:
         """Keep nothing under `key`."""
         _, nbytes = self._kept.pop(key, (None, 0))

@@ -7,6 +7,7 @@ import secrets
 import time
 import uuid
 import weakref
+from collections import defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -27,6 +28,8 @@ _READS_NAME = re.compile(r"\b(loras|deep_cache): got ")
 class ServedUNet:
     """Sends each row of conditioning once; after that `unet` is told to take what it kept.
 
+    When the loop has a row no longer, the next call tells `unet` to keep it no longer.
+
     Conditioning is by far the larger part of a call, and an image's is the same in all its calls,
     whoever shares them. Whether `unet` keeps tensors is found out by a probe, a call that names one
     that was never sent: only a refusal of that name turns keeping on. Calls go through Triton, or
@@ -46,6 +49,7 @@ class ServedUNet:
         self._keeps: bool | None = None
         self._reads: set[str] = set()
         self._kept: dict[int, str] = {}
+        self._gone: deque[tuple[str, str]] = deque()
         self._channel: channel.Channel | None = None
         self._next_look = 0.0
 
@@ -84,6 +88,7 @@ class ServedUNet:
             # Who answers next may be another process, even one that keeps nothing.
             self._keeps, self._reads = None, set()
             self._kept.clear()
+            self._gone.clear()
             if not _NOT_KEPT.search(str(error)):
                 raise
         return self(sample, timestep, conditioning, adapters, deep_cache)
@@ -135,16 +140,23 @@ class ServedUNet:
             if new:
                 parameters[f"keep_{name}"] = " ".join(names.values())
             inputs[name] = np.stack([*new.values()]) if new else _stand_in(rows)
-            sent += [(row, names[known]) for known, row in new.items()]
+            sent += [(name, row, names[known]) for known, row in new.items()]
+        gone = defaultdict(list)
+        while self._gone:  # which other threads add to
+            name, known_as = self._gone.popleft()
+            gone[name].append(known_as)
+        parameters.update({f"drop_{name}": " ".join(known) for name, known in gone.items()})
         output = self._call(inputs, parameters)
-        for row, name in sent:
-            self._remember(row, name)
+        for name, row, known_as in sent:
+            self._kept[id(row)] = known_as
+            weakref.finalize(row, self._forget, name, id(row)).atexit = False
         return output
 
-    def _remember(self, row: np.ndarray, name: str) -> None:
-        """The loop's very object, for as long as the loop has it: its id is then another's."""
-        self._kept[id(row)] = name
-        weakref.finalize(row, self._kept.pop, id(row), None).atexit = False
+    def _forget(self, name: str, row: int) -> None:
+        """Once the loop's very object is no more: its id is then another's."""
+        known_as = self._kept.pop(row, None)
+        if known_as is not None:
+            self._gone.append((name, known_as))
 
     def _call(self, inputs: dict[str, np.ndarray], parameters: Mapping[str, str]) -> np.ndarray:
         # The channel does without the axis that Triton's config.pbtxt has and takes off again.

@@ -1,9 +1,11 @@
 """The gateway over https, and what it says of files that are no certificate and key."""
 
+import shutil
 import signal
 import ssl
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import httpx
@@ -11,6 +13,7 @@ import pytest
 
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
 PAIR = FIXTURES / "localhost.pem"  # for tests alone: a certificate of localhost, and its key
+RENEWED = FIXTURES / "localhost_renewed.pem"
 COMMAND = [sys.executable, "-m", "triptych.cli", "gateway", "--port", "0"]
 
 
@@ -29,6 +32,51 @@ def test_it_serves_https_and_nothing_else(triton):
         finally:
             command.send_signal(signal.SIGTERM)
     assert command.returncode == 0
+
+
+def test_a_renewed_certificate_is_taken_while_it_serves(triton, tmp_path):
+    pair = tmp_path / "tls.pem"
+    shutil.copy(PAIR, pair)
+    options = ["--url", triton.url, "--tls-cert", str(pair), "--tls-key", str(pair)]
+    errors = tmp_path / "errors"
+    with errors.open("w") as log, subprocess.Popen(
+        [*COMMAND, *options], stdout=subprocess.PIPE, stderr=log, text=True
+    ) as command:
+        try:
+            url = command.stdout.readline().split()[-1]
+            assert answers(url, PAIR)
+            replace(pair, b"neither")
+            wait(lambda: "the certificate stays as it was" in errors.read_text())
+            assert answers(url, PAIR)
+            replace(pair, RENEWED.read_bytes())
+            wait(lambda: answers(url, RENEWED))
+            assert not answers(url, PAIR)
+        finally:
+            command.send_signal(signal.SIGTERM)
+    assert errors.read_text().count("the certificate stays as it was") == 1
+
+
+def replace(file, content):
+    """As whoever renews a certificate does: nobody reads half of it."""
+    new = file.with_name("new")
+    new.write_bytes(content)
+    new.replace(file)
+
+
+def answers(url, trusted):
+    """Whether the certificate that it serves is the one in that file."""
+    try:
+        verify = ssl.create_default_context(cafile=str(trusted))
+        return httpx.get(f"{url}healthz", verify=verify).status_code == 200
+    except httpx.ConnectError:
+        return False
+
+
+def wait(condition):
+    end = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.2)
 
 
 @pytest.mark.parametrize(

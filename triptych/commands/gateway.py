@@ -12,7 +12,6 @@ import os
 import re
 import signal
 import socket
-import ssl
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from typing import Any
 
 from triptych import interrupts, tracing
 from triptych.addresses import own_address
+from triptych.gateway.certificate import Certificate
 from triptych.limits import AT_A_TIME
 from triptych.server import Unfit, preflight
 
@@ -63,7 +63,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="serves /metrics there too, by http and without a key, for a network that is "
         "Prometheus' alone",
     )
-    add("--tls-cert", metavar="FILE", help="a certificate, PEM, with its chain: serves https")
+    add(
+        "--tls-cert",
+        metavar="FILE",
+        help="a certificate, PEM, with its chain: serves https; read again when it changes",
+    )
     add("--tls-key", metavar="FILE", help="the certificate's key, PEM, without a passphrase")
     add(
         "--timeout", type=_seconds, default=300, metavar="SECONDS", help="a picture's (%(default)s)"
@@ -254,7 +258,7 @@ def prepare(options: argparse.Namespace) -> Gateway:
             keys = Keys(Path(options.keys_file))
         secret = _secret("--webhook-secret-file", options.webhook_secret_file, WEBHOOK_SECRET)
         webhooks = Webhooks(options.webhook_host, secret or "") if options.webhook_host else None
-        _check_tls(options.tls_cert, options.tls_key)
+        certificate = _certificate(options.tls_cert, options.tls_key)
         kept = Kept(options.pictures_folder)
         listening = preflight.listen("page", options.host, options.port, "--port", "--host")
         if options.metrics_port is not None:
@@ -287,7 +291,8 @@ def prepare(options: argparse.Namespace) -> Gateway:
         where = f"{options.host}:{page.server_port}"
         print(f"triptych gateway: metrics at http://{where}/metrics", flush=True)
     here, others = _urls(options, listening.getsockname()[1])
-    return Gateway(here, lambda: _serve(options, app, listening, f"{here}{others}"))
+    where = f"{here}{others}"
+    return Gateway(here, lambda: _serve(options, app, listening, where, certificate))
 
 
 def _urls(options: argparse.Namespace, port: int) -> tuple[str, str]:
@@ -299,7 +304,13 @@ def _urls(options: argparse.Namespace, port: int) -> tuple[str, str]:
     return f"{scheme}://127.0.0.1:{port}/", f", for others at {scheme}://{others}:{port}/"
 
 
-def _serve(options: argparse.Namespace, app: Any, listening: socket.socket, where: str) -> int:
+def _serve(
+    options: argparse.Namespace,
+    app: Any,
+    listening: socket.socket,
+    where: str,
+    certificate: Certificate | None,
+) -> int:
     import uvicorn
 
     from triptych.gateway import access_log, leaving
@@ -307,14 +318,25 @@ def _serve(options: argparse.Namespace, app: Any, listening: socket.socket, wher
     if options.access_log:
         _log_to_stderr(access_log.log)
     served = leaving.Leaving(app)
+
+    async def renew() -> None:
+        certificate.renew(config.ssl)
+
+    https = {}
+    if certificate is not None:
+        https = {
+            "ssl_certfile": certificate.cert,
+            "ssl_keyfile": certificate.key,
+            "callback_notify": renew,
+            "timeout_notify": certificate.LOOK_AGAIN,
+        }
     config = uvicorn.Config(
         served,
         log_level="warning",
         access_log=False,
         timeout_keep_alive=KEPT,
         timeout_graceful_shutdown=options.exit_timeout_secs,
-        ssl_certfile=options.tls_cert,
-        ssl_keyfile=options.tls_key,
+        **https,
     )
 
     class Server(uvicorn.Server):
@@ -374,17 +396,10 @@ def _secret(option: str, file: str | None, variable: str) -> str | None:
     return secret
 
 
-def _check_tls(cert: str | None, key: str | None) -> None:
-    """ValueError unless both are named and fit together, or neither is."""
+def _certificate(cert: str | None, key: str | None) -> Certificate | None:
+    """None if neither file is named; ValueError for one alone, and for what Certificate raises."""
     if cert is None and key is None:
-        return
+        return None
     if cert is None or key is None:
         raise ValueError("--tls-cert and --tls-key go together")
-
-    def no_passphrase() -> str:
-        raise ValueError(f"--tls-key: {key} has a passphrase")
-
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key, no_passphrase)
-    except OSError as error:  # ssl.SSLError too
-        raise ValueError(f"--tls-cert {cert}, --tls-key {key}: {error}") from error
+    return Certificate(cert, key)

@@ -125,6 +125,20 @@ def test_every_container_has_probes_resources_and_no_privileges(found):
         assert not container["securityContext"]["allowPrivilegeEscalation"]
 
 
+def test_containers_write_only_what_is_mounted(found):
+    for name, written in (
+        ("server", {"/tmp", "/dev/shm"}),
+        ("envoy", set()),
+        ("gateway", {"/tmp"}),
+    ):
+        spec = pod(found, name)
+        for container in (*spec.get("initContainers", ()), *spec["containers"]):
+            assert container["securityContext"]["readOnlyRootFilesystem"]
+        mounts = spec["containers"][0]["volumeMounts"]
+        writable = {each["mountPath"] for each in mounts if not each.get("readOnly")}
+        assert writable - {"/pictures"} == written
+
+
 def test_envoy_asks_the_servers_by_their_headless_service(found, tmp_path):
     service = found["Service", "pictures-server"]["spec"]
     assert service["clusterIP"] == "None"
@@ -264,18 +278,19 @@ def test_each_caller_may_have_a_key_of_its_own():
     spec = pod(found, "gateway")
     (container,) = spec["containers"]
     assert "--keys-file=/keys/keys.json" in container["command"]
-    assert container["volumeMounts"] == [{"name": "keys", "mountPath": "/keys", "readOnly": True}]
-    assert spec["volumes"] == [{"name": "keys", "secret": {"secretName": "callers"}}]
+    _, mount = container["volumeMounts"]
+    assert mount == {"name": "keys", "mountPath": "/keys", "readOnly": True}
+    assert spec["volumes"][1] == {"name": "keys", "secret": {"secretName": "callers"}}
 
 
 def test_gateways_keep_pictures_in_a_volume_where_there_is_one():
     found = made("{ models: { volume: a }, gateway: { picturesVolume: shared } }")
     spec = pod(found, "gateway")
     (container,) = spec["containers"]
-    (mount,) = container["volumeMounts"]
+    _, mount = container["volumeMounts"]
     assert f"--pictures-folder={mount['mountPath']}" in container["command"]
     claim = {"persistentVolumeClaim": {"claimName": "shared"}}
-    assert spec["volumes"] == [{"name": mount["name"], **claim}]
+    assert spec["volumes"][1] == {"name": mount["name"], **claim}
 
 
 def test_gateways_keep_pictures_in_object_storage_where_there_is_one():
@@ -284,7 +299,7 @@ def test_gateways_keep_pictures_in_object_storage_where_there_is_one():
     (container,) = pod(found, "gateway")["containers"]
     assert "--pictures-folder=s3://bucket/pictures" in container["command"]
     assert container["envFrom"] == [{"secretRef": {"name": "store"}}]
-    assert not container["volumeMounts"]
+    assert container["volumeMounts"] == [{"name": "tmp", "mountPath": "/tmp"}]
 
 
 def test_envoy_takes_the_configuration_as_it_is():
@@ -307,6 +322,8 @@ def test_the_serving_runtime_of_kserve_is_a_pod_that_its_service_names(tmp_path)
     assert predictor["timeout"] <= waits
     assert sleeps + waits < predictor["terminationGracePeriodSeconds"]
     assert container["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert container["securityContext"]["readOnlyRootFilesystem"]
+    assert {"/tmp", "/dev/shm"} == {each["mountPath"] for each in container["volumeMounts"]}
     metrics = runtime["spec"]["annotations"]
     served = pod(made(CHART / "values-one-gpu.yaml"), "server")["containers"][0]["ports"]
     assert {"name": "metrics", "containerPort": int(metrics["prometheus.io/port"])} in served

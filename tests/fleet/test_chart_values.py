@@ -180,7 +180,7 @@ def test_the_gateway_serves_https_and_is_asked_by_it():
     found = made("{ models: { volume: a }, gateway: { tlsSecret: certificate } }")
     spec = pod(found, "gateway")
     (container,) = spec["containers"]
-    (mount,), (volume,) = container["volumeMounts"], spec["volumes"]
+    (_, mount), (_, volume) = container["volumeMounts"], spec["volumes"]
     assert volume == {"name": mount["name"], "secret": {"secretName": "certificate"}}
     given = flags(container)
     assert given["--tls-cert"] == f"{mount['mountPath']}/tls.crt"

@@ -137,7 +137,7 @@ def test_images_that_failed_are_counted_as_such(stage, monkeypatch, tmp_path, re
     one = stage(release, failing)
     responses = [one.execute([request])[0] or answer(request) for request in sent]
     assert [response.has_error() for response in responses] == [False, True]
-    seen = activity.Instances(folder, "unet_loop").see()
+    seen = activity.Instances(folder, "unet_loop").news().seen
     assert (seen.came, seen.went, seen.failed) == (4, 2, 2)
 
 
@@ -361,10 +361,10 @@ def test_it_is_at_work_until_the_last_answer(stage, monkeypatch, tmp_path):
     assert taken.wait(10)
     while one._loop._first[0].held_rows:
         time.sleep(0.005)
-    assert loop.see().count == 1  # the second's answer waits for its turn
+    assert loop.news().seen.count == 1  # the second's answer waits for its turn
     go_on.set()
     assert not answer(second).has_error()
-    assert loop.see().count == 0
+    assert loop.news().seen.count == 0
 
 
 @pytest.mark.parametrize(("release", "kind"), [("21.10", fake.OldRequest), ("24.10", fake.Request)])
@@ -374,14 +374,14 @@ def test_it_is_at_work_while_the_unet_is(stage, monkeypatch, tmp_path, release, 
     loop, seen = activity.Instances(folder, "unet_loop"), []
 
     def looking(**inputs):
-        seen.append(loop.see().count)
+        seen.append(loop.news().seen.count)
         return fake.no_noise(**inputs)
 
     sent = request({"num_inference_steps": 2}, kind=kind)
     responses = stage(release, unet=looking).execute([sent])
     assert not (responses[0] or answer(sent)).has_error()
     assert seen == [1, 1]
-    assert loop.see().count == 0
+    assert loop.news().seen.count == 0
 
 
 def test_a_number_that_triton_does_not_take_is_told_later(stage, monkeypatch):
@@ -663,7 +663,10 @@ def test_no_memory_is_held_for_a_size_that_nobody_draws_any_more(stage, monkeypa
     monkeypatch.setattr(
         module.ServedUNet,
         "_remember",
-        lambda self, tensor, name: (made.append(weakref.ref(tensor)), usual(self, tensor, name)),
+        lambda self, name, row, known_as: (
+            made.append(weakref.ref(row)),
+            usual(self, name, row, known_as),
+        ),
     )
     unet = one._loop._first[0]._predict_noise
     for side in range(64, 128, 8):
@@ -783,7 +786,7 @@ def test_as_many_cohorts_as_the_unet_has_processes_also_when_they_change(
 
     def process():
         child = subprocess.Popen(["sleep", "60"])
-        (folder / f"unet-{child.pid}").write_bytes(bytes(activity._FIELDS.size))
+        (folder / f"unet-{child.pid}").write_bytes(bytes(activity._SIZE))
         return child
 
     loop = stage(unet=unet)

@@ -7,12 +7,14 @@ process has a small file for that in a folder of the server's run; the launcher 
 
 from __future__ import annotations
 
+import hashlib
 import math
 import mmap
 import os
 import struct
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,7 +26,13 @@ VARIABLE = "TRIPTYCH_ACTIVITY"
 SETTLED = 1.0
 """Seconds without work in any stage after which no request is between two stages either."""
 
+NEWEST = 256
+"""Images that came, and that went, of which a stage still tells which they were."""
+
 _FIELDS = struct.Struct("=QdQQQQ")
+_IMAGE = struct.Struct("=Q")
+_CAME, _WENT = (_FIELDS.size + half * NEWEST * _IMAGE.size for half in (0, 1))
+_SIZE = _WENT + NEWEST * _IMAGE.size
 _ENDING, _LOST = "ending", "lost"
 
 
@@ -44,6 +52,18 @@ class Seen(NamedTuple):
     limit: int = 0
 
 
+class News(NamedTuple):
+    """What the processes of a model tell, and what is new since they were last asked.
+
+    `seen`: their sums; `ended` is the last, `limit` the largest now. `came`, `went`: which images
+    did, by `known_as`; of more than NEWEST in one process the last ones.
+    """
+
+    seen: Seen
+    came: list[int]
+    went: list[int]
+
+
 class Activity:
     """What one stage's process tells: how many requests, or images, it is working on.
 
@@ -55,23 +75,34 @@ class Activity:
         self._seen = Seen()
         self._lock = threading.Lock()
         if self._folder is None:
-            self._map = mmap.mmap(-1, _FIELDS.size)
+            self._map = mmap.mmap(-1, _SIZE)
             return
         name = Path(self._folder, f"{model}-{os.getpid()}")
         with open(name.with_name(f"{os.getpid()}.new"), "w+b") as file:
-            file.truncate(_FIELDS.size)
-            self._map = mmap.mmap(file.fileno(), _FIELDS.size)
+            file.truncate(_SIZE)
+            self._map = mmap.mmap(file.fileno(), _SIZE)
             os.replace(file.name, name)
 
     def set(self, count: int) -> None:
         """Tell that it works on `count` of them now."""
         self._tell(count=count, ended=time.monotonic())
 
-    def images(self, came: int = 0, went: int = 0, failed: int = 0) -> None:
-        """Count so many images more that came to it, went on to the next stage, or failed."""
+    def images(
+        self, came: Sequence[bytes] = (), went: Sequence[bytes] = (), failed: int = 0
+    ) -> None:
+        """Tell which images more came to it and went on to the next stage, and how many failed.
+
+        An image is known by its settings, which all stages get as the tokenizer writes them.
+        """
         with self._lock:
             seen = self._seen
-            self._write(came=seen.came + came, went=seen.went + went, failed=seen.failed + failed)
+            for begin, number, images in ((_CAME, seen.came, came), (_WENT, seen.went, went)):
+                for at, image in enumerate(images, number):
+                    place = begin + at % NEWEST * _IMAGE.size
+                    _IMAGE.pack_into(self._map, place, known_as(image))
+            self._write(
+                came=seen.came + len(came), went=seen.went + len(went), failed=seen.failed + failed
+            )
 
     @property
     def folder(self) -> Path | None:
@@ -116,6 +147,11 @@ class Activity:
         self.check_whole()
         if self.server_is_ending:
             raise Unavailable("the server is ending and takes no more requests")
+
+
+def known_as(image: bytes) -> int:
+    """The number by which stages tell of the image with these settings."""
+    return _IMAGE.unpack(hashlib.blake2b(image, digest_size=_IMAGE.size).digest())[0]
 
 
 class Stages:
@@ -167,15 +203,24 @@ class Instances:
         self._folder = folder
         self._name = name
         self._maps: dict[Path, mmap.mmap] = {}
+        self._told: dict[Path, Seen] = {}
         self._looked = -math.inf
 
-    def see(self) -> Seen:
-        """The sums over the model's processes; `ended` is the last, `limit` the largest now."""
+    def news(self) -> News:
+        """What they tell now."""
         self._look_again()
         told = {path: Seen(*_FIELDS.unpack_from(one)) for path, one in self._maps.items()}
         columns = Seen(*zip(*told.values())) if told else Seen(*zip(Seen()))
         limit = max((seen.limit for path, seen in told.items() if _lives(path)), default=0)
-        return Seen(*map(sum, columns))._replace(ended=max(columns.ended), limit=limit)
+        seen = Seen(*map(sum, columns))._replace(ended=max(columns.ended), limit=limit)
+        came: list[int] = []
+        went: list[int] = []
+        for path, new in told.items():
+            old = self._told.get(path, Seen())
+            came += _images(self._maps[path], _CAME, old.came, new.came)
+            went += _images(self._maps[path], _WENT, old.went, new.went)
+        self._told = told
+        return News(seen, came, went)
 
     def living(self) -> int:
         """How many of the processes there are now, those that are still loading included."""
@@ -195,7 +240,7 @@ class Instances:
             if of_model and path not in self._maps:
                 with path.open("rb") as file:
                     access = mmap.ACCESS_READ
-                    self._maps[path] = mmap.mmap(file.fileno(), _FIELDS.size, access=access)
+                    self._maps[path] = mmap.mmap(file.fileno(), _SIZE, access=access)
 
 
 def _process(path: Path) -> str:
@@ -208,4 +253,9 @@ def _lives(path: Path) -> bool:
 
 
 def _read(path: Path) -> Seen:
-    return Seen(*_FIELDS.unpack(path.read_bytes()))
+    return Seen(*_FIELDS.unpack_from(path.read_bytes()))
+
+
+def _images(one: mmap.mmap, begin: int, first: int, end: int) -> list[int]:
+    places = (begin + at % NEWEST * _IMAGE.size for at in range(max(first, end - NEWEST), end))
+    return [_IMAGE.unpack_from(one, place)[0] for place in places]

@@ -24,7 +24,7 @@ class ImageEncoderStage:
         return self._model.answer(requests, self._encode)
 
     def _encode(self, inputs: dict[str, np.ndarray], _: object) -> dict[str, np.ndarray]:
-        self._model.activity.images(came=len(inputs["settings"]))
+        self._model.activity.images(came=inputs["settings"][:, 0])
         settings = [Settings.from_json(text) for text in inputs["settings"][:, 0]]
         if any(one.expired for one in settings):
             raise Expired("timeout: the request's time was over when the picture was decoded")

@@ -148,12 +148,15 @@ class ServedUNet:
         parameters.update({f"drop_{name}": " ".join(known) for name, known in gone.items()})
         output = self._call(inputs, parameters)
         for name, row, known_as in sent:
-            self._kept[id(row)] = known_as
-            weakref.finalize(row, self._forget, name, id(row)).atexit = False
+            self._remember(name, row, known_as)
         return output
 
+    def _remember(self, name: str, row: np.ndarray, known_as: str) -> None:
+        """The loop's very object, for as long as the loop has it: its id is then another's."""
+        self._kept[id(row)] = known_as
+        weakref.finalize(row, self._forget, name, id(row)).atexit = False
+
     def _forget(self, name: str, row: int) -> None:
-        """Once the loop's very object is no more: its id is then another's."""
         known_as = self._kept.pop(row, None)
         if known_as is not None:
             self._gone.append((name, known_as))

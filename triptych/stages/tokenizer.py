@@ -63,11 +63,12 @@ class TokenizerStage:
         tensors, settings = self._tokenizer.encode_settings(
             [one.settings for one in images], self._model_files, self._limits
         )
+        told = triton.strings([one.to_json() for one in settings])
         if wanted is None:
-            self._model.activity.images(went=len(images))
+            self._model.activity.images(went=told[:, 0])
         return {
             **tensors,
-            "settings": triton.strings([one.to_json() for one in settings]),
+            "settings": told,
             "pictures": np.array([[one.image, one.mask_image] for one in images], dtype=object),
         }
 

@@ -103,7 +103,7 @@ class LoopStage:
         try:
             self._model.activity.check_whole()
             tensors = self._model.inputs(request)
-            awaited.images = len(tensors["settings"])
+            awaited.images = tensors["settings"][:, 0]
             self._model.activity.images(came=awaited.images)
             deadline, token = triton.deadline(request), request.request_id()
             awaited.trace = triton.trace_context(request)
@@ -120,9 +120,10 @@ class LoopStage:
     def _hold(self, awaited: _Awaited) -> None:
         """Count its images until they are answered; raises where there is no room for them."""
         with self._lock:
-            check_room("settings", awaited.images, self._held, self._max_queue, self._model.name)
-            self._held += awaited.images
-            awaited.held = awaited.images
+            images = len(awaited.images)
+            check_room("settings", images, self._held, self._max_queue, self._model.name)
+            self._held += images
+            awaited.held = images
             self._model.activity.set(self._held)
 
     def _submit(self, tensors: dict, deadline: float | None, token: str, awaited: _Awaited) -> None:
@@ -159,11 +160,13 @@ class LoopStage:
         answers: list[Any] = [None] * len(requests)
         images: list[Denoising] = []
         owners: list[Callable] = []
-        positions: list[int] = []
+        came: dict[int, Sequence[bytes]] = {}
         with contextlib.ExitStack() as writers:
             for position, request in enumerate(requests):
                 try:
-                    own = self._images(self._model.inputs(request), triton.deadline(request))
+                    tensors = self._model.inputs(request)
+                    came[position] = tensors["settings"][:, 0]
+                    own = self._images(tensors, triton.deadline(request))
                     writer = own[0].watcher = self._writer(request.request_id(), len(own))
                 except Exception as error:
                     answers[position] = error
@@ -173,16 +176,15 @@ class LoopStage:
                 results = Results(len(own), functools.partial(answers.__setitem__, position))
                 images += own
                 owners += map(results.of, range(len(own)))
-                positions += len(own) * [position]
-            self._model.activity.images(came=len(images))
+            self._model.activity.images(came=[one for told in came.values() for one in told])
             with self._model.activity:
                 latents = self._loop.run_to_end(
                     images, lambda image: image.watcher is not None and image.watcher.stopped()
                 )
                 for done, one in zip(owners, latents):
                     done(one)
-        failed = sum(isinstance(answers[position], Exception) for position in positions)
-        self._model.activity.images(went=len(images) - failed, failed=failed)
+        for position, told in came.items():
+            self._tell_done(told, answers[position])
         return [self._response(latents) for latents in answers]
 
     def _images(self, tensors: dict[str, np.ndarray], deadline: float | None) -> list[Denoising]:
@@ -244,11 +246,15 @@ class LoopStage:
 
     def _tell_end(self, awaited: _Awaited, latents: list[np.ndarray] | Exception) -> None:
         """Before the answer: then there is room for others, and no stage sees them too early."""
-        failed = isinstance(latents, Exception)
-        self._model.activity.images(**{"failed" if failed else "went": awaited.images})
+        self._tell_done(awaited.images, latents)
         with self._lock:
             self._held -= awaited.held
             self._model.activity.set(self._held)
+
+    def _tell_done(self, images: Sequence[bytes], latents: list[np.ndarray] | Exception) -> None:
+        failed = isinstance(latents, Exception)
+        told = {"failed": len(images)} if failed else {"went": images}
+        self._model.activity.images(**told)
 
     def _response(self, latents: list[np.ndarray] | Exception) -> Any:
         failed = isinstance(latents, Exception)
@@ -261,7 +267,7 @@ class _Awaited:
     def __init__(self, stage: LoopStage, reply: Reply) -> None:
         self._stage = stage
         self._reply = reply
-        self.images = 0
+        self.images: Sequence[bytes] = ()
         self.held = 0
         self.writer: progress.Writer | None = None
         self.trace: dict[str, str] | None = None

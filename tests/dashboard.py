@@ -11,8 +11,10 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 DASHBOARD = ROOT / "deploy" / "helm" / "triptych" / "files" / "grafana.json"
 ALARMS = ROOT / "docs" / "production.md"
-INSTANCE = ("=~", "$instance")
-"""Chosen on the dashboard. Prometheus gives each sample this label, by where it came from."""
+INSTANCE, NAMESPACE = CHOSEN = ("=~", "$instance"), ("=~", "$namespace")
+"""On the dashboard. Prometheus gives each sample these labels, by where it came from; without
+Kubernetes none has a namespace.
+"""
 
 _METRIC = re.compile(r"((?:nv|triptych|envoy)_\w+)(?:\{([^}]*)\})?")
 _LABEL = re.compile(r'(\w+)(=~|!~|=)"([^"]*)"')
@@ -28,8 +30,8 @@ class Asked:
     by: frozenset[str]
 
     def chosen(self, samples: list[tuple[str, dict[str, str]]]) -> list[dict[str, str]]:
-        """The labels of those samples that Prometheus would take, whatever their instance."""
-        own = {name: how for name, how in self.labels.items() if how != INSTANCE}
+        """The labels of those samples that Prometheus would take, wherever they came from."""
+        own = {name: how for name, how in self.labels.items() if how not in CHOSEN}
         return [
             found
             for metric, found in samples

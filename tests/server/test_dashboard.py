@@ -50,6 +50,11 @@ def test_every_metric_of_a_server_that_the_dashboard_asks_for_is_there(page):
             assert names and {labels["model"] for labels in chosen} == names, one
 
 
+def test_every_panel_shows_the_namespace_that_is_chosen():
+    for one in dashboard.asked(""):
+        assert one.labels["namespace"] == dashboard.NAMESPACE, one
+
+
 def test_every_metric_of_a_server_that_an_alarm_asks_for_is_there(page):
     found = [one for prefix in SERVERS for one in dashboard.alarms(prefix)]
     assert len({one.panel for one in found}) >= 4
@@ -89,9 +94,10 @@ def test_every_metric_of_a_gateway_that_panels_and_alarms_ask_for_is_there(serve
 def test_all_servers_are_shown_or_those_that_are_chosen():
     board = json.loads(dashboard.DASHBOARD.read_text())
     variables = {one["name"]: one for one in board["templating"]["list"]}
-    instance = variables["instance"]
-    assert (instance["multi"], instance["includeAll"], instance["allValue"]) == (True, True, ".*")
-    assert instance["query"] == "label_values(triptych_images_in_flight, instance)"
+    for name, of in (("namespace", ""), ("instance", '{namespace=~"$namespace"}')):
+        one = variables[name]
+        assert (one["multi"], one["includeAll"], one["allValue"]) == (True, True, ".*")
+        assert one["query"] == f"label_values(triptych_images_in_flight{of}, {name})"
     for panel in board["panels"]:
         for target in panel["targets"]:
             rates = len(re.findall(r"\brate\(", target["expr"]))

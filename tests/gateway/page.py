@@ -136,6 +136,16 @@ def drop(page, data, purpose="settings"):
     page.one(f"#dropped button[value={purpose}]").click()
 
 
+# How many parts of pictures to start from are kept.
+STARTS = """
+const told = arguments[0];
+indexedDB.open("triptych").onsuccess = ({ target }) => {
+  const request = target.result.transaction("start").objectStore("start").count();
+  request.onsuccess = () => told(request.result);
+};
+"""
+
+
 # Of texts whose ground axe-core does not see, as in a dialog over the page: those too pale to read.
 PALE = """
 const canvas = Object.assign(document.createElement("canvas"), { width: 1, height: 1 });

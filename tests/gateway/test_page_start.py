@@ -10,7 +10,7 @@ from selenium.webdriver import Keys
 from selenium.webdriver.support.ui import Select
 
 from tests.gateway import browser as chromium
-from tests.gateway.page import DROP, Page, another_tab, drop, hand, violations
+from tests.gateway.page import DROP, STARTS, Page, another_tab, drop, hand, violations
 from tests.gateway.pictures import file_of, flat
 from tests.gateway.running import wait_for
 from triptych.client import Client
@@ -108,14 +108,6 @@ def test_what_is_painted_over_is_drawn_anew(page, triton):
     page.settled(2)
     assert "mask_image" not in triton.requests[1]
 
-
-STARTS = """
-const told = arguments[0];
-indexedDB.open("triptych").onsuccess = ({ target }) => {
-  const request = target.result.transaction("start").objectStore("start").count();
-  request.onsuccess = () => told(request.result);
-};
-"""
 
 DAYS_LATER = """
 const told = arguments[0];

@@ -103,11 +103,10 @@ export async function recallStart(noted) {
   ({ keeper, strength: chosenStrength } = noted);
   const { file, strokes } = await partsOf(keeper);
   if (!file) return; // the strokes alone: there was no room
-  try {
-    showStart(await createImageBitmap(file), await dataAddress(file), { strokes, strength: chosenStrength });
-  } catch {
-    return forgetParts(); // it cannot be read any more
-  }
+  const read = await Promise.all([createImageBitmap(file), dataAddress(file)]).catch(() => null);
+  if (start || !keeper) return; // another one is meant since, or none
+  if (!read) return forgetParts(); // it cannot be read any more
+  showStart(...read, { strokes, strength: chosenStrength });
   await keepPart("file", file); // a copy for a new tab; else it is younger again
   keeper = tab();
   remember();

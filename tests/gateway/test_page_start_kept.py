@@ -1,0 +1,54 @@
+"""What a tab keeps of the picture that drawing starts from, and what a load makes of it."""
+
+import contextlib
+
+import pytest
+
+from tests.gateway.page import STARTS, another_tab, drop
+from tests.gateway.pictures import flat
+from tests.gateway.running import wait_for
+
+HOLD = """
+indexedDB.open("triptych").onsuccess = ({ target }) => {
+  const starts = target.result.transaction("start", "readwrite").objectStore("start");
+  const goOn = () => window.isReleased || (starts.count().onsuccess = goOn);
+  goOn();
+};
+"""
+
+
+def shows(page, width):
+    return page["start"].is_displayed() and page["picture"].get_property("width") == width
+
+
+@contextlib.contextmanager
+def a_slow_load(page):
+    """The page before the start picture of before has been read, which it is at the end."""
+    first = page.browser.current_window_handle
+    with another_tab(page.browser):
+        second = page.browser.current_window_handle
+        page.browser.get(f"{page.own[0]}/web/icon.svg")
+        page.browser.execute_script(HOLD)
+        page.browser.switch_to.window(first)
+        page.browser.refresh()
+        wait_for(lambda: page["start-field"].is_displayed())
+        yield
+        page.browser.switch_to.window(second)
+        page.browser.execute_script("window.isReleased = true")
+    page.loaded()
+
+
+@pytest.mark.parametrize("how", ["another", "none"])
+def test_what_is_done_in_the_midst_of_a_load_is_meant_and_not_what_was_before(page, how):
+    drop(page, flat((320, 240)), "start")
+    wait_for(lambda: page.browser.execute_async_script(STARTS) == 2)
+    with a_slow_load(page):
+        assert not page["start"].is_displayed()
+        if how == "another":
+            drop(page, flat((240, 320)), "start")
+            wait_for(lambda: shows(page, 240))
+        else:
+            page.one("#samples button").click()
+    for _ in range(2):
+        assert shows(page, 240) if how == "another" else not page["start"].is_displayed()
+        page.reload()

@@ -8,7 +8,7 @@ from PIL import Image
 from selenium.webdriver import Keys
 from selenium.webdriver.support.ui import Select
 
-from tests.gateway.page import Page, drop
+from tests.gateway.page import Page, another_tab, drop
 from tests.gateway.pictures import flat
 from tests.gateway.running import wait_for
 from triptych.gateway import page as gateways_page
@@ -76,6 +76,26 @@ def test_where_there_is_no_room_for_a_picture_its_mask_is_on_no_other_one(page):
     page.reload()
     assert page.all("body.ready")
     assert not page["start"].is_displayed()
+
+
+def test_a_new_tab_takes_no_picture_of_one_that_had_no_room(page):
+    page.browser.execute_script(NO_ROOM_FOR_FILES)
+    drop(page, flat((320, 240)), "start")
+    wait_for(lambda: page["start"].is_displayed())
+    first = page.browser.current_window_handle
+    with another_tab(page.browser):
+        second = page.browser.current_window_handle
+        page.browser.get(page.own[0])
+        page.loaded()
+        page.browser.switch_to.window(first)
+        page.reload()  # there is room again
+        drop(page, flat((240, 320)), "start")
+        wait_for(lambda: page["start"].is_displayed())
+        page.reload()
+        assert page["start"].is_displayed()
+        page.browser.switch_to.window(second)
+        page.reload()
+        assert not page["start"].is_displayed()
 
 
 def test_a_picture_that_the_server_would_not_take_is_made_smaller(page, triton):

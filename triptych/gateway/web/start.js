@@ -102,10 +102,13 @@ export const startNoted = () => ({ keeper, strength: chosenStrength });
 export async function recallStart(noted) {
   ({ keeper, strength: chosenStrength } = noted);
   const { file, strokes } = await partsOf(keeper);
-  if (!file) return; // the strokes alone: there was no room
-  const read = await Promise.all([createImageBitmap(file), dataAddress(file)]).catch(() => null);
+  const read = file && (await Promise.all([createImageBitmap(file), dataAddress(file)]).catch(() => null));
   if (start || !keeper) return; // another one is meant since, or none
-  if (!read) return forgetParts(); // it cannot be read any more
+  if (!read) {
+    keeper = undefined; // there was no room for it, or it cannot be read any more
+    remember();
+    return forgetParts();
+  }
   showStart(...read, { strokes, strength: chosenStrength });
   await keepPart("file", file); // a copy for a new tab; else it is younger again
   keeper = tab();

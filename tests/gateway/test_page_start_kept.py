@@ -52,3 +52,19 @@ def test_what_is_done_in_the_midst_of_a_load_is_meant_and_not_what_was_before(pa
     for _ in range(2):
         assert shows(page, 240) if how == "another" else not page["start"].is_displayed()
         page.reload()
+
+
+AS_OLD_PAGES_DID = """
+const [done] = arguments;
+import("/web/store.js")
+  .then(({ keep }) => Promise.all([
+    keep("start", "image", new Blob(["a picture"])), keep("start", "strokes", [{ clears: true }]),
+  ]))
+  .then(done);
+"""
+
+
+def test_what_old_pages_kept_for_all_tabs_is_removed(page):
+    page.browser.execute_async_script(AS_OLD_PAGES_DID)
+    page.reload()
+    wait_for(lambda: page.browser.execute_async_script(STARTS) == 0)

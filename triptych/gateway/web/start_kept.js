@@ -23,8 +23,9 @@ export async function forgetParts() {
   await Promise.all(["file", "strokes"].map((part) => forget("start", keyOf(part))));
 }
 
-/** Forget those of tabs that were closed long ago. */
+/** Forget those of tabs that were closed long ago, and what old pages kept for all tabs. */
 export async function forgetOldParts() {
+  for (const key of ["image", "strokes"]) forget("start", key);
   const old = (await kept("start")).filter(({ when }) => when < Date.now() - OLD);
   const left = await closed([...new Set(old.map((one) => one.tab))]);
   for (const one of old.filter((one) => left.includes(one.tab))) forget("start", one.key);

@@ -6,6 +6,7 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from tests.gateway.page import drop
+from tests.gateway.pictures import file_of
 from tests.gateway.running import wait_for
 from triptych.client import Client
 
@@ -84,11 +85,16 @@ def test_sdxls_settings_of_a_picture_are_kept_and_refused_by_another_model(page,
     assert {key: triton.requests[-1].get(key) for key in own} == own
 
 
+def saying(prompt, sampler="Euler"):
+    """A PNG of the WebUI's."""
+    chunks = PngImagePlugin.PngInfo()
+    settings = f"Steps: 5, Sampler: {sampler}, Seed: 1, Size: 64x64"
+    chunks.add_text("parameters", f"{prompt}\n{settings}")
+    return file_of(Image.new("RGB", (4, 4)), pnginfo=chunks)
+
+
 def test_what_is_not_taken_from_a_picture_is_said(page):
-    chunks, file = PngImagePlugin.PngInfo(), io.BytesIO()
-    chunks.add_text("parameters", "a fox\nSteps: 5, Sampler: DPM++ SDE, Seed: 1, Size: 64x64")
-    Image.new("RGB", (4, 4)).save(file, "PNG", pnginfo=chunks)
-    drop(page, file.getvalue())
+    drop(page, saying("a fox", "DPM++ SDE"))
     wait_for(lambda: page.values("prompt") == ["a fox"])
     assert "sampler is not one of those here" in page["alert"].text
 
@@ -99,3 +105,26 @@ def test_files_that_say_nothing(page):
     for data, said in ((plain.getvalue(), "does not say"), (b"GIF89a", "is no PNG")):
         drop(page, data)
         wait_for(lambda said=said: said in page["alert"].text)
+
+
+FIRST_IS_SLOW = """
+const usual = window.fetch;
+window.fetch = async (...all) => {
+  window.fetch = usual;
+  const answer = await usual(...all);
+  await new Promise((come) => (window.come = come));
+  return answer;
+};
+"""
+
+
+@pytest.mark.parametrize("said", ["its settings", "nothing"])
+def test_of_two_files_the_later_ones_settings_are_meant(page, said):
+    page.browser.execute_script(FIRST_IS_SLOW)
+    drop(page, saying("a fox") if said == "its settings" else b"GIF89a")
+    wait_for(lambda: page.browser.execute_script("return !!window.come"))
+    drop(page, saying("a hare"))
+    wait_for(lambda: page.values("prompt") == ["a hare"])
+    page.browser.execute_async_script("come(); setTimeout(arguments[0], 100)")
+    assert page.values("prompt") == ["a hare"]
+    assert page["alert"].text == ""

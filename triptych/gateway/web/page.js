@@ -15,8 +15,11 @@ import "./choices.js";
 import "./mask.js";
 import "./zip.js";
 
+let wanted = null; // the file whose settings were asked for last
+
 /** Put the settings in a picture's file into the form. */
 async function readFile(file) {
+  wanted = file;
   $("alert").textContent = "";
   try {
     const type = { "Content-Type": file.type || "application/octet-stream" };
@@ -24,8 +27,10 @@ async function readFile(file) {
     if (!isReadable) throw new Error(t("A picture that this browser can show"));
     const answer = await ask("api/settings", { method: "POST", body: file, headers: type });
     const told = await answer.json();
+    if (wanted !== file) return;
     use({ ...NO_PROMPTS, ...told, ...syntaxOf(told) }, told.warnings);
   } catch (error) {
+    if (wanted !== file) return;
     showError(`${file.name}: ${serverSaid(error.message.replace(/^image: /, ""))}`);
   }
 }

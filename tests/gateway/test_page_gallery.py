@@ -464,6 +464,23 @@ def test_two_are_compared(page):
     assert not page.all("body.comparing")  # there is one left
 
 
+def test_two_are_compared_on_a_phone_while_others_come(page, triton):
+    page.browser.look_like(chromium.PHONE)
+    page.draw(prompt="a red circle", count="2")
+    page.settled(2)
+    triton.hold.clear()
+    page["draw"].click()
+    wait_for(lambda: len(page.all(".coming")) == 2)
+    assert page["compare"].is_displayed() and page["cancel"].is_displayed()
+    page["compare"].click()
+    for picture in page.all(".card:not(.coming) .picture"):
+        picture.click()
+    assert len([one for one in page.all("#viewer figure") if one.is_displayed()]) == 2
+    page.press(Keys.ESCAPE)
+    triton.hold.set()
+    page.settled(4)
+
+
 def test_a_picture_and_a_link_to_its_settings_are_copied(page, triton):
     page.browser.allow_clipboard(page.own[0])
     triton.loras = ["ink"]

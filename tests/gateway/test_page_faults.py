@@ -8,8 +8,8 @@ from PIL import Image
 from selenium.webdriver import Keys
 from selenium.webdriver.support.ui import Select
 
-from tests.gateway.page import Page, another_tab, drop
-from tests.gateway.pictures import flat
+from tests.gateway.page import DROP, Page, another_tab, drop
+from tests.gateway.pictures import flat, text
 from tests.gateway.running import wait_for
 from triptych.gateway import page as gateways_page
 
@@ -191,3 +191,19 @@ def test_a_file_that_cannot_be_read(page, tmp_path, purpose, where):
     wait_for(lambda: page[where].text)
     assert page[where].text.endswith("A picture that this browser can show")
     assert page["lost"].text == ""
+
+
+DROP_SEVERAL = DROP.replace(
+    "for (const kind", 'transfer.items.add(new File(["x"], "other.txt"));\nfor (const kind'
+)
+
+
+@pytest.mark.parametrize("purpose", ["settings", "start"])
+def test_of_several_files_the_first_is_read_and_the_page_says_so(page, purpose):
+    page.browser.execute_script(DROP_SEVERAL, text(flat((320, 240))))
+    page.one(f"#dropped button[value={purpose}]").click()
+    said = "Of 2 files only the first was read: dropped.png"
+    wait_for(lambda: page["alert"].text.endswith(said))
+    assert page["start"].is_displayed() == (purpose == "start")
+    drop(page, flat((320, 240)), "start")
+    wait_for(lambda: not page["alert"].text)

@@ -35,20 +35,29 @@ async function readFile(file) {
   }
 }
 
-let asked = null; // the file whose purpose is asked for
+/** Use the first of some files, and say so where there are more. */
+async function useFirst(files, use) {
+  await use(files[0]);
+  if (files.length === 1) return;
+  const values = { number: files.length, name: files[0].name };
+  const said = t("Of {number} files only the first was read: {name}", values);
+  $("alert").textContent = [$("alert").textContent, said].filter(Boolean).join("; ");
+}
+
+let asked = []; // the files whose purpose is asked for
 
 /** A picture came without saying what for: ask, where the model takes pictures. */
-function dropped(file) {
-  if ($("start-field").hidden) return readFile(file);
-  asked = file;
-  $("dropped-name").textContent = file.name;
+function dropped(files) {
+  if ($("start-field").hidden) return useFirst(files, readFile);
+  asked = files;
+  $("dropped-name").textContent = files[0].name;
   $("dropped").returnValue = "";
   if (!$("dropped").open) $("dropped").showModal();
 }
 
 $("dropped").addEventListener("close", () => {
-  if ($("dropped").returnValue === "settings") readFile(asked);
-  if ($("dropped").returnValue === "start") startFrom(asked);
+  if ($("dropped").returnValue === "settings") useFirst(asked, readFile);
+  if ($("dropped").returnValue === "start") useFirst(asked, startFrom);
 });
 
 const isAsking = () => document.querySelector("dialog[open]") !== null;
@@ -85,14 +94,16 @@ document.addEventListener("drop", (event) => {
   if (isForField(event)) return;
   event.preventDefault();
   document.body.classList.remove("dropping");
-  if (event.dataTransfer.files[0]) dropped(event.dataTransfer.files[0]);
+  const files = [...event.dataTransfer.files];
+  if (files.length) dropped(files);
 });
 document.addEventListener("paste", (event) => {
-  const { files, types } = event.clipboardData;
+  const { types } = event.clipboardData;
+  const files = [...event.clipboardData.files];
   const isPicture = files[0]?.type.startsWith("image/") && !types.includes("text/plain");
   if (!isPicture || $("start-field").hidden || isAsking()) return;
   event.preventDefault();
-  startFrom(files[0]);
+  useFirst(files, startFrom);
 });
 
 addEventListener("hashchange", readLink);

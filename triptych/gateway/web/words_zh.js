@@ -98,6 +98,7 @@ export const ZH = {
   "Negative prompt": "反向提示词",
   "Newer picture": "较新的图片",
   "Nothing": "都不是",
+  "Of {number} files only the first was read: {name}": "共 {number} 个文件，只读取了第一个：{name}",
   "Older picture": "较旧的图片",
   "Original height, width": "原图高、宽",
   "Pictures": "张数",

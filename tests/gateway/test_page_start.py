@@ -214,6 +214,14 @@ def test_a_picture_of_a_kind_that_the_server_does_not_take_is_sent_as_another(pa
         assert red > 200 and blue < 50  # the first frame's
 
 
+def test_a_file_is_what_its_bytes_are_whatever_its_name(page, triton):
+    drop(page, flat((320, 240), "gold", "GIF"), "start")
+    wait_for(lambda: page["start"].is_displayed())
+    page.draw(prompt="x")
+    page.settled(1)
+    assert Image.open(io.BytesIO(sent_file(triton.requests[0]["image"]))).format == "JPEG"
+
+
 FIRST_IS_SLOW = """
 const usual = window.createImageBitmap;
 window.createImageBitmap = async (...all) => {

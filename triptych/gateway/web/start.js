@@ -12,7 +12,6 @@ import { t } from "./words.js";
 const USUAL_STRENGTH = "0.8"; // diffusers' for image to image
 const USUAL_MASKED_STRENGTH = "1";
 const LARGE = 2048; // pixels along a side that a picture for drawing never needs more than
-const TAKEN = ["image/png", "image/jpeg", "image/webp"]; // by the server
 const MOST_PIXELS = 768; // of the canvas to paint on, along a side
 let start = ""; // the picture as a data: address
 let size; // its own, in pixels
@@ -59,18 +58,18 @@ export function takeShape() {
   remember();
 }
 
-/** Whether a file is of an animation: a WebP or a PNG says so before its pixels. */
-async function isAnimated(file) {
+/** Whether a file is of a kind that the server takes; an animation is not, and says so before its pixels. */
+async function isTaken(file) {
   const head = new TextDecoder("latin1").decode(await file.slice(0, 2 ** 16).arrayBuffer());
-  return /^(RIFF.{4}WEBP.*ANIM|.PNG.*acTL)/s.test(head.split(/IDAT|VP8[ L]/)[0]);
+  const isMoving = /^(RIFF.{4}WEBP.*ANIM|.PNG.*acTL)/s.test(head.split(/IDAT|VP8[ L]/)[0]);
+  return !isMoving && /^(ÿØ|.PNG|RIFF.{4}WEBP)/s.test(head);
 }
 
 /** The file of a picture, or another one of it where the server takes none so large, or none of that kind. */
 async function withinLimits(file, picture) {
   const { max_picture_bytes, max_picture_pixels } = usual.limits;
   const pixels = picture.width * picture.height;
-  const isTaken = (!file.type || TAKEN.includes(file.type)) && !(await isAnimated(file));
-  if (isTaken && file.size <= max_picture_bytes && pixels <= max_picture_pixels) return file;
+  if (file.size <= max_picture_bytes && pixels <= max_picture_pixels && (await isTaken(file))) return file;
   const shrink = Math.min(1, LARGE / Math.max(picture.width, picture.height));
   const [width, height] = [picture.width, picture.height].map((side) => Math.max(1, Math.round(side * shrink)));
   const canvas = new OffscreenCanvas(width, height);

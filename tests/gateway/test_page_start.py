@@ -295,6 +295,19 @@ def test_a_pasted_picture(page):
     wait_for(lambda: page["start"].is_displayed())
 
 
+@pytest.mark.parametrize("purpose", ["settings", "start"])
+def test_what_is_dropped_on_a_picture_in_full_size_is_seen_in_the_form(page, triton, purpose):
+    page.draw(prompt="x")
+    page.settled(1)
+    page.one(".picture").click()
+    page.one("#viewer [data-does=sheet]").click()
+    with Client(triton.url) as client:
+        *_, picture = client.stream("as before")
+    drop(page, picture.file, purpose)
+    wait_for(lambda: page.focused() == "prompt")
+    assert page.all("dialog[open]") == []
+
+
 def test_chosen_and_drawn_pictures(page, triton, tmp_path):
     (tmp_path / "chosen.png").write_bytes(flat((64, 128)))
     page["image"].send_keys(str(tmp_path / "chosen.png"))

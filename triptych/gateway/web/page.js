@@ -37,6 +37,7 @@ async function readFile(file) {
 
 /** Use the first of some files, and say so where there are more. */
 async function useFirst(files, use) {
+  for (const over of ["sheet", "viewer", "prompts"]) $(over).close();
   await use(files[0]);
   if (files.length === 1) return;
   const values = { number: files.length, name: files[0].name };

@@ -11,8 +11,8 @@ from selenium.webdriver.support.ui import Select
 
 from tests.gateway import browser as chromium
 from tests.gateway.fake_triton import TOTAL
-from tests.gateway.page import Page, another_tab, drop, violations
-from tests.gateway.pictures import flat
+from tests.gateway.page import DROP, STARTS, Page, another_tab, drop, violations
+from tests.gateway.pictures import flat, text
 from tests.gateway.running import Gateway, wait_for
 
 
@@ -167,6 +167,22 @@ def test_a_page_opened_before_the_server_is_there_draws_once_and_then_reads_its_
     assert [one["prompt"] for one in triton.requests] == ["a red circle"]
     assert browser.execute_script("return document.title") == "Triptych"
     browser.complaints()
+
+
+def test_a_picture_to_start_from_is_meant_also_before_the_server_is_there(page, triton):
+    drop(page, flat((320, 240)), "start")
+    page.fill(prompt="a red circle")
+    wait_for(lambda: page.browser.execute_async_script(STARTS) == 2)
+    away(triton)
+    page.reload()
+    wait_for(lambda: page["picture"].get_property("width") == 320)
+    page["draw"].click()
+    page.browser.execute_script(DROP, text(flat((240, 320))))
+    away(triton, False)
+    page.settled(1)
+    assert triton.requests[0]["image"].endswith(text(flat((320, 240))))
+    wait_for(page["dropped"].is_displayed)
+    assert page["alert"].text == ""
 
 
 # Requests of a kind are answered by something else the first times.

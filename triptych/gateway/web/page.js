@@ -48,7 +48,8 @@ async function useFirst(files, use) {
 let asked = []; // the files whose purpose is asked for
 
 /** A picture came without saying what for: ask, where the model takes pictures. */
-function dropped(files) {
+async function dropped(files) {
+  await served;
   if ($("start-field").hidden) return useFirst(files, readFile);
   asked = files;
   $("dropped-name").textContent = files[0].name;
@@ -98,13 +99,14 @@ document.addEventListener("drop", (event) => {
   const files = [...event.dataTransfer.files];
   if (files.length) dropped(files);
 });
-document.addEventListener("paste", (event) => {
+document.addEventListener("paste", async (event) => {
   const { types } = event.clipboardData;
   const files = [...event.clipboardData.files];
   const isPicture = files[0]?.type.startsWith("image/") && !types.includes("text/plain");
-  if (!isPicture || $("start-field").hidden || isAsking()) return;
+  if (!isPicture || isAsking()) return;
   event.preventDefault();
-  useFirst(files, startFrom);
+  await served;
+  if (!$("start-field").hidden) useFirst(files, startFrom);
 });
 
 addEventListener("hashchange", readLink);
@@ -114,7 +116,8 @@ document.addEventListener("close", () => {
   field?.focus();
 }, { capture: true });
 
-await Promise.all([recall(), restore(), showServer()]);
+const served = showServer();
+await Promise.all([recall(), restore(), served]);
 readLink();
 await pickUp();
 document.body.classList.add("ready");

@@ -21,7 +21,7 @@ let keeper; // the tab that keeps it: another one until a new tab has a copy
 
 /** What a request says of the picture to start from: nothing without one, or where none is taken. */
 export function startSettings() {
-  if (!start || $("start-field").hidden) return {};
+  if (!start || usual.takes_pictures === false) return {};
   const asked = { image: start, strength: Number($("strength").value) };
   return isMasked() ? { ...asked, mask_image: maskFile() } : asked;
 }

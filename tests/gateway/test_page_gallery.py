@@ -633,6 +633,9 @@ const done = arguments[arguments.length - 1];
 const looked = window.getComputedStyle;
 let looks = 0;
 window.getComputedStyle = (...all) => (looks++, looked(...all));
+const searched = document.querySelectorAll;
+let searches = 0;
+document.querySelectorAll = (...all) => (searches++, searched.apply(document, all));
 Promise.all([import("/web/store.js"), import("/web/gallery.js")]).then(async ([store, gallery]) => {
   const [one] = await store.kept("pictures");
   for (let batch = 1; batch <= 40; batch++)
@@ -640,15 +643,18 @@ Promise.all([import("/web/store.js"), import("/web/gallery.js")]).then(async ([s
   await gallery.restore();
   await new Promise(requestAnimationFrame);
   window.getComputedStyle = looked;
-  done(looks);
+  delete document.querySelectorAll;
+  done([looks, searches]);
 });
 """
 
 
-def test_many_pictures_of_earlier_visits_are_laid_out_together(page):
+def test_many_pictures_of_earlier_visits_are_laid_out_and_counted_together(page):
     if page.browser.name == "firefox":
         pytest.skip("a test's script has modules of its own there")
     page.draw(prompt="x")
     page.settled(1)
-    assert page.browser.execute_async_script(RESTORE) < 5
+    looks, searches = page.browser.execute_async_script(RESTORE)
+    assert looks < 5
+    assert searches < 60
     page.settled(41)

@@ -36,7 +36,6 @@ export function place({ batch, index, asked }, cancel) {
   doing(card, "give-up").setAttribute("aria-label", t("Cancel: {prompt}", { prompt }));
   doing(card, "give-up").addEventListener("click", cancel);
   insert(card);
-  showCount();
   return card;
 }
 
@@ -133,7 +132,6 @@ export function showPicture(card, record) {
   doing(actions, "more").addEventListener("click", () => moreLike(record));
   doing(actions, "sheet").addEventListener("click", () => openSheet(record));
   doing(actions, "delete").addEventListener("click", () => drop(card));
-  showCount();
 }
 
 /** Keep a picture in this browser, or say that it is not. */
@@ -210,11 +208,13 @@ export function bringBack() {
   keepPicture(record);
   tellTabs("drawnelsewhere", record);
   const card = show(record);
+  showCount();
   card.querySelector(".picture").focus();
   say(t("The picture is back."));
   return card;
 }
 
+/** A card with its picture; who shows some counts them after the last. */
 function show(record) {
   const card = place({ ...record, asked: record.settings }, () => {});
   showPicture(card, record);
@@ -244,6 +244,7 @@ export async function restore() {
   const shown = keysOfShown(); // while this was asked for
   const others = before.filter(({ key }) => !shown.has(key));
   for (const record of others.sort((a, b) => a.batch - b.batch || a.index - b.index)) show(record);
+  showCount();
 }
 
 /** The keys of the pictures that are here. */
@@ -251,6 +252,10 @@ export const keysOfShown = () => new Set(cards().map((card) => recordOf(card).ke
 
 showIcons(document);
 document.addEventListener("deletedelsewhere", ({ detail: key }) => cards().filter((card) => recordOf(card).key === key).forEach(remove));
-document.addEventListener("drawnelsewhere", ({ detail: record }) => keysOfShown().has(record.key) || show(record));
+document.addEventListener("drawnelsewhere", ({ detail: record }) => {
+  if (keysOfShown().has(record.key)) return;
+  show(record);
+  showCount();
+});
 new ResizeObserver(markRows).observe($("gallery"));
 $("clear-all").addEventListener("click", dropAll);

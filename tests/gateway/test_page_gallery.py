@@ -481,6 +481,16 @@ def test_two_are_compared_on_a_phone_while_others_come(page, triton):
     page.settled(4)
 
 
+def test_a_pictures_small_buttons_are_in_its_frame_in_the_narrowest_of_two_columns(page):
+    page.browser.look_like((362, 640))
+    page.draw(prompt="x", count="2")
+    page.settled(2)
+    frame = page.one(".card .frame").rect
+    for button in page.all(".card:first-child .small > *"):
+        box = button.rect
+        assert frame["x"] <= box["x"] and box["x"] + box["width"] <= frame["x"] + frame["width"]
+
+
 def test_a_picture_and_a_link_to_its_settings_are_copied(page, triton):
     page.browser.allow_clipboard(page.own[0])
     triton.loras = ["ink"]

@@ -68,3 +68,13 @@ def test_what_old_pages_kept_for_all_tabs_is_removed(page):
     page.browser.execute_async_script(AS_OLD_PAGES_DID)
     page.reload()
     wait_for(lambda: page.browser.execute_async_script(STARTS) == 0)
+
+
+def test_drawing_in_the_midst_of_a_load_starts_from_the_picture_of_before(page, triton):
+    drop(page, flat((320, 240)), "start")
+    page.fill(prompt="a red circle")
+    wait_for(lambda: page.browser.execute_async_script(STARTS) == 2)
+    with a_slow_load(page):
+        page["draw"].click()
+    page.settled(1)
+    assert "image" in triton.requests[0]

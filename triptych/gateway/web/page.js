@@ -62,11 +62,17 @@ $("dropped").addEventListener("close", () => {
   if ($("dropped").returnValue === "start") useFirst(asked, startFrom);
 });
 
+/** Draw what the form says, once it says again what it did before a reload. */
+async function drawForm() {
+  await recalled;
+  draw();
+}
+
 const isAsking = () => document.querySelector("dialog[open]") !== null;
 
 $("form").addEventListener("submit", (event) => {
   event.preventDefault();
-  draw();
+  drawForm();
 });
 $("file").addEventListener("change", () => {
   if ($("file").files[0]) readFile($("file").files[0]);
@@ -76,7 +82,7 @@ document.addEventListener("keydown", (event) => {
   if (event.isComposing || event.repeat || isAsking()) return; // composed: of a letter by several keys, as in Chinese
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
     event.preventDefault(); // a button with the focus would be pressed too
-    draw();
+    drawForm();
   }
   if (event.key !== "Escape") return;
   if (document.body.classList.contains("comparing")) stopComparing();
@@ -116,8 +122,9 @@ document.addEventListener("close", () => {
   field?.focus();
 }, { capture: true });
 
+const recalled = recall();
 const served = showServer();
-await Promise.all([recall(), restore(), served]);
+await Promise.all([recalled, restore(), served]);
 readLink();
 await pickUp();
 document.body.classList.add("ready");

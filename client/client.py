@@ -7,7 +7,7 @@ import argparse
 import os
 import sys
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # the checkout, if not installed
@@ -82,7 +82,11 @@ def draw(options: argparse.Namespace) -> int:
                 own = {**settings, "seed": own_seeds[number]} if own_seeds else settings
                 return bar.watch(client, prompt, options.timeout, {**own, "model": options.model})
 
-            for path, result in zip(options.paths, pool.map(picture, range(count))):
+            drawn = [pool.submit(picture, number) for number in range(count)]
+            for path, one in zip(options.paths, drawn):
+                while not one.done():  # in short naps: a signal just before one is seen after it
+                    wait([one], 0.2)
+                result = one.result()
                 result.save(path)
                 with tqdm.external_write_mode():
                     _report(path, result)

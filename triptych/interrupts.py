@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 INTERRUPTED = 130
 """The exit code of a command that Ctrl-C ended, as shells have it: 128 + SIGINT."""
@@ -52,13 +55,20 @@ def run(work: Callable[[], int], code: int = INTERRUPTED) -> int:
     `work` gets a KeyboardInterrupt, and a second one if it takes long to tidy up. A third Ctrl-C
     ends the process where it stands.
     """
-    interrupts = 0
+    interrupts, comes_again = 0, False
+
+    def again(failed: Any) -> None:
+        # Where Python cannot raise it, in a destructor for example, it comes a moment later.
+        nonlocal comes_again
+        if failed.exc_type is KeyboardInterrupt:
+            comes_again = True
+            threading.Timer(0.01, _thread.interrupt_main).start()
 
     def interrupt(*_: object) -> None:
-        nonlocal interrupts
-        interrupts += 1
-        # Where Python cannot raise it, in a destructor for example, it would print a traceback.
-        sys.unraisablehook = lambda _: None
+        nonlocal interrupts, comes_again
+        interrupts += not comes_again
+        comes_again = False
+        sys.unraisablehook = again
         if interrupts == 2:
             end_at_once(code=code)
         raise KeyboardInterrupt

@@ -1,6 +1,7 @@
 """The client against a server of a few lines that speaks Triton's protocol."""
 
 import base64
+import ctypes
 import dataclasses
 import importlib.util
 import io
@@ -474,6 +475,27 @@ def test_ctrl_c_ends_the_command_with_one_line(fake, tmp_path, count):
     assert process.returncode == 130
     assert left.wait(10)
     assert not list(tmp_path.iterdir())
+
+
+def test_ctrl_c_that_does_not_wake_the_main_thread_ends_the_command_too(fake, tmp_path):
+    """One that comes just before the thread waits does not; nor one that another thread gets."""
+    asked, left = threading.Event(), threading.Event()
+
+    def dawdle(context):
+        context.add_callback(left.set)
+        asked.set()
+        left.wait(60)
+
+    fake.behave = dawdle
+    command = [sys.executable, str(COMMAND), "--url", fake.url, "-o", "a.png"]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+        assert asked.wait(30)
+        time.sleep(0.5)  # the main thread waits
+        others = {int(one.name) for one in Path(f"/proc/{process.pid}/task").iterdir()}
+        other = max(others - {process.pid})
+        assert not ctypes.CDLL(None).tgkill(process.pid, other, signal.SIGINT)
+        assert process.communicate(timeout=15)[1] == "interrupted\n"
+    assert process.returncode == 130
 
 
 def test_ctrl_c_while_the_command_starts_leaves_no_traceback(fake, tmp_path):

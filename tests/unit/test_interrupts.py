@@ -44,6 +44,30 @@ interrupts.run(work, code=int(sys.argv[2]))
 """
 
 
+LOST = """
+import signal, time
+from triptych import interrupts
+
+class Dying:
+    def __del__(self):
+        signal.raise_signal(signal.SIGINT)
+        time.sleep(0)
+
+def work():
+    Dying()
+    for _ in range(600):
+        time.sleep(0.1)
+
+interrupts.run(work)
+"""
+
+
+def test_ctrl_c_where_nothing_can_be_raised_comes_a_moment_later():
+    command = [sys.executable, "-c", LOST]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=20)
+    assert (run.returncode, run.stdout, run.stderr) == (130, "", "interrupted\n")
+
+
 @pytest.mark.parametrize("code", [130, 0])
 @pytest.mark.parametrize(
     ("how", "interrupted_at"),

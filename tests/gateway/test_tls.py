@@ -5,11 +5,12 @@ import signal
 import ssl
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import httpx
 import pytest
+
+from tests.gateway.running import wait_for
 
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
 PAIR = FIXTURES / "localhost.pem"  # for tests alone: a certificate of localhost, and its key
@@ -46,10 +47,10 @@ def test_a_renewed_certificate_is_taken_while_it_serves(triton, tmp_path):
             url = command.stdout.readline().split()[-1]
             assert answers(url, PAIR)
             replace(pair, b"neither")
-            wait(lambda: "the certificate stays as it was" in errors.read_text())
+            wait_for(lambda: "the certificate stays as it was" in errors.read_text())
             assert answers(url, PAIR)
             replace(pair, RENEWED.read_bytes())
-            wait(lambda: answers(url, RENEWED))
+            wait_for(lambda: answers(url, RENEWED))
             assert not answers(url, PAIR)
         finally:
             command.send_signal(signal.SIGTERM)
@@ -70,13 +71,6 @@ def answers(url, trusted):
         return httpx.get(f"{url}healthz", verify=verify).status_code == 200
     except httpx.ConnectError:
         return False
-
-
-def wait(condition):
-    end = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.2)
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-import os
 import ssl
+
+from triptych.gateway.files import version
 
 log = logging.getLogger(__name__)
 
@@ -18,7 +19,7 @@ class Certificate:
     def __init__(self, cert: str, key: str) -> None:
         """Raises ValueError unless they fit together and the key has no passphrase."""
         self.cert, self.key = cert, key
-        self._version = self._stat()
+        self._version = self._files()
         self._load(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
 
     def renew(self, context: ssl.SSLContext) -> None:
@@ -26,10 +27,10 @@ class Certificate:
 
         Connections that are open stay as they are.
         """
-        version = self._stat()
-        if version == self._version:
+        files = self._files()
+        if files == self._version:
             return
-        self._version = version
+        self._version = files
         try:
             # One that does not fit its key would stay in the context that serves.
             self._load(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
@@ -37,15 +38,8 @@ class Certificate:
         except ValueError as error:
             log.warning("%s; the certificate stays as it was", error)
 
-    def _stat(self) -> list[tuple[int, ...]]:
-        found = []
-        for file in (self.cert, self.key):
-            try:
-                seen = os.stat(file)
-                found.append((seen.st_ino, seen.st_size, seen.st_mtime_ns))
-            except OSError:
-                found.append(())
-        return found
+    def _files(self) -> tuple[tuple[int, ...], ...]:
+        return version(self.cert), version(self.key)
 
     def _load(self, context: ssl.SSLContext) -> None:
         def no_passphrase() -> str:

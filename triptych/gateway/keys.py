@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +15,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from triptych.client import Overloaded, Refused
+from triptych.gateway.files import version
 from triptych.gateway.metrics import Counts
 
 MINUTE = 60.0
@@ -162,14 +162,14 @@ class Keys:
         self._path = path
         self._callers: dict[str, Caller] = {}
         self._by_hash: dict[str, Caller] = {}
-        self._version = self._stat()
+        self._version = version(path)
         self._read()
 
     def caller(self, given: str) -> Caller | None:
         """Whoever has this key; as the file is now, or was when it last was one."""
-        version = self._stat()
-        if version != self._version:
-            self._version = version
+        now = version(self._path)
+        if now != self._version:
+            self._version = now
             try:
                 self._read()
             except ValueError as error:
@@ -180,13 +180,6 @@ class Keys:
         """By the key's name."""
         callers = sorted(self._callers.items())
         return {name: Counts(one.drawn, one.drawing, one.refused) for name, one in callers}
-
-    def _stat(self) -> tuple[int, ...]:
-        try:
-            found = os.stat(self._path)
-        except OSError:
-            return ()
-        return found.st_ino, found.st_size, found.st_mtime_ns
 
     def _read(self) -> None:
         try:

@@ -147,19 +147,12 @@ def ways(usual: dict[str, Any], batches: list[int], graphs: bool) -> dict[str, d
     }
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("repository", type=Path)
-    parser.add_argument("--networks", nargs="+", choices=NETWORKS)
-    parser.add_argument("--device", default="cuda")
-    parser.add_argument("--rows", type=int, nargs="+", default=[2, 16, 32])
-    parser.add_argument("--seconds", type=float, default=1.0)
-    parser.add_argument("--runs", type=int, default=10, help="at least")
-    options = parser.parse_args()
-    model_files = ModelFiles.load(options.repository / "unet_loop" / "1")
+def inputs(repository: Path) -> dict[str, Callable[[int], dict[str, np.ndarray]]]:
+    """Of each network: random inputs of so many rows, at the model's own size."""
+    model_files = ModelFiles.load(repository / "unet_loop" / "1")
     latents = model_files.latent_shape(model_files.height, model_files.width)
     random = np.random.RandomState(0)
-    shapes = config(options.repository, "unet")["optimization"]["execution_accelerators"]
+    shapes = config(repository, "unet")["optimization"]["execution_accelerators"]
     usual = next(
         entry["parameters"]
         for entry in shapes["gpu_execution_accelerator"]
@@ -192,17 +185,29 @@ def main() -> int:
         shape = (batch, 3, model_files.height, model_files.width)
         return {"sample": random.standard_normal(shape).astype(np.float32)}
 
-    inputs = {
+    return {
         "text_encoder": text_encoder,
         "text_encoder_2": text_encoder,
         "unet": unet,
         "vae_decoder": vae_decoder,
         "vae_encoder": vae_encoder,
     }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("repository", type=Path)
+    parser.add_argument("--networks", nargs="+", choices=NETWORKS)
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--rows", type=int, nargs="+", default=[2, 16, 32])
+    parser.add_argument("--seconds", type=float, default=1.0)
+    parser.add_argument("--runs", type=int, default=10, help="at least")
+    options = parser.parse_args()
+    made = inputs(options.repository)
     batches = {"text_encoder": [1, 2], "text_encoder_2": [1, 2], "unet": options.rows}
     usual_ones = [name for name in MEASURED if (options.repository / name).is_dir()]
     for name in options.networks or usual_ones:
-        measure(options.repository, name, batches.get(name, [1, 8]), inputs[name], options)
+        measure(options.repository, name, batches.get(name, [1, 8]), made[name], options)
     return 0
 
 

@@ -19,14 +19,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 CHECKOUT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(CHECKOUT))
 
 from benchmarks import engine, machine
 from triptych.fastdeploy.network import Network
-from triptych.model_files import ModelFiles
 
 NETWORKS = ("unet", "vae_decoder", "text_encoder")
 
@@ -47,7 +44,7 @@ class Worker(threading.Thread):
         config = engine.config(options.repository, model)
         config["parameters"][engine.TUNING] = {"string_value": str(rows)}
         self._network = Network(options.repository / model / "1", config)
-        self._request = request(options.repository, model, rows)
+        self._request = engine.inputs(options.repository)[model](rows)
         self._turn = turn or contextlib.nullcontext()
         self.runs = 0
         self.over = threading.Event()
@@ -61,28 +58,6 @@ class Worker(threading.Thread):
                 raise result
             self.runs += 1
             self.over.wait(max(OTHERS_TURN, due - time.perf_counter()))
-
-
-def request(repository: Path, model: str, rows: int) -> dict[str, np.ndarray]:
-    """Random inputs at the model's own size."""
-    random = np.random.RandomState(0)
-    shapes = engine.parse(engine.config(repository, "unet")).shapes["opt_shape"]
-    tokens = shapes["encoder_hidden_states"][1]
-    if model == "text_encoder":
-        return {
-            "input_ids": random.randint(0, 100, (rows, tokens)).astype(np.int32),
-            "prompt_weights": np.ones((rows, tokens), np.float32),
-            "clip_skip": np.zeros((rows, 1), np.int32),
-        }
-    model_files = ModelFiles.load(repository / "unet_loop" / "1")
-    latents = (rows, *model_files.latent_shape(model_files.height, model_files.width))
-    sample = random.standard_normal(latents).astype(np.float32)
-    if model == "vae_decoder":
-        return {"latent_sample": sample}
-    embeddings = random.standard_normal((rows, *shapes["encoder_hidden_states"][1:]))
-    timestep = np.full(rows, 500, np.float32)
-    states = embeddings.astype(np.float32)
-    return {"sample": sample, "timestep": timestep, "encoder_hidden_states": states}
 
 
 def work(options: argparse.Namespace, models: list[str], turn: Any, pipe: Any) -> None:

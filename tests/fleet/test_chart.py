@@ -15,6 +15,9 @@ from tests.fleet.replicas import PINGED
 from tests.fleet.stand_ins import AS_SHIPPED
 from triptych.gateway import access_log, web_files
 
+TMP = {"name": "tmp", "emptyDir": {}}
+"""The volume that every gateway has."""
+
 
 @pytest.fixture(scope="module", params=VALUES, ids=lambda path: path.stem)
 def found(request):
@@ -278,9 +281,9 @@ def test_each_caller_may_have_a_key_of_its_own():
     spec = pod(found, "gateway")
     (container,) = spec["containers"]
     assert "--keys-file=/keys/keys.json" in container["command"]
-    _, mount = container["volumeMounts"]
-    assert mount == {"name": "keys", "mountPath": "/keys", "readOnly": True}
-    assert spec["volumes"][1] == {"name": "keys", "secret": {"secretName": "callers"}}
+    keys = {"name": "keys", "mountPath": "/keys", "readOnly": True}
+    assert container["volumeMounts"] == [{"name": "tmp", "mountPath": "/tmp"}, keys]
+    assert spec["volumes"] == [TMP, {"name": "keys", "secret": {"secretName": "callers"}}]
 
 
 def test_gateways_keep_pictures_in_a_volume_where_there_is_one():
@@ -290,7 +293,7 @@ def test_gateways_keep_pictures_in_a_volume_where_there_is_one():
     _, mount = container["volumeMounts"]
     assert f"--pictures-folder={mount['mountPath']}" in container["command"]
     claim = {"persistentVolumeClaim": {"claimName": "shared"}}
-    assert spec["volumes"][1] == {"name": mount["name"], **claim}
+    assert spec["volumes"] == [TMP, {"name": mount["name"], **claim}]
 
 
 def test_gateways_keep_pictures_in_object_storage_where_there_is_one():

@@ -455,8 +455,9 @@ def test_a_file_that_cannot_be_written_is_told_before_anything_is_drawn(command,
     assert "a.png cannot be written" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("count", ["1", "20"])
-def test_ctrl_c_ends_the_command_with_one_line(fake, tmp_path, count):
+@pytest.fixture
+def dawdling(fake):
+    """The server takes its time until a call is cancelled: when it was asked, and when left."""
     asked, left = threading.Event(), threading.Event()
 
     def dawdle(context):
@@ -465,6 +466,12 @@ def test_ctrl_c_ends_the_command_with_one_line(fake, tmp_path, count):
         left.wait(60)
 
     fake.behave = dawdle
+    return asked, left
+
+
+@pytest.mark.parametrize("count", ["1", "20"])
+def test_ctrl_c_ends_the_command_with_one_line(fake, dawdling, tmp_path, count):
+    asked, left = dawdling
     arguments = ["--url", fake.url, "--count", count, "-o", "a.png"]
     with subprocess.Popen(
         [sys.executable, str(COMMAND), *arguments], cwd=tmp_path, stderr=subprocess.PIPE, text=True
@@ -477,16 +484,9 @@ def test_ctrl_c_ends_the_command_with_one_line(fake, tmp_path, count):
     assert not list(tmp_path.iterdir())
 
 
-def test_ctrl_c_that_does_not_wake_the_main_thread_ends_the_command_too(fake, tmp_path):
+def test_ctrl_c_that_does_not_wake_the_main_thread_ends_the_command_too(fake, dawdling, tmp_path):
     """One that comes just before the thread waits does not; nor one that another thread gets."""
-    asked, left = threading.Event(), threading.Event()
-
-    def dawdle(context):
-        context.add_callback(left.set)
-        asked.set()
-        left.wait(60)
-
-    fake.behave = dawdle
+    asked, _ = dawdling
     command = [sys.executable, str(COMMAND), "--url", fake.url, "-o", "a.png"]
     with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
         assert asked.wait(30)

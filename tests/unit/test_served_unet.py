@@ -33,6 +33,17 @@ def test_the_loop_sends_what_unet_has_kept_as_small_as_its_config_allows(monkeyp
     assert {name: second[name] for name in kept} == small
 
 
+def answering(kept, inputs, parameters):
+    """What `unet` makes of a call's inputs, which keeps as `kept` does."""
+    try:
+        tensors = kept.complete(inputs, parameters)
+    except InvalidRequest as error:
+        failed = importlib.import_module("triptych.stages.triton").StageFailed
+        raise failed(f"unet: {error}") from None
+    kept.keep(tensors, parameters)
+    return tensors
+
+
 def test_a_row_is_sent_once_whatever_rows_share_its_calls(monkeypatch):
     fake.install(monkeypatch, fake.module("24.10", None))
     served_unet = importlib.import_module("triptych.stages.served_unet")
@@ -40,11 +51,7 @@ def test_a_row_is_sent_once_whatever_rows_share_its_calls(monkeypatch):
 
     def call(model, inputs, output, parameters):
         assert {len(array) for array in inputs.values()} == {len(inputs["sample"])}
-        try:
-            tensors = kept.complete(inputs, parameters)
-        except InvalidRequest as error:
-            raise served_unet.triton.StageFailed(f"unet: {error}") from None
-        kept.keep(tensors, parameters)
+        tensors = answering(kept, inputs, parameters)
         sent.append(parameters.get("keep_embeds", "").split())
         given.append(tensors["embeds"][:, 0, 0].tolist())
         return inputs["sample"]
@@ -67,11 +74,7 @@ def test_a_row_that_the_loop_has_no_longer_is_dropped_with_the_next_call(monkeyp
     kept, names, dropped = KeptTensors(), [], []
 
     def call(model, inputs, output, parameters):
-        try:
-            tensors = kept.complete(inputs, parameters)
-        except InvalidRequest as error:
-            raise served_unet.triton.StageFailed(f"unet: {error}") from None
-        kept.keep(tensors, parameters)
+        answering(kept, inputs, parameters)
         names.extend(parameters.get("keep_embeds", "").split())
         dropped.append(parameters.get("drop_embeds", "").split())
         return inputs["sample"]

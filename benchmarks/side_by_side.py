@@ -27,51 +27,88 @@ from triptych.fastdeploy.network import Network
 
 NETWORKS = ("unet", "vae_decoder", "text_encoder")
 
+RECORDED = 3
+"""Runs after which a CUDA graph is recorded."""
+
 WARM = 1.5
-"""Seconds before the count: graphs are recorded, clocks rise."""
+"""Seconds before the count, in which clocks rise."""
 
 OTHERS_TURN = 0.0005
 """Seconds between two runs, in which another process takes its turn."""
 
 
 class Worker(threading.Thread):
-    """Runs a network again and again, at most once in `every` seconds, and counts."""
+    """Runs a network again and again, at most once in `every` seconds, and counts.
+
+    It loads the network itself: a CUDA graph of ONNX Runtime is of the thread that recorded it. One
+    at a time, since no other thread may use the GPU while a graph is recorded. `problem` is what
+    ended it early.
+    """
+
+    _loading = threading.Lock()
 
     def __init__(self, options: argparse.Namespace, model: str, turn: Any) -> None:
         super().__init__()
-        place = NETWORKS.index(model)
-        rows, self._every = options.rows[place], options.every[place]
-        config = engine.config(options.repository, model)
-        config["parameters"][engine.TUNING] = {"string_value": str(rows)}
-        self._network = Network(options.repository / model / "1", config)
-        self._request = engine.inputs(options.repository)[model](rows)
+        self._options, self._model = options, model
         self._turn = turn or contextlib.nullcontext()
         self.runs = 0
-        self.over = threading.Event()
+        self.loaded, self.begin, self.over = (threading.Event() for _ in range(3))
+        self.problem: Exception | None = None
 
     def run(self) -> None:
+        try:
+            self._run()
+        except Exception as error:
+            self.problem = error
+        finally:
+            self.loaded.set()
+
+    def _run(self) -> None:
+        place = NETWORKS.index(self._model)
+        rows, every = self._options.rows[place], self._options.every[place]
+        config = engine.config(self._options.repository, self._model)
+        config["parameters"][engine.TUNING] = {"string_value": str(rows)}
+        request = engine.inputs(self._options.repository)[self._model](rows)
+        with self._loading:
+            network = Network(self._options.repository / self._model / "1", config)
+            for _ in range(RECORDED):
+                self._once(network, request)
+        self.loaded.set()
+        self.begin.wait()
         while not self.over.is_set():
-            due = time.perf_counter() + self._every
+            due = time.perf_counter() + every
             with self._turn:
-                (result,) = self._network.run([self._request])
-            if isinstance(result, Exception):
-                raise result
+                self._once(network, request)
             self.runs += 1
             self.over.wait(max(OTHERS_TURN, due - time.perf_counter()))
 
+    def _once(self, network: Network, request: dict[str, Any]) -> None:
+        (result,) = network.run([request])
+        if isinstance(result, Exception):
+            raise result
+
 
 def work(options: argparse.Namespace, models: list[str], turn: Any, pipe: Any) -> None:
-    """In a process: these networks, one thread each; `pipe` gets their runs a second."""
+    """In a process: these networks, one thread each; `pipe` gets their runs a second.
+
+    Or, in their place, what ended one of them.
+    """
     workers = {model: Worker(options, model, turn) for model in models}
+    for worker in workers.values():
+        worker.start()
+    for worker in workers.values():
+        worker.loaded.wait()
     pipe.send("loaded")
     pipe.recv()
     for worker in workers.values():
-        worker.start()
+        worker.begin.set()
     time.sleep(WARM)
     before, begun = {model: worker.runs for model, worker in workers.items()}, time.perf_counter()
     time.sleep(options.seconds)
     passed = time.perf_counter() - begun
-    pipe.send({model: (one.runs - before[model]) / passed for model, one in workers.items()})
+    found = {model: (one.runs - before[model]) / passed for model, one in workers.items()}
+    problems = [f"{model}: {one.problem}" for model, one in workers.items() if one.problem]
+    pipe.send("; ".join(problems) or found)
     pipe.recv()  # goes on until all have counted
     for worker in workers.values():
         worker.over.set()
@@ -82,7 +119,10 @@ def work(options: argparse.Namespace, models: list[str], turn: Any, pipe: Any) -
 def rates(
     processes: list[list[str]], options: argparse.Namespace, turns: bool = False
 ) -> dict[str, float]:
-    """Runs a second of each network, when these processes work at once."""
+    """Runs a second of each network, when these processes work at once.
+
+    Raises RuntimeError with what ended one of them.
+    """
     spawning = multiprocessing.get_context("spawn")
     turn = spawning.Lock() if turns else None
     pipes, started = [], []
@@ -97,12 +137,15 @@ def rates(
         pipe.recv()
     for pipe in pipes:
         pipe.send("begin")
-    found = {model: rate for pipe in pipes for model, rate in pipe.recv().items()}
+    counted = [pipe.recv() for pipe in pipes]
     for pipe in pipes:
         pipe.send("end")
     for process in started:
         process.join()
-    return found
+    for one in counted:
+        if isinstance(one, str):
+            raise RuntimeError(one)
+    return {model: rate for one in counted for model, rate in one.items()}
 
 
 def main() -> int:

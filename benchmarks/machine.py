@@ -24,11 +24,15 @@ def hardware() -> str:
 
 
 def gpu() -> str:
-    """Of each GPU that programs see its name, driver and memory, a line each; or "no GPU"."""
+    """Of each GPU that programs see its name, driver and memory, a line each; or "no GPU".
+
+    With ", MPS" where NVIDIA's Multi-Process Service runs, by which processes work on it at once.
+    """
     try:
-        return _asked("name,driver_version,memory.total")
+        lines = _asked("name,driver_version,memory.total").splitlines()
     except (OSError, subprocess.CalledProcessError):
         return "no GPU"
+    return "\n".join(f"{line}, MPS" for line in lines) if _mps() else "\n".join(lines)
 
 
 def gpus() -> int:
@@ -39,6 +43,16 @@ def gpus() -> int:
 def used_memory() -> float:
     """MiB of the GPUs that programs see that are in use, by whatever program."""
     return float(sum(map(int, _asked("memory.used").split())))
+
+
+def _mps() -> bool:
+    """Whether the daemon answers that CUDA_MPS_PIPE_DIRECTORY names, else the usual one."""
+    command = ["nvidia-cuda-mps-control"]
+    try:
+        asked = subprocess.run(command, input="get_server_list\n", capture_output=True, text=True)
+    except OSError:
+        return False
+    return asked.returncode == 0
 
 
 def _asked(fields: str) -> str:

@@ -4,10 +4,10 @@
 
 DIR: a model repository, whose graphs may have no weights (benchmarks/weightless.py); they get
 random ones. Pictures of the model's own size, gRPC in and base64 of a PNG out, of 50 steps with
-guidance 7.5 or as --steps and --guidance-scale say. Random weights draw grain, which takes PNG
-longer than other pictures: see --output-format, which is diffusers' too. Parts run one after the
-other, each until its time limit; what was measured is printed in any case. Needs no network. --tiny
---device cpu: the same with little of everything, to see that it works.
+guidance 7.5; --few-steps: of 4 without guidance; --gpus: on one GPU and on all. Random weights draw
+grain, which takes PNG longer than other pictures: see --output-format, which is diffusers' too.
+Parts run one after the other, each until its time limit; what was measured is printed in any case.
+Needs no network. --tiny --device cpu: the same with little of everything, to see that it works.
 """
 
 from __future__ import annotations
@@ -43,6 +43,23 @@ from triptych.settings import OUTPUT_FORMATS
 EVERY_GPU = "channel, every GPU"
 VARIANTS = {"Triton": "", "channel": CHANNEL, EVERY_GPU: CHANNEL}
 """Ways from the loop to the UNet, on one GPU but for the last: what unet's config.pbtxt gets."""
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "few-steps": {"steps": 4, "guidance_scale": 0.0, "clients": 60, "pictures": 20},
+    "gpus": {"variants": f"channel;{EVERY_GPU}"},
+    "tiny": {"steps": 3, "clients": 2, "pictures": 2},
+}
+"""Options that stand for others."""
+
+
+class Preset(argparse.Action):
+    """Sets the options that it stands for; what comes after it on the command line counts more."""
+
+    def __init__(self, **more: Any) -> None:
+        super().__init__(nargs=0, **more)
+
+    def __call__(self, _parser: Any, options: Any, *_: Any) -> None:
+        vars(options).update(PRESETS[self.dest.replace("_", "-")])
 
 
 def rows(variant: str, clients: int, options: argparse.Namespace) -> int:
@@ -373,7 +390,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--output-format", choices=OUTPUT_FORMATS, default=OUTPUT_FORMATS[0])
     parser.add_argument("--clients", type=int, default=16)
     parser.add_argument("--pictures", type=int, default=6, help="a client, about")
-    parser.add_argument("--tiny", action="store_true", help="few steps, clients and pictures")
+    for name, preset in PRESETS.items():
+        shown = ", ".join(f"{key} {value!r}" for key, value in preset.items())
+        parser.add_argument(f"--{name}", action=Preset, help=f"sets {shown}")
     parser.add_argument("--limit", type=float, default=240, help="seconds for a part")
     parser.add_argument("--output", type=Path)
     parser.add_argument("--scratch", type=Path, help="where the repository is made")
@@ -384,8 +403,6 @@ def _options() -> argparse.Namespace:
         for name in names:
             if name not in known:
                 parser.error(f"{name!r}: allowed: {', '.join(known)}")
-    if options.tiny:
-        options.steps, options.clients, options.pictures = 3, 2, 2
     options.rows_an_image = 1 if options.guidance_scale <= 1 else 2
     options.limits = dict.fromkeys(PARTS, options.limit)
     return options

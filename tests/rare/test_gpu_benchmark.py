@@ -57,3 +57,23 @@ def test_a_part_that_fails_leaves_the_others(tmp_path, repository):
     assert done.returncode == 1
     assert "FAILED: engine, serve" in done.stdout
     assert "--- diffusers" in done.stdout
+
+
+def test_few_steps_on_every_gpu(tmp_path, repository):
+    output = tmp_path / "measured.json"
+    done = subprocess.run(
+        [
+            *(sys.executable, CHECKOUT / "benchmarks" / "gpu.py", "--graphs", repository),
+            *("--device", "cpu", "--few-steps", "--gpus", "--parts", "serve"),
+            *("--clients", "2", "--pictures", "2"),
+            *("--output", output, "--scratch", tmp_path),
+        ],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = {row["what"]: row for row in json.loads(output.read_text())["rows"]}
+    for variant in ("channel", "channel, every GPU"):
+        assert len(rows[f"served, {variant}, 2 clients"]["seconds"]) == 2
+        called = rows[f"served, {variant}, 1 client: for each call of the UNet"]
+        assert (called["calls"], called["rows"]) == (4 * 4, 1), "4 pictures of 4 steps, no guidance"

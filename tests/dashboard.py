@@ -11,9 +11,12 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 DASHBOARD = ROOT / "deploy" / "helm" / "triptych" / "files" / "grafana.json"
 ALARMS = ROOT / "docs" / "production.md"
-INSTANCE, NAMESPACE = CHOSEN = ("=~", "$instance"), ("=~", "$namespace")
+RELEASE = "app_kubernetes_io_instance"
+INSTANCE = ("=~", "$instance")
+OF_A_RELEASE = {"namespace": ("=~", "$namespace"), RELEASE: ("=~", "$release")}
+CHOSEN = (INSTANCE, *OF_A_RELEASE.values())
 """On the dashboard. Prometheus gives each sample these labels, by where it came from; without
-Kubernetes none has a namespace.
+Kubernetes none has a namespace or a release.
 """
 
 _METRIC = re.compile(r"((?:nv|triptych|envoy)_\w+)(?:\{([^}]*)\})?")

@@ -9,6 +9,7 @@ import subprocess
 import pytest
 import yaml
 
+from tests.dashboard import RELEASE
 from tests.fleet.chart import CHART, VALUES, flags, made, pod
 from tests.fleet.envoy import CONFIG, DRAIN, ENVOY, ROOT
 from tests.fleet.replicas import PINGED
@@ -201,6 +202,8 @@ def test_prometheus_finds_servers_envoy_and_gateways_and_may_ask_them():
         spec = found[kind, f"pictures-{name}"]["spec"]
         labels = found["Deployment", f"pictures-{name}"]["spec"]["template"]["metadata"]["labels"]
         assert spec["selector"]["matchLabels"] == labels
+        (told,) = spec["podTargetLabels"]
+        assert labels[told] == "pictures" and re.sub(r"\W", "_", told) == RELEASE
         (endpoint,) = spec["endpoints" if kind == "ServiceMonitor" else "podMetricsEndpoints"]
         (container,) = pod(found, name)["containers"]
         ports = {each["name"]: each["containerPort"] for each in container["ports"]}

@@ -272,5 +272,5 @@ def test_every_metric_of_envoy_that_panels_and_alarms_ask_for_is_there(envoy):
     assert len({one.panel for one in panels}) >= 3 and len({one.panel for one in alarms}) >= 2
     for one in (*panels, *alarms):
         assert one.chosen(page), one
-        chosen = {"namespace": dashboard.NAMESPACE} if one in panels else {}
-        assert one.labels == {"envoy_cluster_name": ("=", "servers"), **chosen}, one
+        own = {"envoy_cluster_name": ("=", "servers")}
+        assert one.labels == ({**own, **dashboard.OF_A_RELEASE} if one in panels else own), one

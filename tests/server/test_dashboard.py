@@ -50,9 +50,9 @@ def test_every_metric_of_a_server_that_the_dashboard_asks_for_is_there(page):
             assert names and {labels["model"] for labels in chosen} == names, one
 
 
-def test_every_panel_shows_the_namespace_that_is_chosen():
+def test_every_panel_shows_the_namespace_and_the_release_that_are_chosen():
     for one in dashboard.asked(""):
-        assert one.labels["namespace"] == dashboard.NAMESPACE, one
+        assert one.labels.items() >= dashboard.OF_A_RELEASE.items(), one
 
 
 def test_every_metric_of_a_server_that_an_alarm_asks_for_is_there(page):
@@ -94,10 +94,16 @@ def test_every_metric_of_a_gateway_that_panels_and_alarms_ask_for_is_there(serve
 def test_all_servers_are_shown_or_those_that_are_chosen():
     board = json.loads(dashboard.DASHBOARD.read_text())
     variables = {one["name"]: one for one in board["templating"]["list"]}
-    for name, of in (("namespace", ""), ("instance", '{namespace=~"$namespace"}')):
+    inside = 'namespace=~"$namespace"'
+    release = f'{inside},{dashboard.RELEASE}=~"$release"'
+    for name, label, of in (
+        ("namespace", "namespace", ""),
+        ("release", dashboard.RELEASE, f"{{{inside}}}"),
+        ("instance", "instance", f"{{{release}}}"),
+    ):
         one = variables[name]
         assert (one["multi"], one["includeAll"], one["allValue"]) == (True, True, ".*")
-        assert one["query"] == f"label_values(triptych_images_in_flight{of}, {name})"
+        assert one["query"] == f"label_values(triptych_images_in_flight{of}, {label})"
     for panel in board["panels"]:
         for target in panel["targets"]:
             rates = len(re.findall(r"\brate\(", target["expr"]))

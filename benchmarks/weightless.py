@@ -10,6 +10,7 @@ of each weight the mean and the deviation that it had.
 
 from __future__ import annotations
 
+import argparse
 import json
 import shutil
 import sys
@@ -106,4 +107,10 @@ def link(source: str, target: str) -> None:
 
 
 if __name__ == "__main__":
-    copy_repository(Path(sys.argv[1]), Path(sys.argv[2]))
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("repository", type=Path)
+    parser.add_argument("graphs", type=Path)
+    options = parser.parse_args()
+    copy_repository(options.repository, options.graphs)

@@ -9,6 +9,7 @@ again when the demo model or its LoRA changes.
 
 from __future__ import annotations
 
+import argparse
 import io
 import json
 import sys
@@ -40,6 +41,9 @@ FOLDER = CHECKOUT / "triptych" / "gateway" / "web"
 
 def main() -> int:
     """Write the pictures; 1 if the server cannot start."""
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args()
     samples = json.loads((FOLDER / "samples.json").read_text())
     return with_server(lambda server: _draw(server, samples))
 

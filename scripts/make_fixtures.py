@@ -15,6 +15,7 @@ cropped, the whole picture with what was drawn of it. `interpolations.npz` holds
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import json
 import sys
@@ -172,6 +173,7 @@ def write_interpolations(folder):
 
 
 def main():
+    argparse.ArgumentParser(description=__doc__).parse_args()
     listed = [list(case) for case in cases()]
     runs = [trajectory(*case, SHAPE, SEED) for case in listed]
     timesteps, sigmas, inputs, latents = zip(*runs)

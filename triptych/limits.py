@@ -60,6 +60,19 @@ class Limits:
             changed[name] = value
         return cls(**changed)
 
+    def widened(self, own: Any) -> Limits:
+        """These limits, wide enough for a model's own size, steps and guidance.
+
+        `own` has them as diffusers names them: ModelFiles, or the Settings of a prompt alone.
+        """
+        return dataclasses.replace(
+            self,
+            max_num_inference_steps=max(self.max_num_inference_steps, own.num_inference_steps),
+            max_guidance_scale=max(self.max_guidance_scale, own.guidance_scale),
+            max_pixels=max(self.max_pixels, own.height * own.width),
+            min_side=min(self.min_side, own.height, own.width),
+        )
+
     def within_latents(self, shape: str, scale: int) -> Limits:
         """These limits with no side larger than latents of that shape, `scale` pixels each.
 

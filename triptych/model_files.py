@@ -108,7 +108,7 @@ class ModelFiles:
             fix = "take a scheduler that is served, or other values for it"
             raise ModelFileError(scheduler_path, str(error), fix) from error
         try:
-            settings = parse(b"a prompt", defaults, model_files.widened(Limits()))
+            settings = parse(b"a prompt", defaults, Limits().widened(defaults))
             Settings.from_json(settings.to_json())  # as the stages after the tokenizer read it
         except InvalidRequest as error:
             raise ModelFileError(path, str(error), FIX) from error
@@ -124,16 +124,6 @@ class ModelFiles:
             scheduler=schedulers.default_name(self.scheduler_config),
             size_multiple=self.vae_scale_factor,
             scheduler_config=self.scheduler_config,
-        )
-
-    def widened(self, limits: Limits) -> Limits:
-        """`limits`, wide enough for the model's own size, steps and guidance."""
-        return dataclasses.replace(
-            limits,
-            max_num_inference_steps=max(limits.max_num_inference_steps, self.num_inference_steps),
-            max_guidance_scale=max(limits.max_guidance_scale, self.guidance_scale),
-            max_pixels=max(limits.max_pixels, self.height * self.width),
-            min_side=min(limits.min_side, self.height, self.width),
         )
 
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:

@@ -14,7 +14,7 @@ from tests.fleet.chart import CHART, VALUES, flags, made, pod
 from tests.fleet.envoy import CONFIG, DRAIN, ENVOY, ROOT
 from tests.fleet.replicas import PINGED
 from tests.fleet.stand_ins import AS_SHIPPED
-from triptych.gateway import access_log, web_files
+from triptych.gateway import access_log, metrics, web_files
 
 TMP = {"name": "tmp", "emptyDir": {}}
 """The volume that every gateway has."""
@@ -259,6 +259,21 @@ def test_alarms_count_the_servers_of_the_values():
     own = "monitoring: { enabled: true, alarms: true }"
     found = made(f"{{ models: {{ volume: a }}, server: {{ replicas: 3 }}, {own} }}")
     assert ' < 3"' in json.dumps(found["PrometheusRule", "pictures-alarms"])
+
+
+def test_alarms_have_the_bounds_of_the_values():
+    own = "monitoring: { enabled: true, alarms: true, waitingSeconds: 5, slowSeconds: 100 }"
+    (group,) = made(f"{{ models: {{ volume: a }}, {own} }}")["PrometheusRule", "pictures-alarms"][
+        "spec"
+    ]["groups"]
+    bounds = {rule["alert"]: rule["expr"].rpartition(" > ")[2] for rule in group["rules"]}
+    assert (bounds["TriptychWaiting"], bounds["TriptychSlow"]) == ("5", "100")
+
+
+def test_a_slow_picture_is_one_beyond_a_bound_of_the_histogram():
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    allowed = schema["properties"]["monitoring"]["properties"]["slowSeconds"]["enum"]
+    assert allowed == list(metrics.SECONDS)
 
 
 def test_the_gateway_believes_the_proxies_that_the_values_name():

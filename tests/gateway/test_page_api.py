@@ -99,6 +99,14 @@ def test_the_models_own_settings(client):
     assert usual["schedulers"]["dpmpp_2m_karras"] == "DPM++ 2M Karras"
 
 
+def test_limits_hold_what_the_model_does_by_itself(client, triton):
+    low = {"max_pixels": 1024, "max_num_inference_steps": 5, "max_guidance_scale": 2}
+    least = {"min_side": 128}
+    triton.parameters["tokenizer"] = {name: str(value) for name, value in (low | least).items()}
+    limits = client.get("/api/usual").json()["limits"]
+    assert [limits[name] for name in (*low, *least)] == [64 * 64, 20, 5, 64]
+
+
 def test_what_a_model_does_is_asked_at_the_same_time(gateway, client, monkeypatch):
     asking, most = 0, 0
     ask = gateway.app.state.studio.ask

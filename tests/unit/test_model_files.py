@@ -128,8 +128,7 @@ def test_a_model_that_cannot_serve_a_prompt_alone_does_not_load(folder, schedule
 def test_limits_widen_to_what_the_model_does_by_itself(folder):
     own = {"height": 1024, "width": 32, "num_inference_steps": 300, "guidance_scale": 60}
     model_files = ModelFiles.load(folder({**NUMBERS, **own}))
-    limits = model_files.widened(Limits(max_pixels=4096))
+    limits = Limits(max_pixels=4096).widened(model_files)
     assert parse(b"a prompt", model_files.defaults(), limits).height == 1024
     assert limits == Limits(300, 60, 1024 * 32, 32, limits.max_prompt_bytes)
-    narrow = ModelFiles.load(folder(NUMBERS)).widened(Limits())
-    assert narrow == Limits()
+    assert Limits().widened(ModelFiles.load(folder(NUMBERS))) == Limits()

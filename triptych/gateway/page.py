@@ -187,7 +187,7 @@ async def usual(request: Request, model: str | None = None) -> Usual:
         takes_pictures=takes_pictures,
         takes_prompt_2=takes_prompt_2,
         schedulers=LABELS,
-        limits=Bounds.model_validate(limits),
+        limits=Bounds.model_validate(limits.widened(settings)),
         **about,
     )
 

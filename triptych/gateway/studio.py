@@ -157,7 +157,8 @@ class Studio:
         """The most that the server lets a request to a model ask for; raises a ClientError.
 
         By the tokenizer's parameters and the largest latents that unet's config.pbtxt names, as
-        the server's stages read them.
+        the server's stages read them. What the model does by itself it may in any case: see
+        Limits.widened.
         """
         stages = (Names(model).stage(name) for name in ("tokenizer", "unet"))
         tokenizer, unet = await asyncio.gather(

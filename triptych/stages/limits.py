@@ -20,7 +20,7 @@ def limits(model: triton.Model, model_files: ModelFiles) -> Limits:
         parameters = model.parameters
     else:
         parameters = config_pbtxt.parameters(model.config_beside("tokenizer"))
-    known = model_files.widened(Limits.from_parameters(parameters))
+    known = Limits.from_parameters(parameters).widened(model_files)
     unet = config_pbtxt.accelerators(model.config_beside("unet"))
     most = unet.get("max_shape", {}).get("sample", "")
     return known.within_latents(most, model_files.vae_scale_factor)

@@ -168,7 +168,8 @@ class _Bar:
 
 def _report(path: Path, picture: Picture) -> None:
     settings = picture.settings
-    size = f"{settings.width}x{settings.height}"
+    drawn = settings.second_pass or settings
+    size = f"{drawn.width}x{drawn.height}"
     print(f"{path}: {size}, seed {settings.seed}, {picture.seconds:.2f} s", flush=True)
     tell_warnings(settings)
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 from typing import Iterator, List, Tuple
 
-from triptych.errors import InvalidRequest, shorten
+from triptych.errors import InvalidRequest
 from triptych.lora import request as lora_request
 from triptych.lora.request import Lora
 from triptych.settings import Settings
@@ -155,4 +155,4 @@ def _refuse_others(field: str, prompt: str) -> None:
 
 def _refuse(field: str, value: str, what: str) -> None:
     allowed = f"words, (words:1.2), [words] and BREAK; {what} is not served"
-    raise InvalidRequest(field, shorten(value, 200), allowed)
+    raise InvalidRequest(field, value, allowed)

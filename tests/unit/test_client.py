@@ -345,6 +345,7 @@ def test_the_command_has_a_flag_for_every_setting(fake, command, tmp_path):
 def test_the_command_asks_for_a_second_pass(fake, command, capsys):
     assert command.main(["x", "--url", fake.url, "--second-pass", "512x640"]) == 0
     assert fake.requests[0]["second_pass"] == {"width": 512, "height": 640}
+    assert ": 512x640, seed " in capsys.readouterr().out
     with pytest.raises(SystemExit):
         command.main(["x", "--url", fake.url, "--second-pass", "512"])
     assert "'512' is not WIDTHxHEIGHT" in capsys.readouterr().err

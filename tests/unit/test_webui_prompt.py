@@ -79,6 +79,11 @@ def test_what_is_not_served_is_refused_by_its_name(prompt, what):
         parse("negative_prompt", prompt)
 
 
+def test_the_text_that_is_refused_is_quoted_once():
+    with pytest.raises(InvalidRequest, match=r"^prompt: got '\[cat:dog:0\.4\]'; allowed: "):
+        parse("prompt", "a [cat:dog:0.4]")
+
+
 @given(st.text(alphabet="ab (([[])):1.2|\\,BREAK", max_size=60))
 def test_any_text_is_read_or_refused(prompt):
     try:

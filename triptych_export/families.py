@@ -17,10 +17,11 @@ CLASSES = {
     "unet": ("UNet2DConditionModel",),
     "vae": ("AutoencoderKL",),
 }
+INPAINT = "StableDiffusionInpaintPipeline"
 PIPELINES = (
     "StableDiffusionPipeline",
     "StableDiffusionImg2ImgPipeline",
-    "StableDiffusionInpaintPipeline",
+    INPAINT,
     "StableDiffusionInpaintPipelineLegacy",
     "LatentConsistencyModelPipeline",
     "LatentConsistencyModelImg2ImgPipeline",
@@ -50,6 +51,17 @@ def class_of(index: dict, part: str) -> str | None:
     """The class that model_index.json names for a part: its entries are [library, class]."""
     entry = index.get(part)
     return entry[1] if isinstance(entry, list) and len(entry) == 2 else None
+
+
+def pipeline_of(index: dict, paints_in: bool = False) -> str:
+    """The pipeline's class that model_index.json names, or the usual one of the model's kind.
+
+    paints_in: the UNet was made to paint in pictures. Of the pipelines for Stable Diffusion 1.x and
+    2.x INPAINT alone runs such a UNet, whatever is named.
+    """
+    if has_two_text_encoders(index):
+        return index.get("_class_name") or SDXL_PIPELINES[0]
+    return INPAINT if paints_in else index.get("_class_name") or PIPELINES[0]
 
 
 def refuse_other_classes(index: dict) -> None:

@@ -12,7 +12,12 @@ from pathlib import Path
 from triptych_export import check
 from triptych_export.apart import run_apart
 from triptych_export.errors import ExportError
-from triptych_export.families import class_of, has_two_text_encoders, refuse_other_families
+from triptych_export.families import (
+    class_of,
+    has_two_text_encoders,
+    pipeline_of,
+    refuse_other_families,
+)
 from triptych_export.paddle_export import CONVERT, RUN
 from triptych_export.progress import Progress
 from triptych_export.source import (
@@ -66,6 +71,7 @@ def open_fastdeploy_folder(folder: Path) -> Source:
         shift_factor=None,
         paddle=True,
         scheduler_class=class_of(index, "scheduler"),
+        pipeline=pipeline_of(index),
         fixed_size=fixed,
     )
 

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+from triptych_export.families import INPAINT
 
-def as_in_pipeline(config: dict, sdxl: bool, paints_in: bool) -> dict:
+UNCLIPPED = (
+    "StableDiffusionPipeline",
+    "StableDiffusionImg2ImgPipeline",
+    "StableDiffusionInpaintPipelineLegacy",
+    "OnnxStableDiffusionPipeline",
+)
+"""Pipelines that set clip_sample to false."""
+
+
+def as_in_pipeline(config: dict, pipeline: str) -> dict:
     """The configuration that pictures are made with: old files lack what the pipeline then sets.
 
-    StableDiffusionPipeline makes steps_offset 1 and clip_sample false, where the file or its class
-    says otherwise; StableDiffusionInpaintPipeline, where the UNet was made to paint in pictures,
-    steps_offset 1 and skip_prk_steps true. Those of SDXL take the file as it is.
+    pipeline: its class. Those in `UNCLIPPED` make steps_offset 1 and clip_sample false, where the
+    file or its class says otherwise; StableDiffusionInpaintPipeline steps_offset 1 and
+    skip_prk_steps true. Those of SDXL, of latent consistency models and of FastDeploy take the file
+    as it is.
     """
-    if sdxl:
+    if pipeline not in (*UNCLIPPED, INPAINT):
         return config
     changed = {**config, "steps_offset": 1}
     name = config.get("_class_name")
-    if paints_in:
+    if pipeline == INPAINT:
         if not config.get("skip_prk_steps", name != "PNDMScheduler"):
             changed["skip_prk_steps"] = True
     elif config.get("clip_sample", name in ("DDIMScheduler", "DDPMScheduler")):

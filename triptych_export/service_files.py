@@ -61,8 +61,7 @@ def write_service_files(source: Source, numbers: dict, new: Replacement) -> None
     saved = read_json(source.folder / "scheduler" / "scheduler_config.json")
     if source.scheduler_class is not None:
         saved["_class_name"] = source.scheduler_class
-    sdxl = source.second_encoder is not None
-    used = as_in_pipeline(saved, sdxl, source.paints_in)
+    used = as_in_pipeline(saved, source.pipeline)
     _write_json(new, "scheduler_config.json", used)
     write_numbers(numbers, new)
     try:

@@ -14,6 +14,7 @@ from triptych_export.families import (
     SECOND,
     class_of,
     has_two_text_encoders,
+    pipeline_of,
     refuse_other_classes,
     refuse_other_families,
     refuse_other_unets,
@@ -59,12 +60,12 @@ class Source:
     embedding of guidance_scale that the UNet takes in the place of classifier-free guidance, as
     latent consistency models do; None where it takes none. num_inference_steps and guidance_scale:
     defaults of the pipeline that the model was made for, None where they are the usual ones.
-    scheduler_class: what model_index.json names, None where it names none. paints_in: the UNet was
-    made to paint in pictures: it takes a mask and the latents of what stays beside its own.
-    text_encoder_layers: how many hidden layers the text encoder has, of two the fewer; None where
-    its graph takes tokens and nothing else. second_encoder: what SDXL has; then hidden_size is that
-    of both text encoders together. tiny_decoder: an AutoencoderTiny in TINY decodes in the VAE's
-    place.
+    pipeline: the class that reads the scheduler's file. scheduler_class: what model_index.json
+    names, None where it names none. paints_in: the UNet was made to paint in pictures: it takes a
+    mask and the latents of what stays beside its own. text_encoder_layers: how many hidden layers
+    the text encoder has, of two the fewer; None where its graph takes tokens and nothing else.
+    second_encoder: what SDXL has; then hidden_size is that of both text encoders together.
+    tiny_decoder: an AutoencoderTiny in TINY decodes in the VAE's place.
     """
 
     folder: Path
@@ -77,6 +78,7 @@ class Source:
     scaling_factor: float
     shift_factor: float | None
     paddle: bool
+    pipeline: str
     fixed_size: bool = False
     time_cond_proj_dim: int | None = None
     num_inference_steps: int | None = None
@@ -136,11 +138,12 @@ def open_source(folder: Path) -> Source:
     if len(lengths) > 1 or len(words) > 1:
         raise ExportError(f"{folder}: the two text encoders take prompts of other lengths or words")
     size = unet["sample_size"]
+    paints_in = unet["in_channels"] != unet["out_channels"]
     return Source(
         folder=folder,
         sample_size=(size, size) if isinstance(size, int) else tuple(size),
         latent_channels=unet["out_channels"],
-        paints_in=unet["in_channels"] != unet["out_channels"],
+        paints_in=paints_in,
         hidden_size=width,
         text_length=lengths.pop(),
         vocab_size=text_encoder["vocab_size"],
@@ -150,6 +153,7 @@ def open_source(folder: Path) -> Source:
         paddle="_ppdiffusers_version" in index or any(folder.glob("unet/*.pdparams")),
         time_cond_proj_dim=unet.get("time_cond_proj_dim"),
         scheduler_class=class_of(index, "scheduler"),
+        pipeline=pipeline_of(index, paints_in),
         text_encoder_layers=min(
             one.get("num_hidden_layers", CLIP_LAYERS) for one in encoders.values()
         ),

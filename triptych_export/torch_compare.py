@@ -5,11 +5,13 @@ from __future__ import annotations
 import base64
 import functools
 import gc
+import inspect
 import io
 import itertools
 import json
 from pathlib import Path
 
+import diffusers
 import numpy as np
 import torch
 from diffusers import (
@@ -109,6 +111,19 @@ def _decoded(module: torch.nn.Module, latents: torch.Tensor, **_) -> tuple[torch
     return (module(latents),)
 
 
+def _scheduler(source: Source, kind: type) -> diffusers.SchedulerMixin:
+    """As the model's own pipeline has it: another may read the file otherwise.
+
+    Of pipelines that diffusers has not, FastDeploy's, none changes what the file says.
+    """
+    scheduler = kind.from_pretrained(source.folder, subfolder="scheduler")
+    own = getattr(diffusers, source.pipeline, None)
+    if own is not None:
+        parts = dict.fromkeys(inspect.signature(own).parameters)
+        scheduler = own(**{**parts, "scheduler": scheduler}).scheduler
+    return scheduler
+
+
 def _by_diffusers(
     source: Source, new: Replacement, settings: Settings, brought: dict[str, Image.Image]
 ) -> np.ndarray:
@@ -136,6 +151,7 @@ def _by_diffusers(
         kind = StableDiffusionXLInpaintPipeline if brought else StableDiffusionXLPipeline
         parts["add_watermarker"] = False
     pipeline = kind.from_pretrained(source.folder, low_cpu_mem_usage=False, **parts)
+    pipeline.scheduler = _scheduler(source, type(pipeline.scheduler))
     pipeline.set_progress_bar_config(disable=True)
     with torch.no_grad():
         (picture,) = pipeline(

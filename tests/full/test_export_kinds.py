@@ -11,7 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderTiny, StableDiffusionImg2ImgPipeline, StableDiffusionPipeline
+from diffusers import (
+    AutoencoderTiny,
+    DiffusionPipeline,
+    StableDiffusionImg2ImgPipeline,
+    StableDiffusionPipeline,
+)
 from PIL import Image
 from random_models import louder, write_model, write_sdxl
 
@@ -26,15 +31,22 @@ from triptych_export.source import open_source
 from triptych_export.stages import stages
 
 
-def test_a_latent_consistency_model_draws_as_in_diffusers(tmp_path):
-    """Guidance goes to the UNet as an embedding: another scale gives another picture."""
+@pytest.mark.parametrize("pipeline", ["StableDiffusionPipeline", "LatentConsistencyModelPipeline"])
+def test_a_latent_consistency_model_draws_as_in_diffusers(tmp_path, pipeline):
+    """Guidance goes to the UNet as an embedding: another scale gives another picture.
+
+    The two pipelines read the scheduler's file otherwise: it clips by one of them alone.
+    """
     model = write_model(tmp_path / "model", time_cond_proj_dim=32)
     index = json.loads((model / "model_index.json").read_text())
-    index["scheduler"] = ["diffusers", "LCMScheduler"]
+    index.update(_class_name=pipeline, scheduler=["diffusers", "LCMScheduler"])
     (model / "model_index.json").write_text(json.dumps(index))
+    scheduler = model / "scheduler" / "scheduler_config.json"
+    scheduler.write_text(json.dumps({**json.loads(scheduler.read_text()), "clip_sample": True}))
     served = tmp_path / "served"
     assert main([str(model), "--output", str(served)]) == 0
-    theirs = StableDiffusionPipeline.from_pretrained(model)
+    theirs = DiffusionPipeline.from_pretrained(model)
+    assert type(theirs).__name__ == pipeline
     theirs.set_progress_bar_config(disable=True)
     ours = Pipeline(served)
     pictures = {}

@@ -49,6 +49,7 @@ def test_a_unet_of_nine_channels_takes_the_mask_and_what_stays(tmp_path):
     source = open_source(write_source(tmp_path, unet={"in_channels": 9}))
     assert pipeline_numbers(source)["unet_in_channels"] == 9
     assert (source.latent_channels, source.paints_in) == (4, True)
+    assert source.pipeline == "StableDiffusionInpaintPipeline"  # whatever model_index.json names
     unet = stages(source)["unet"]
     assert list(unet.inputs)[3:] == ["mask", "masked_image_latents"]
     assert unet.inputs["mask"] == ("batch", 1, "height", "width")

@@ -30,6 +30,9 @@ NETWORKS = ("text_encoder", "text_encoder_2", "unet", "vae_decoder", "vae_encode
 OPTIONAL = ("vae_encoder", "text_encoder_2")
 """Those that not every model has; the second text encoder is SDXL's."""
 
+UNFINISHED = ".added/before.json"
+"""Is in a repository, or in a model's folder there, while an export puts its models in place."""
+
 _STREAM = "_stream"
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9])?")
 

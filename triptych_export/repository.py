@@ -4,10 +4,14 @@ New version folders are written aside, as `MODEL/.new/`, which Triton does not r
 renames all of them into place, `MODEL/.old/` holding what was there until the last is in. Models
 that the repository lacks are written to `.added/` in the folder of one that it has, since Triton
 takes every folder in a repository for a model, and are moved from there when they are whole.
+
+While `commit` does so, `UNFINISHED` lies beside them and tells what was there before: a server does
+not start then, and after a kill the next export puts that back.
 """
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
 import tempfile
@@ -15,11 +19,11 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from triptych.names import STAGES, Names
+from triptych.names import STAGES, UNFINISHED, Names
 from triptych_export.config_edits import with_names
 
 VERSION = "1"
-ADDED = ".added"
+ADDED = Path(UNFINISHED).parent.name
 ENGINES = "tensorrt"
 """How the files begin, in a model's folder, that TensorRT's engines are kept in."""
 
@@ -122,36 +126,35 @@ class Replacement:
 
     def commit(self) -> None:
         """Put everything in place; any failure puts everything back."""
-        old_configs = {model: self._saved_config(model) for model in self._configs}
         last = (self.names.model, self.names.stream)  # they need the others
         added = sorted(self._added.glob("*"), key=lambda folder: (folder.name in last, folder.name))
+        before = {
+            "lacking": [folder.name for folder in added],
+            "configs": {self.path(name).name: self._saved_config(name) for name in self._configs},
+        }
         with _signals_held():
-            swapped: list[str] = []
             try:
+                self._added.mkdir(exist_ok=True)
+                _write_whole(self._added.parent / UNFINISHED, json.dumps(before))
                 for model in self._models:
-                    swapped.append(model)
                     _swap(self.path(model))
                 for folder in added:
                     folder.rename(self.output / folder.name)
                 for model, text in self._configs.items():
                     _write_whole(self.path(model) / "config.pbtxt", text)
             except BaseException:
-                for model, text in old_configs.items():
-                    if text is not None:
-                        _write_whole(self.path(model) / "config.pbtxt", text)
-                for folder in added:
-                    if not folder.exists():
-                        (self.output / folder.name).rename(folder)
-                for model in reversed(swapped):
-                    _swap_back(self.path(model))
+                _recover(self.output)
                 raise
             self.committed = True
-            self._models.clear()
-            shutil.rmtree(self._added, ignore_errors=True)
+            swapped, self._models = self._models, []
+            try:
+                for model in swapped:
+                    for engine in filter(Path.is_file, self.path(model).glob(f"{ENGINES}*")):
+                        engine.unlink()  # it was built of other weights
+            finally:
+                shutil.rmtree(self._added)
             for model in swapped:
                 _remove(self.path(model) / ".old", ignore_errors=True)
-                for engine in filter(Path.is_file, self.path(model).glob(f"{ENGINES}*")):
-                    engine.unlink()  # it was built of other weights
 
     def _folder(self, model: str) -> Path:
         """Where the model's folder is now: one that is not there yet is with the others aside."""
@@ -193,8 +196,10 @@ def _aside(output: Path) -> Path:
 
 
 def _recover(output: Path) -> None:
-    """Mend what a killed export left: while a new folder waits, its renames were not all done."""
+    """Mend what an export left: while a new folder waits, its renames were not all done."""
     added = [*output.glob(ADDED), *output.glob(f"*/{ADDED}")]
+    for told in (*output.glob(UNFINISHED), *output.glob(f"*/{UNFINISHED}")):
+        _put_back(told, output)
     unfinished = [*output.glob("*/.new"), *(folder for folder in added if any(folder.iterdir()))]
     for old in output.glob("*/.old"):
         if unfinished:
@@ -204,6 +209,17 @@ def _recover(output: Path) -> None:
             _remove(old)
     for new in {*unfinished, *added}:
         shutil.rmtree(new)
+
+
+def _put_back(told: Path, output: Path) -> None:
+    """Undo what was renamed into the repository, but for the versions in `MODEL/.old/`."""
+    before = json.loads(told.read_text(encoding="utf-8"))
+    for name in before["lacking"]:
+        if not (told.parent / name).exists():  # it was moved from there
+            shutil.rmtree(output / name, ignore_errors=True)
+    for name, text in before["configs"].items():
+        if text is not None:
+            _write_whole(output / name / "config.pbtxt", text)
 
 
 def _remove(folder: Path, ignore_errors: bool = False) -> None:
@@ -217,15 +233,6 @@ def _swap(model: Path) -> None:
     if (model / VERSION).exists():
         (model / VERSION).rename(model / ".old")
     (model / ".new").rename(model / VERSION)
-
-
-def _swap_back(model: Path) -> None:
-    if (model / ".old").exists():
-        if (model / VERSION).exists():
-            (model / VERSION).rename(model / ".new")
-        (model / ".old").rename(model / VERSION)
-    elif not (model / ".new").exists():
-        (model / VERSION).rename(model / ".new")
 
 
 def _write_whole(path: Path, text: str) -> None:

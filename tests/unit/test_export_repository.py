@@ -1,10 +1,14 @@
+import os
 import re
+import shutil
 import signal
+import sys
 from pathlib import Path
 
 import pytest
 
 from triptych.names import Names
+from triptych.server import Unfit, preflight
 from triptych_export import repository
 from triptych_export.errors import ExportError
 from triptych_export.held import held
@@ -177,6 +181,73 @@ def test_what_a_killed_commit_left_is_mended(served, tmp_path, killed_before):
         assert not any(name.endswith((".new", ".old")) for name in after)
     else:
         assert after == before
+
+
+def killed_before(change: int, commit) -> bool:
+    """Whether a process that commits was killed before the change of that number to the disk."""
+    changes = {"os.rename", "os.remove", "os.rmdir", "os.mkdir"}
+    left = change
+
+    def kill(event, arguments):
+        nonlocal left
+        if event in changes or (event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR)):
+            left -= 1
+            if left < 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    child = os.fork()
+    if not child:
+        sys.addaudithook(kill)
+        commit()
+        os._exit(0)
+    return bool(os.waitpid(child, 0)[1])
+
+
+def seen_by_triton(folder: Path) -> dict:
+    """None of its parts begins with a dot; what is new of a configuration is no configuration."""
+    found = contents(folder).items()
+    return {name: text for name, text in found if not re.search(r"(^|/)\.|\.new$", name)}
+
+
+@pytest.mark.parametrize("names", [Names(), Names("ink")])
+def test_a_commit_that_is_killed_leaves_no_mixture_that_is_served(served, tmp_path, names):
+    """A server starts with the old models or with the new ones; the next export leaves either.
+
+    An engine of the old weights may be gone: what serves builds it again.
+    """
+    engine = "unet/tensorrt_12_sm80.engine"
+
+    def export(folder):
+        new = repository.Replacement(folder, names)
+        new.prepare(TEMPLATE)
+        fill(new)
+        write(new.version_folder("vae_encoder") / "model.onnx", "new encoder")
+        return new
+
+    without = contents(served)
+    write(served / engine, "an engine")
+    before = contents(served)
+    whole = Path(shutil.copytree(served, tmp_path / "whole"))
+    export(whole).commit()
+    after = contents(whole)
+    assert after[f"{names.stage('vae_encoder')}/1/model.onnx"] == "new encoder"
+    assert (engine in after) == (names != Names())
+    refused = 0
+    for change in range(100):
+        killed = Path(shutil.copytree(served, tmp_path / f"{change}"))
+        if not killed_before(change, export(killed).commit):
+            break
+        try:
+            preflight.check_repository([f"--model-repository={killed}"])
+        except Unfit as why:
+            refused += 1
+            assert f"{killed}: an export" in str(why)
+        else:
+            assert seen_by_triton(killed) in (before, after)
+        with replacement(killed, tmp_path / "none"):
+            pass
+        assert contents(killed) in (before, without, after)
+    assert refused and contents(killed) == after
 
 
 def test_a_model_of_another_name_stands_beside_the_others(served, tmp_path):

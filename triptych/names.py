@@ -30,8 +30,11 @@ NETWORKS = ("text_encoder", "text_encoder_2", "unet", "vae_decoder", "vae_encode
 OPTIONAL = ("vae_encoder", "text_encoder_2")
 """Those that not every model has; the second text encoder is SDXL's."""
 
-UNFINISHED = ".added/before.json"
-"""Is in a repository, or in a model's folder there, while an export puts its models in place."""
+ADDED = ".added"
+"""Where an export writes new models: in the folder of one that is there, else in the repository."""
+
+UNFINISHED = f"{ADDED}/before.json"
+"""Is there while the export puts its models in place."""
 
 _STREAM = "_stream"
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9])?")

@@ -19,11 +19,10 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from triptych.names import STAGES, UNFINISHED, Names
+from triptych.names import ADDED, STAGES, UNFINISHED, Names
 from triptych_export.config_edits import with_names
 
 VERSION = "1"
-ADDED = Path(UNFINISHED).parent.name
 ENGINES = "tensorrt"
 """How the files begin, in a model's folder, that TensorRT's engines are kept in."""
 

@@ -250,6 +250,20 @@ def test_a_commit_that_is_killed_leaves_no_mixture_that_is_served(served, tmp_pa
     assert refused and contents(killed) == after
 
 
+def test_while_a_model_is_written_where_triton_looks_no_server_starts(served, tmp_path):
+    """Triton would fail at `.added`, which is in no model's folder where all are on other disks."""
+    disk = Path(served.rename(tmp_path / "disk"))
+    served.mkdir()
+    for model in disk.iterdir():
+        (served / model.name).symlink_to(model)
+    starts = [f"--model-repository={served}"]
+    with replacement(served, TEMPLATE, names=Names("ink")) as new:
+        with pytest.raises(Unfit, match=f"{served}: an export"):
+            preflight.check_repository(starts)
+        new.commit()
+        preflight.check_repository(starts)
+
+
 def test_a_model_of_another_name_stands_beside_the_others(served, tmp_path):
     before = contents(served)
     with replacement(served, TEMPLATE, ("vae_encoder",), Names("ink")) as new:

@@ -33,10 +33,11 @@ def check_repository(arguments: list[str]) -> None:
         if "://" in repository:
             continue
         models = served(repository)
-        if any(any(Path(repository).glob(f"{folder}{names.UNFINISHED}")) for folder in ("", "*/")):
+        in_model = Path(repository).glob(f"*/{names.UNFINISHED}")
+        if Path(repository, names.ADDED).exists() or any(in_model):
             raise Unfit(
-                f"{repository}: an export puts its models in place, or was killed while it did:"
-                " wait until it has ended, or export again, which first puts back what was there"
+                f"{repository}: an export puts models there, or was killed while it did: wait"
+                " until it has ended, or export again, which first puts back what was there"
             )
         if not models:
             raise Unfit(f"{repository} holds no MODEL/config.pbtxt: see --model-repository")

@@ -11,7 +11,14 @@ import diffusers
 import onnx
 import torch
 import transformers
-from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    DiffusionPipeline,
+    LatentConsistencyModelPipeline,
+    StableDiffusionInpaintPipeline,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from triptych import trained_words
@@ -46,8 +53,11 @@ def rebuild(repository: Path, output: Path, model: str = MODEL) -> None:
         shutil.copyfile(words, output / "tokenizer" / words.name)
 
 
-def pipeline(repository: Path, model: str = MODEL) -> StableDiffusionPipeline:
-    """diffusers' pipeline with the weights that `repository` serves; see `rebuild`."""
+def pipeline(repository: Path, model: str = MODEL) -> DiffusionPipeline:
+    """diffusers' pipeline, with the weights that `repository` serves: see `rebuild`.
+
+    Of the class that such a UNet was made for, as others set some of the scheduler's options anew.
+    """
     folders = {stage: repository / Names(model).stage(stage) for stage in STAGES}
     if folders["text_encoder_2"].is_dir():
         raise ExportError(f"{model} is of SDXL's kind: what is served of it is no whole model")
@@ -57,11 +67,17 @@ def pipeline(repository: Path, model: str = MODEL) -> StableDiffusionPipeline:
     tokenizer = folders["tokenizer"] / "1"
     with _loading(tokenizer):
         words = CLIPTokenizer.from_pretrained(tokenizer)
-    return StableDiffusionPipeline(
+    unet = _network(folders["unet"], UNet2DConditionModel.from_config)
+    kind = StableDiffusionPipeline
+    if unet.config.time_cond_proj_dim is not None:
+        kind = LatentConsistencyModelPipeline
+    elif unet.config.in_channels != unet.config.out_channels:
+        kind = StableDiffusionInpaintPipeline
+    return kind(
         vae=_vae(folders["vae_decoder"], folders["vae_encoder"]),
         text_encoder=_network(folders["text_encoder"], _text_encoder),
         tokenizer=words,
-        unet=_network(folders["unet"], UNet2DConditionModel.from_config),
+        unet=unet,
         scheduler=scheduler,
         safety_checker=None,
         feature_extractor=None,

@@ -13,6 +13,7 @@ from pathlib import Path
 import onnx
 import pytest
 import torch
+from diffusers import DiffusionPipeline
 from random_models import write_model
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTokenizer
@@ -110,6 +111,30 @@ def test_an_encoder_that_is_not_served_is_zeros_and_not_exported_again(served, t
     assert not (without / "vae_encoder").exists()
     assert main([str(rebuilt), "--output", str(shutil.copytree(served, tmp_path / "full"))]) == 1
     assert "vae_encoder is another model's" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("of", "pipeline"),
+    [
+        ({"time_cond_proj_dim": 32}, "LatentConsistencyModelPipeline"),
+        ({"in_channels": 9}, "StableDiffusionInpaintPipeline"),
+    ],
+)
+def test_the_pipeline_is_the_one_that_the_unet_was_made_for(tmp_path, of, pipeline):
+    """With the scheduler's options as they are served: others set some of them anew."""
+    model = write_model(tmp_path / "model", **of)
+    index = json.loads((model / "model_index.json").read_text())
+    (model / "model_index.json").write_text(json.dumps({**index, "_class_name": pipeline}))
+    scheduler = model / "scheduler" / "scheduler_config.json"
+    told = {**json.loads(scheduler.read_text()), "clip_sample": True, "skip_prk_steps": True}
+    scheduler.write_text(json.dumps(told))
+    served, rebuilt = tmp_path / "served", tmp_path / "rebuilt"
+    assert main([str(model), "--output", str(served)]) == 0
+    rebuild(served, rebuilt)
+    ours, theirs = (DiffusionPipeline.from_pretrained(folder) for folder in (rebuilt, model))
+    assert type(ours).__name__ == type(theirs).__name__ == pipeline
+    assert ours.scheduler.config.clip_sample is True
+    assert dict(ours.scheduler.config) == dict(theirs.scheduler.config)
 
 
 def test_equal_weights_and_weights_in_half_precision_come_back_too(tmp_path):

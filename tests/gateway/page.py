@@ -136,6 +136,17 @@ def drop(page, data, purpose="settings"):
     page.one(f"#dropped button[value={purpose}]").click()
 
 
+# What a model does by itself comes late.
+USUAL_IS_SLOW = """
+const fetched = window.fetch;
+window.fetch = async (path, ...all) => {
+  const answer = await fetched(path, ...all);
+  if (String(path).startsWith("api/usual")) await new Promise((come) => (window.come = come));
+  return answer;
+};
+"""
+
+
 # How many parts of pictures to start from are kept.
 STARTS = """
 const told = arguments[0];

@@ -10,7 +10,7 @@ from selenium.webdriver.support.ui import Select
 
 from tests.gateway import browser as chromium
 from tests.gateway.fake_triton import TOTAL
-from tests.gateway.page import Page, hand, violations
+from tests.gateway.page import USUAL_IS_SLOW, Page, hand, violations
 from tests.gateway.running import wait_for
 from triptych.picture.metadata import read_settings
 
@@ -209,16 +209,6 @@ def test_a_pictures_settings_bring_the_model_that_it_is_of(browser, gateway, tri
     assert not page.all("#samples img")
 
 
-SLOW = """
-const fetched = window.fetch;
-window.fetch = async (path, ...all) => {
-  const answer = await fetched(path, ...all);
-  if (String(path).startsWith("api/usual")) await new Promise((come) => (window.come = come));
-  return answer;
-};
-"""
-
-
 def test_what_is_typed_while_a_models_settings_come_stays(browser, gateway, triton):
     triton.models = ["sd_ensemble", "ink"]
     triton.parameters["ink"] = {"title": "Ink"}
@@ -229,7 +219,7 @@ def test_what_is_typed_while_a_models_settings_come_stays(browser, gateway, trit
     page.settled(1)
     Select(page["model"]).select_by_value("sd_ensemble")
     wait_for(lambda: page["about"].get_property("textContent").startswith("sd_ensemble"))
-    browser.execute_script(SLOW)
+    browser.execute_script(USUAL_IS_SLOW)
     page.use()
     wait_for(lambda: browser.execute_script("return !!window.come"))
     page.fill(prompt="typed since", num_inference_steps="9", seed="4")

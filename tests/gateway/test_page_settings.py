@@ -4,6 +4,8 @@ import io
 
 import pytest
 from PIL import Image, PngImagePlugin
+from selenium.webdriver import Keys
+from selenium.webdriver.support.ui import Select
 
 from tests.gateway.page import drop
 from tests.gateway.pictures import file_of
@@ -118,6 +120,10 @@ window.fetch = async (...all) => {
 """
 
 
+def release(page):
+    page.browser.execute_async_script("come(); setTimeout(arguments[0], 100)")
+
+
 @pytest.mark.parametrize("said", ["its settings", "nothing"])
 def test_of_two_files_the_later_ones_settings_are_meant(page, said):
     page.browser.execute_script(FIRST_IS_SLOW)
@@ -125,6 +131,66 @@ def test_of_two_files_the_later_ones_settings_are_meant(page, said):
     wait_for(lambda: page.browser.execute_script("return !!window.come"))
     drop(page, saying("a hare"))
     wait_for(lambda: page.values("prompt") == ["a hare"])
-    page.browser.execute_async_script("come(); setTimeout(arguments[0], 100)")
+    release(page)
     assert page.values("prompt") == ["a hare"]
     assert page["alert"].text == ""
+
+
+def test_what_is_typed_while_a_files_settings_are_read_stays(page, triton):
+    triton.loras = ["ink", "chalk"]
+    triton.models = ["sd_ensemble", "ink"]
+    page.reload()
+    wait_for(lambda: page["model-field"].is_displayed() and page["loras-field"].is_displayed())
+    own = {"guidance_scale": 3, "width": 128, "height": 128, "num_inference_steps": 5, "seed": 1}
+    own["loras"] = [{"name": "chalk", "scale": 2}]
+    with Client(triton.url) as client:
+        *_, picture = client.stream("as before", model="ink", negative_prompt="blue", **own)
+    page["keep-seed"].click()
+    page.browser.execute_script(FIRST_IS_SLOW)
+    drop(page, picture.file)
+    wait_for(lambda: page.browser.execute_script("return !!window.come"))
+    page["dice"].click()
+    (seed,) = page.values("seed")
+    page.browser.execute_script("document.querySelector('[value=portrait]').click()")
+    Select(page["loras"]).select_by_value("ink")
+    page["add-lora"].click()
+    page["scheduler"].send_keys("DDIM")
+    page.fill(num_inference_steps="7")
+    release(page)
+    wait_for(lambda: page["about"].get_property("textContent").startswith("ink"))
+    typed = ["7", seed, "64", "80", "ddim"]
+    assert page.values("num_inference_steps", "seed", "width", "height", "scheduler") == typed
+    assert page["keep-seed"].get_property("checked")
+    assert [one.text for one in page.all("#chosen-loras span")] == ["ink"]
+    assert page.focused() == "num_inference_steps"
+    of_the_file = ["ink", "as before", "blue", "3"]
+    assert page.values("model", "prompt", "negative_prompt", "guidance_scale") == of_the_file
+
+
+def test_settings_that_are_used_while_a_file_is_read_are_meant(page):
+    page.draw(prompt="a red circle", num_inference_steps="7")
+    page.settled(1)
+    page.browser.execute_script(FIRST_IS_SLOW)
+    drop(page, saying("a fox"))
+    wait_for(lambda: page.browser.execute_script("return !!window.come"))
+    page.use()
+    release(page)
+    assert page.values("prompt", "num_inference_steps") == ["a red circle", "7"]
+
+
+def test_a_style_and_half_a_number_that_come_while_a_file_is_read_stay(page):
+    page.fill(prompt="in ink")
+    page["prompts-open"].click()
+    page["style-name"].send_keys("Ink", Keys.ENTER)
+    page.press(Keys.ESCAPE)
+    page.fill(prompt="a star")
+    page.browser.execute_script(FIRST_IS_SLOW)
+    drop(page, saying("a fox"))
+    wait_for(lambda: page.browser.execute_script("return !!window.come"))
+    page["prompts-open"].click()
+    page.one("#styles .take").click()
+    page.fill(guidance_scale="2e")
+    release(page)
+    page.press("1")
+    typed = ["a star, in ink", "2e1"]
+    assert page.values("prompt", "guidance_scale", "num_inference_steps") == [*typed, "5"]

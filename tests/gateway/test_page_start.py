@@ -10,7 +10,16 @@ from selenium.webdriver import Keys
 from selenium.webdriver.support.ui import Select
 
 from tests.gateway import browser as chromium
-from tests.gateway.page import DROP, STARTS, Page, another_tab, drop, hand, violations
+from tests.gateway.page import (
+    DROP,
+    STARTS,
+    USUAL_IS_SLOW,
+    Page,
+    another_tab,
+    drop,
+    hand,
+    violations,
+)
 from tests.gateway.pictures import file_of, flat
 from tests.gateway.running import wait_for
 from triptych.client import Client
@@ -249,6 +258,22 @@ def test_of_several_pictures_the_last_is_meant_and_none_once_it_is_left_out(page
     page["start-drop"].click()
     page.browser.execute_async_script("come(); setTimeout(arguments[0], 100)")
     assert not page["start"].is_displayed()
+    page.browser.execute_script(FIRST_IS_SLOW)
+    drop(page, b"GIF8", "start")
+    start(page)
+    page.browser.execute_async_script("come(); setTimeout(arguments[0], 100)")
+    assert page["image-error"].text == ""
+
+
+def test_what_is_typed_while_a_picture_to_start_from_is_read_stays(page):
+    page.browser.execute_script(FIRST_IS_SLOW)
+    drop(page, IMAGE, "start")
+    wait_for(lambda: page.browser.execute_script("return !!window.come"))
+    page.fill(width="96")
+    page.browser.execute_script("come()")
+    wait_for(lambda: page["start"].is_displayed())
+    assert page.values("width", "height") == ["96", "64"]
+    assert page.focused() == "width"
 
 
 UNREADABLE = """
@@ -400,3 +425,12 @@ def test_another_model_keeps_the_shape_of_the_picture_to_start_from(browser, gat
     page["start-drop"].click()
     Select(page["model"]).select_by_value("sd_ensemble")
     wait_for(lambda: page.values("width", "height") == ["64", "64"])
+    start(page)
+    browser.execute_script(USUAL_IS_SLOW)
+    Select(page["model"]).select_by_value("ink")
+    wait_for(lambda: browser.execute_script("return !!window.come"))
+    page.fill(width="96")
+    browser.execute_script("come()")
+    wait_for(lambda: page["about"].get_property("textContent").startswith("Ink"))
+    page.browser.execute_async_script("setTimeout(arguments[0], 100)")
+    assert page.values("width", "height") == ["96", "64"]

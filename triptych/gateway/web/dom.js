@@ -22,6 +22,12 @@ export function doing(root, name) {
   return root.querySelector(`[data-does=${name}]`);
 }
 
+/** Put a value into a field as if it were typed. */
+export function type(field, value) {
+  field.value = value;
+  field.dispatchEvent(new Event("input", { bubbles: true }));
+}
+
 /** Tell a screen reader. */
 export function say(text) {
   $("status").textContent = text;

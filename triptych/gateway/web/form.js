@@ -1,6 +1,6 @@
 // The form: what it asks for, what is wrong in it, and that it is still there after a reload.
 
-import { $, say } from "./dom.js";
+import { $, say, type } from "./dom.js";
 import { chooseLoras, chosenLoras } from "./loras.js";
 import { usual } from "./models.js";
 import { note, noted } from "./notes.js";
@@ -18,6 +18,7 @@ const OTHERS = ["timestep_spacing", "eta", "clip_skip", "guidance_rescale", "gui
 export const NO_PROMPTS = { negative_prompt: "", prompt_2: "", negative_prompt_2: "" };
 const HIGHEST_SEED = 2n ** 64n - 1n;
 let others = {}; // those of them that a picture brought
+const typedAt = new Map(); // when somebody changed a field last, by its id
 
 /** What a request for a picture says; without a seed where a random one is meant. */
 export function settings() {
@@ -54,9 +55,9 @@ export function fill(values) {
     const value = values[name];
     if (value === undefined || value === null) continue;
     if ($(name).options) choose($(name), value);
-    else $(name).value = value;
+    else if ($(name).value !== value) $(name).value = value; // half a number that is being typed is ""
   }
-  if (values.seed !== undefined) $("keep-seed").checked = false;
+  if (values.seed !== undefined) $("keep-seed").checked = values.keepsSeed ?? false;
   fillStrength(values);
   keepOthers(Object.fromEntries(OTHERS.filter((name) => name in values).map((name) => [name, values[name]])));
   chooseLoras(values.loras ?? []);
@@ -64,6 +65,7 @@ export function fill(values) {
   showSize();
   clearErrors();
   remember();
+  document.dispatchEvent(new CustomEvent("filled"));
   if (model && $("model").value !== model) document.dispatchEvent(new CustomEvent("othermodel", { detail: values }));
 }
 
@@ -73,14 +75,28 @@ export function showSecondPrompts() {
   $("second-prompts").hidden = !usual.takes_prompt_2 && !words;
 }
 
-/** Fill the form and tell so, and what of the picture is not to be had here. */
-export function use(values, warnings = []) {
+/** Whether anything in the form was changed by hand after a time. */
+export const isTyped = (since) => [...typedAt.values()].some((time) => time > since);
+
+/** What fields say that were changed by hand after a time. */
+export function typedSince(since) {
+  const wasTyped = (...ids) => ids.some((id) => typedAt.get(id) > since);
+  const typed = Object.fromEntries([...TEXTS, ...NUMBERS].filter((id) => wasTyped(id)).map((id) => [id, $(id).value]));
+  if (wasTyped("seed", "keep-seed")) typed.keepsSeed = $("keep-seed").checked;
+  if (wasTyped("strength")) typed.strength = $("strength").value;
+  if (wasTyped("chosen-loras")) typed.loras = chosenLoras();
+  return typed;
+}
+
+/** Fill the form and tell so, and what of the picture is not to be had here; what was typed after a time stays. */
+export function use(told, warnings = [], since = Infinity) {
+  const values = { ...told, ...typedSince(since) };
   fill(values);
   const isMissing = (name) => values[name] && $(name).value !== values[name];
   const missing = ["model", "scheduler"].filter(isMissing).map((name) => `${labelOf(name)} ${values[name]}`);
-  const told = missing.length ? [`not taken from the picture: ${missing.join(", ")}`, ...warnings] : warnings;
-  $("alert").textContent = told.map(serverSaid).join("; ");
-  $("prompt").focus();
+  const said = missing.length ? [`not taken from the picture: ${missing.join(", ")}`, ...warnings] : warnings;
+  $("alert").textContent = said.map(serverSaid).join("; ");
+  if (!isTyped(since)) $("prompt").focus();
   say(t("The settings are in the form"));
 }
 
@@ -221,26 +237,24 @@ export function remember() {
 
 /** Put the form of before back, with its picture to start from. */
 export async function recall() {
-  const { others: own, advanced, count, keepsSeed = false, start = {}, ...values } = before;
+  const { others: own, advanced, count, start = {}, ...values } = before;
   $("advanced").open = advanced ?? false;
   if (values.prompt === undefined) return;
   const started = recallStart(start);
   $("count").value = count;
   fill({ ...values, ...own });
-  $("keep-seed").checked = keepsSeed;
-  remember();
   await started;
 }
 
-$("form").addEventListener("input", () => {
+$("form").addEventListener("input", ({ target }) => {
+  typedAt.set(target.closest("[id]").id, performance.now());
   showSize();
   remember();
 });
 $("form").addEventListener("change", remember);
 $("advanced").addEventListener("toggle", remember);
 $("dice").addEventListener("click", () => {
-  $("seed").value = crypto.getRandomValues(new Uint32Array(1))[0];
-  remember();
+  type($("seed"), crypto.getRandomValues(new Uint32Array(1))[0]);
   say(t("Seed {seed}", { seed: $("seed").value }));
 });
 $("others-drop").addEventListener("click", () => {

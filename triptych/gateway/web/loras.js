@@ -2,7 +2,6 @@
 
 import { ask } from "./asking.js";
 import { $, fromTemplate } from "./dom.js";
-import { remember } from "./form.js";
 import { t } from "./words.js";
 
 /** Fill the list with the LoRAs of a model, while it is the chosen one; without any there is nothing to choose. */
@@ -42,11 +41,16 @@ function chooseLora(name, scale) {
   button.setAttribute("aria-label", t("Leave out {name}", { name }));
   button.addEventListener("click", () => {
     row.remove();
-    remember();
+    tellChanged();
     $("loras").focus();
   });
   $("chosen-loras").append(row);
   $("loras-field").hidden = false;
+}
+
+/** Tell the form what typing in a field tells it. */
+function tellChanged() {
+  $("chosen-loras").dispatchEvent(new Event("input", { bubbles: true }));
 }
 
 /** Them and their scales, for people. */
@@ -56,5 +60,5 @@ export function lorasSaid(loras) {
 
 $("add-lora").addEventListener("click", () => {
   chooseLora($("loras").value, 1);
-  remember();
+  tellChanged();
 });

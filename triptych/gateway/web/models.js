@@ -100,9 +100,10 @@ document.addEventListener("othermodel", ({ detail: values }) => {
 $("model").addEventListener("change", () => {
   clearErrors();
   const before = said();
+  const since = performance.now();
   orSay(async () => {
     await showUsual(before);
-    takeShape();
+    takeShape(since);
     remember();
   });
 });

@@ -17,8 +17,8 @@ import "./zip.js";
 
 let wanted = null; // the file whose settings were asked for last
 
-/** Put the settings in a picture's file into the form. */
-async function readFile(file) {
+/** Put the settings in a picture's file into the form, but where something was typed since. */
+async function readFile(file, since = performance.now()) {
   wanted = file;
   $("alert").textContent = "";
   try {
@@ -28,7 +28,7 @@ async function readFile(file) {
     const answer = await ask("api/settings", { method: "POST", body: file, headers: type });
     const told = await answer.json();
     if (wanted !== file) return;
-    use({ ...NO_PROMPTS, ...told, ...syntaxOf(told) }, told.warnings);
+    use({ ...NO_PROMPTS, ...told, ...syntaxOf(told) }, told.warnings, since);
   } catch (error) {
     if (wanted !== file) return;
     showError(`${file.name}: ${serverSaid(error.message.replace(/^image: /, ""))}`);
@@ -36,30 +36,32 @@ async function readFile(file) {
 }
 
 /** Use the first of some files, and say so where there are more. */
-async function useFirst(files, use) {
+async function useFirst(files, use, since) {
   for (const over of ["sheet", "viewer", "prompts"]) $(over).close();
-  await use(files[0]);
+  await use(files[0], since);
   if (files.length === 1) return;
   const values = { number: files.length, name: files[0].name };
   const said = t("Of {number} files only the first was read: {name}", values);
   $("alert").textContent = [$("alert").textContent, said].filter(Boolean).join("; ");
 }
 
-let asked = []; // the files whose purpose is asked for
+let asked = []; // the files whose purpose is asked for, and since when
 
 /** A picture came without saying what for: ask, where the model takes pictures. */
 async function dropped(files) {
+  const since = performance.now();
   await served;
-  if ($("start-field").hidden) return useFirst(files, readFile);
-  asked = files;
+  if ($("start-field").hidden) return useFirst(files, readFile, since);
+  asked = [files, since];
   $("dropped-name").textContent = files[0].name;
   $("dropped").returnValue = "";
   if (!$("dropped").open) $("dropped").showModal();
 }
 
 $("dropped").addEventListener("close", () => {
-  if ($("dropped").returnValue === "settings") useFirst(asked, readFile);
-  if ($("dropped").returnValue === "start") useFirst(asked, startFrom);
+  const [files, since] = asked;
+  if ($("dropped").returnValue === "settings") useFirst(files, readFile, since);
+  if ($("dropped").returnValue === "start") useFirst(files, startFrom, since);
 });
 
 /** Draw what the form says, once it says again what it did before a reload. */
@@ -111,8 +113,9 @@ document.addEventListener("paste", async (event) => {
   const isPicture = files[0]?.type.startsWith("image/") && !types.includes("text/plain");
   if (!isPicture || isAsking()) return;
   event.preventDefault();
+  const since = performance.now();
   await served;
-  if (!$("start-field").hidden) useFirst(files, startFrom);
+  if (!$("start-field").hidden) useFirst(files, startFrom, since);
 });
 
 addEventListener("hashchange", readLink);
@@ -126,6 +129,7 @@ const recalled = recall();
 const served = showServer();
 await Promise.all([recalled, restore(), served]);
 readLink();
+document.addEventListener("filled", () => (wanted = null)); // a file that is still read is not meant any more
 await pickUp();
 document.body.classList.add("ready");
 await forgetOldParts();

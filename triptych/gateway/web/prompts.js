@@ -1,7 +1,6 @@
 // Prompts that were drawn before, and styles: words to put around a prompt.
 
-import { $, closable, fromTemplate, say } from "./dom.js";
-import { remember } from "./form.js";
+import { $, closable, fromTemplate, say, type } from "./dom.js";
 import { note, noted } from "./notes.js";
 import { t } from "./words.js";
 
@@ -17,9 +16,9 @@ export function rememberPrompt(prompt) {
 function wear(style) {
   const own = $("prompt").value.trim();
   const put = (words) => (words.includes("{prompt}") ? words.replaceAll("{prompt}", () => own) : [own, words].filter(Boolean).join(", "));
-  if (style.prompt) $("prompt").value = put(style.prompt);
+  if (style.prompt) type($("prompt"), put(style.prompt));
   const negative = [$("negative_prompt").value.trim(), style.negative_prompt];
-  $("negative_prompt").value = negative.filter(Boolean).join(", ");
+  type($("negative_prompt"), negative.filter(Boolean).join(", "));
 }
 
 /** What a style lacks; empty where it can be saved. */
@@ -50,7 +49,6 @@ function row(text, hint, take, leaveOut) {
   if (hint) choice.append(Object.assign(document.createElement("small"), { textContent: hint }));
   choice.addEventListener("click", () => {
     take();
-    remember();
     $("prompts").close();
     $("prompt").focus();
   });
@@ -75,7 +73,7 @@ function show() {
   );
   $("recent").replaceChildren(
     ...recent.map((prompt) =>
-      row(prompt, "", () => ($("prompt").value = prompt), () => note("recent", list("recent").filter((one) => one !== prompt))),
+      row(prompt, "", () => type($("prompt"), prompt), () => note("recent", list("recent").filter((one) => one !== prompt))),
     ),
   );
 }

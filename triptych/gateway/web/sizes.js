@@ -1,6 +1,6 @@
 // The shapes to choose from: as many pixels as the model's own size has, within the server's limits.
 
-import { $ } from "./dom.js";
+import { $, type } from "./dom.js";
 import { usual } from "./models.js";
 
 const RATIOS = { square: 1, portrait: 2 / 3, landscape: 3 / 2 }; // width to height
@@ -53,7 +53,8 @@ export function showSize() {
 for (const choice of document.getElementsByName("shape")) {
   choice.addEventListener("change", () => {
     if (!usual.width) return;
-    [$("width").value, $("height").value] = sizeOf(choice.value);
-    showSize();
+    const [width, height] = sizeOf(choice.value);
+    type($("width"), width);
+    type($("height"), height);
   });
 }

@@ -1,7 +1,7 @@
 // The picture that drawing starts from: chosen, dropped, pasted, or one that was drawn here.
 
 import { $, say } from "./dom.js";
-import { clearErrors, remember, showError, unfold } from "./form.js";
+import { clearErrors, isTyped, remember, showError, typedSince, unfold } from "./form.js";
 import { isMasked, maskFile, newMask } from "./mask.js";
 import { usual } from "./models.js";
 import { showSize } from "./sizes.js";
@@ -26,14 +26,15 @@ export function startSettings() {
   return isMasked() ? { ...asked, mask_image: maskFile() } : asked;
 }
 
-/** Have drawing start from a picture's file. */
-export async function startFrom(chosen) {
+/** Have drawing start from a picture's file; what was typed since it was chosen stays. */
+export async function startFrom(chosen, since = performance.now()) {
   clearErrors();
   wanted = chosen;
   let picture;
   try {
     picture = await createImageBitmap(chosen);
   } catch {
+    if (wanted !== chosen) return;
     return showError(t("A picture that this browser can show"), "image");
   }
   const file = await withinLimits(chosen, picture);
@@ -42,18 +43,25 @@ export async function startFrom(chosen) {
   showStart(picture, address);
   keepPart("file", file);
   keeper = tab();
-  takeShape();
+  takeShape(since);
   unfold(true);
-  $("start").scrollIntoView({ block: "nearest" });
-  $("prompt").focus({ preventScroll: true });
+  if (!isTyped(since)) {
+    $("start").scrollIntoView({ block: "nearest" });
+    $("prompt").focus({ preventScroll: true });
+  }
   say(t("Drawing starts from this picture"));
 }
 
-/** Have the form ask for the shape of the picture to start from, if there is one, no larger than the model's own size. */
-export function takeShape() {
+/**
+ * Have the form ask for the shape of the picture to start from, if there is one, no larger than the model's own size,
+ * but where something was typed since.
+ */
+export function takeShape(since) {
   if (!start || $("start-field").hidden) return;
   const shrink = Math.min(1, Math.sqrt((usual.width * usual.height) / (size.width * size.height)));
-  for (const id of ["width", "height"]) $(id).value = Math.max(64, 8 * Math.floor((size[id] * shrink) / 8));
+  const side = (id) => Math.max(64, 8 * Math.floor((size[id] * shrink) / 8));
+  const typed = typedSince(since);
+  for (const id of ["width", "height"].filter((one) => !(one in typed))) $(id).value = side(id);
   showSize();
   remember();
 }

@@ -118,6 +118,14 @@ def test_what_is_painted_over_is_drawn_anew(page, triton):
     assert "mask_image" not in triton.requests[1]
 
 
+def press_in_a_stroke(page, held, *keys):
+    """Press keys in the midst of a stroke, the first one through; it goes on afterwards."""
+    page.browser.execute_script("arguments[0].scrollIntoView({ block: 'center' })", page["mask"])
+    stroke = hand(page.browser).move_to_element(page["mask"]).click_and_hold()
+    stroke = stroke.move_by_offset(20, 0).key_down(held).send_keys(*keys).key_up(held)
+    stroke.pause(0.3).move_by_offset(20, 0).release().perform()
+
+
 DAYS_LATER = """
 const told = arguments[0];
 import("/web/store.js").then(async ({ keep, kept }) => {
@@ -318,6 +326,24 @@ def test_a_pasted_picture(page):
     assert copied == "copied"
     page["prompt"].send_keys(Keys.CONTROL, "v")
     wait_for(lambda: page["start"].is_displayed())
+    page["start-drop"].click()
+    start(page, flat((240, 320), "navy"))
+    press_in_a_stroke(page, Keys.CONTROL, "v")
+    wait_for(lambda: page["picture"].get_property("width") == 320)
+    assert not page["undo"].is_enabled()
+
+
+def test_what_is_pressed_in_the_midst_of_a_stroke_ends_it(page):
+    start(page)
+    paint(page)
+    press_in_a_stroke(page, Keys.TAB, Keys.TAB * 3, Keys.SPACE)
+    assert not page["clear"].is_enabled()
+    page["undo"].click()
+    assert page["clear"].is_enabled()
+    press_in_a_stroke(page, Keys.SHIFT, Keys.TAB, Keys.SPACE)
+    assert not page["start"].is_displayed()
+    page.browser.execute_async_script("setTimeout(arguments[0], 100)")
+    assert page.browser.execute_async_script(STARTS) == 0
 
 
 @pytest.mark.parametrize("purpose", ["settings", "start"])

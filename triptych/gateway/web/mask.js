@@ -18,7 +18,8 @@ function mask() {
 /** A mask of a size in pixels, empty or with the strokes of an earlier one. */
 export function newMask(width, height, earlier = []) {
   Object.assign($("mask"), { width, height });
-  pen = { x: width / 2, y: height / 2, down: false };
+  pen = { x: width / 2, y: height / 2 };
+  endStroke();
   strokes = earlier;
   showMask();
 }
@@ -85,6 +86,12 @@ function goOn(point) {
   drawStroke({ ...strokes.at(-1), points: strokes.at(-1).points.slice(-2) });
 }
 
+/** Have what is held down paint no more until it is put down again. */
+export function endStroke() {
+  pointer = null;
+  pen.down = false;
+}
+
 function undo() {
   if (strokes.length === 0 || pointer !== null) return;
   strokes.pop();
@@ -147,7 +154,8 @@ $("mask").addEventListener("pointermove", (event) => {
   const all = event.getCoalescedEvents?.() ?? [];
   for (const one of all.length ? all : [event]) goOn(pointOf(one));
 });
-$("mask").addEventListener("lostpointercapture", () => {
+$("mask").addEventListener("lostpointercapture", (event) => {
+  if (event.pointerId !== pointer) return;
   pointer = null;
   afterStroke();
 });
@@ -158,8 +166,8 @@ $("brush").addEventListener("click", () => choose("brush"));
 $("eraser").addEventListener("click", () => choose("eraser"));
 $("undo").addEventListener("click", undo);
 $("clear").addEventListener("click", () => {
+  endStroke();
   strokes.push({ clears: true });
-  pen.down = false;
   showMask();
   $("mask").focus();
 });

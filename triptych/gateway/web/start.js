@@ -2,7 +2,7 @@
 
 import { $, say } from "./dom.js";
 import { clearErrors, isTyped, remember, showError, typedSince, unfold } from "./form.js";
-import { isMasked, maskFile, newMask } from "./mask.js";
+import { endStroke, isMasked, maskFile, newMask } from "./mask.js";
 import { usual } from "./models.js";
 import { showSize } from "./sizes.js";
 import { forgetParts, keepPart, partsOf } from "./start_kept.js";
@@ -124,6 +124,7 @@ export async function recallStart(noted) {
 
 /** Have drawing start from noise. */
 export function leaveOutStart() {
+  endStroke();
   start = "";
   wanted = null;
   keeper = undefined;

@@ -56,6 +56,7 @@ def test_what_is_done_in_the_midst_of_a_load_is_meant_and_not_what_was_before(pa
 
 AS_OLD_PAGES_DID = """
 const [done] = arguments;
+localStorage.setItem("triptych strength", "0.7");
 import("/web/store.js")
   .then(({ keep }) => Promise.all([
     keep("start", "image", new Blob(["a picture"])), keep("start", "strokes", [{ clears: true }]),
@@ -68,6 +69,7 @@ def test_what_old_pages_kept_for_all_tabs_is_removed(page):
     page.browser.execute_async_script(AS_OLD_PAGES_DID)
     page.reload()
     wait_for(lambda: page.browser.execute_async_script(STARTS) == 0)
+    assert page.browser.execute_script("return localStorage.getItem('triptych strength')") is None
 
 
 def test_drawing_in_the_midst_of_a_load_starts_from_the_picture_of_before(page, triton):

@@ -25,3 +25,11 @@ export function note(name, value, { inTab = false } = {}) {
     return false;
   }
 }
+
+export function forgetNote(name) {
+  try {
+    localStorage.removeItem(nameOf(name));
+  } catch {
+    // nothing was noted
+  }
+}

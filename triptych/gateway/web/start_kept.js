@@ -1,5 +1,6 @@
 // What a tab keeps of its picture to start from: the file and the mask's strokes, each by itself, since these change often.
 
+import { forgetNote } from "./notes.js";
 import { forget, keep, kept } from "./store.js";
 import { OLD, closed, sure, tab } from "./tab.js";
 
@@ -26,6 +27,7 @@ export async function forgetParts() {
 /** Forget those of tabs that were closed long ago, and what old pages kept for all tabs. */
 export async function forgetOldParts() {
   for (const key of ["image", "strokes"]) forget("start", key);
+  forgetNote("strength");
   const old = (await kept("start")).filter(({ when }) => when < Date.now() - OLD);
   const left = await closed([...new Set(old.map((one) => one.tab))]);
   for (const one of old.filter((one) => left.includes(one.tab))) forget("start", one.key);

@@ -7,7 +7,7 @@ from PIL import Image, PngImagePlugin
 from selenium.webdriver import Keys
 from selenium.webdriver.support.ui import Select
 
-from tests.gateway.page import drop
+from tests.gateway.page import Page, drop
 from tests.gateway.pictures import file_of
 from tests.gateway.running import wait_for
 from triptych.client import Client
@@ -50,6 +50,19 @@ def test_a_pictures_settings_without_a_field_are_kept_and_shown(page, triton):
     page.draw()
     page.settled(2)
     assert not {"timestep_spacing", "eta"} & triton.requests[-1].keys()
+
+
+def test_a_long_word_of_a_link_or_of_the_server_wraps(browser, gateway, triton):
+    triton.parameters["sd_ensemble"] = {"title": "x" * 300}
+    page = Page(browser, gateway.url, f"#prompt=x&eta={'x' * 300}")
+    for size in ((320, 640), (768, 1024), (1280, 800)):
+        browser.look_like(size)
+        page.fill(width="9" * 60)
+        assert page["others-said"].text == f"Also as in the picture: eta {'x' * 300}."
+        assert page["about"].text.startswith("x" * 300)
+        assert browser.execute_script("return document.documentElement.scrollWidth") <= size[0]
+        fields = page["fields"]
+        assert fields.get_property("scrollWidth") <= fields.get_property("clientWidth")
 
 
 def test_the_prompts_of_a_second_text_encoder(page, triton):

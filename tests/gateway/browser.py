@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 import shutil
@@ -117,6 +118,14 @@ class Browser(webdriver.Chrome):
             self._kept = self.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", what)
         else:
             self.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", self._kept)
+
+    @contextlib.contextmanager
+    def before_pages(self, script: str):
+        """Run a script at the beginning of each page that this tab loads."""
+        command = "Page.addScriptToEvaluateOnNewDocument"
+        added = self.execute_cdp_cmd(command, {"source": script})
+        yield
+        self.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", added)
 
     def leave_room(self, url: str, size: int | None) -> None:
         """How many bytes the pages of that address may keep; None for the usual."""

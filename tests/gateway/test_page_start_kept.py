@@ -80,3 +80,43 @@ def test_drawing_in_the_midst_of_a_load_starts_from_the_picture_of_before(page, 
         page["draw"].click()
     page.settled(1)
     assert "image" in triton.requests[0]
+
+
+# The tab does not know whether its name is another's, until `ask()`.
+UNSURE = """
+const { postMessage } = BroadcastChannel.prototype;
+BroadcastChannel.prototype.postMessage = function (question) {
+  window.ask = () => {
+    BroadcastChannel.prototype.postMessage = postMessage;
+    this.postMessage(question);
+  };
+};
+const usual = window.setTimeout;
+window.setTimeout = (work, after) => usual(work, after === 300 ? 1e6 : after);
+"""
+
+
+def test_a_duplicated_tab_has_a_picture_of_its_own_from_the_first_moment(page):
+    if page.browser.name == "firefox":
+        pytest.skip("only Chromium runs a script before a page's own")
+    first = page.browser.current_window_handle
+    noted = page.browser.execute_script("return { ...sessionStorage }")
+    with another_tab(page.browser):
+        duplicate = page.browser.current_window_handle
+        page.browser.get(f"{page.own[0]}/web/icon.svg")
+        page.browser.execute_script("Object.assign(sessionStorage, arguments[0])", noted)
+        with page.browser.before_pages(UNSURE):
+            page.browser.get(page.own[0])
+        wait_for(lambda: page["start-field"].is_displayed())
+        drop(page, flat((240, 320)), "start")
+        page.browser.execute_async_script("setTimeout(arguments[0], 200)")  # it is read
+        page.browser.execute_script("ask()")
+        wait_for(lambda: page.browser.execute_async_script(STARTS) == 2)
+        page.browser.switch_to.window(first)
+        drop(page, flat((320, 240)), "start")
+        wait_for(lambda: page.browser.execute_async_script(STARTS) == 4)
+        page.browser.switch_to.window(duplicate)
+        page.reload()
+        assert shows(page, 240)
+    page.reload()
+    assert shows(page, 320)

@@ -6,7 +6,7 @@ import { endStroke, isMasked, maskFile, newMask } from "./mask.js";
 import { usual } from "./models.js";
 import { showSize } from "./sizes.js";
 import { forgetParts, keepPart, partsOf } from "./start_kept.js";
-import { tab } from "./tab.js";
+import { sure, tab } from "./tab.js";
 import { t } from "./words.js";
 
 const USUAL_STRENGTH = "0.8"; // diffusers' for image to image
@@ -39,6 +39,7 @@ export async function startFrom(chosen, since = performance.now()) {
   }
   const file = await withinLimits(chosen, picture);
   const address = await dataAddress(file);
+  await sure; // the name under which it is kept
   if (wanted !== chosen) return; // another one is, or none
   showStart(picture, address);
   keepPart("file", file);

@@ -82,34 +82,43 @@ def test_drawing_in_the_midst_of_a_load_starts_from_the_picture_of_before(page, 
     assert "image" in triton.requests[0]
 
 
-# The tab does not know whether its name is another's, until `ask()`.
-UNSURE = """
-const { postMessage } = BroadcastChannel.prototype;
-BroadcastChannel.prototype.postMessage = function (question) {
-  window.ask = () => {
-    BroadcastChannel.prototype.postMessage = postMessage;
-    this.postMessage(question);
-  };
-};
+# The tab waits for an answer to whether another has its name as long as it takes.
+PATIENT = """
 const usual = window.setTimeout;
 window.setTimeout = (work, after) => usual(work, after === 300 ? 1e6 : after);
 """
+# And it does not ask until `ask()`.
+UNSURE = f"""{PATIENT}
+const {{ postMessage }} = BroadcastChannel.prototype;
+BroadcastChannel.prototype.postMessage = function (question) {{
+  window.ask = () => {{
+    BroadcastChannel.prototype.postMessage = postMessage;
+    this.postMessage(question);
+  }};
+}};
+"""
+
+
+@contextlib.contextmanager
+def a_duplicate(page, script=""):
+    """A tab with what the shown one has noted, and the page in it, with a script before its own."""
+    noted = page.browser.execute_script("return { ...sessionStorage }")
+    with another_tab(page.browser):
+        page.browser.get(f"{page.own[0]}/web/icon.svg")
+        page.browser.execute_script("Object.assign(sessionStorage, arguments[0])", noted)
+        with page.browser.before_pages(script):
+            page.browser.get(page.own[0])
+        yield page.browser.current_window_handle
 
 
 def test_a_duplicated_tab_has_a_picture_of_its_own_from_the_first_moment(page):
     if page.browser.name == "firefox":
         pytest.skip("only Chromium runs a script before a page's own")
     first = page.browser.current_window_handle
-    noted = page.browser.execute_script("return { ...sessionStorage }")
-    with another_tab(page.browser):
-        duplicate = page.browser.current_window_handle
-        page.browser.get(f"{page.own[0]}/web/icon.svg")
-        page.browser.execute_script("Object.assign(sessionStorage, arguments[0])", noted)
-        with page.browser.before_pages(UNSURE):
-            page.browser.get(page.own[0])
+    with a_duplicate(page, UNSURE) as duplicate:
         wait_for(lambda: page["start-field"].is_displayed())
         drop(page, flat((240, 320)), "start")
-        page.browser.execute_async_script("setTimeout(arguments[0], 200)")  # it is read
+        page.browser.execute_async_script("setTimeout(arguments[0], 100)")  # it is read
         page.browser.execute_script("ask()")
         wait_for(lambda: page.browser.execute_async_script(STARTS) == 2)
         page.browser.switch_to.window(first)
@@ -118,5 +127,18 @@ def test_a_duplicated_tab_has_a_picture_of_its_own_from_the_first_moment(page):
         page.browser.switch_to.window(duplicate)
         page.reload()
         assert shows(page, 240)
+
+
+def test_a_tab_that_is_duplicated_before_it_is_sure_of_its_name_keeps_it(page):
+    if page.browser.name == "firefox":
+        pytest.skip("only Chromium runs a script before a page's own")
+    name = "return sessionStorage.getItem('triptych tab')"
+    own = page.browser.execute_script(name)
+    with page.browser.before_pages(PATIENT):
+        page.browser.refresh()
+    wait_for(lambda: page["start-field"].is_displayed())
+    with a_duplicate(page):
+        page.loaded()
+        assert page.browser.execute_script(name) != own
     page.reload()
-    assert shows(page, 320)
+    assert page.browser.execute_script(name) == own

@@ -44,7 +44,7 @@ export const sure = new Promise((resolve) => {
   }
   others.onmessage = ({ data }) => {
     if (data.event) return document.dispatchEvent(new CustomEvent(data.event, { detail: data.detail }));
-    if (isSure && data.asks === name) others.postMessage({ taken: name });
+    if (data.asks === name) others.postMessage({ taken: name });
     taken.add(data.taken);
     if (isSure || data.taken !== name) return;
     name = fresh();

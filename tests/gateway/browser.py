@@ -124,8 +124,10 @@ class Browser(webdriver.Chrome):
         """Run a script at the beginning of each page that this tab loads."""
         command = "Page.addScriptToEvaluateOnNewDocument"
         added = self.execute_cdp_cmd(command, {"source": script})
-        yield
-        self.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", added)
+        try:
+            yield
+        finally:
+            self.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", added)
 
     def leave_room(self, url: str, size: int | None) -> None:
         """How many bytes the pages of that address may keep; None for the usual."""

@@ -136,6 +136,11 @@ def drop(page, data, purpose="settings"):
     page.one(f"#dropped button[value={purpose}]").click()
 
 
+def release(page):
+    """Have what a script of a test holds back come."""
+    page.browser.execute_async_script("come(); setTimeout(arguments[0], 100)")
+
+
 # What a model does by itself comes late.
 USUAL_IS_SLOW = """
 const fetched = window.fetch;

@@ -7,7 +7,7 @@ from PIL import Image, PngImagePlugin
 from selenium.webdriver import Keys
 from selenium.webdriver.support.ui import Select
 
-from tests.gateway.page import Page, drop
+from tests.gateway.page import Page, drop, release
 from tests.gateway.pictures import file_of
 from tests.gateway.running import wait_for
 from triptych.client import Client
@@ -131,10 +131,6 @@ window.fetch = async (...all) => {
   return answer;
 };
 """
-
-
-def release(page):
-    page.browser.execute_async_script("come(); setTimeout(arguments[0], 100)")
 
 
 @pytest.mark.parametrize("said", ["its settings", "nothing"])

@@ -18,6 +18,7 @@ from tests.gateway.page import (
     another_tab,
     drop,
     hand,
+    release,
     violations,
 )
 from tests.gateway.pictures import file_of, flat
@@ -257,19 +258,19 @@ def test_of_several_pictures_the_last_is_meant_and_none_once_it_is_left_out(page
         page.browser.execute_script(DROP, file)
     page.one("#dropped button[value=start]").click()
     wait_for(lambda: page["start"].is_displayed())
-    page.browser.execute_async_script("come(); setTimeout(arguments[0], 100)")
+    release(page)
     page.draw(prompt="x")
     page.settled(1)
     assert sent_file(triton.requests[0]["image"]) == flat((64, 64), "navy")
     page.browser.execute_script(FIRST_IS_SLOW)
     drop(page, flat((64, 64), "teal"), "start")
     page["start-drop"].click()
-    page.browser.execute_async_script("come(); setTimeout(arguments[0], 100)")
+    release(page)
     assert not page["start"].is_displayed()
     page.browser.execute_script(FIRST_IS_SLOW)
     drop(page, b"GIF8", "start")
     start(page)
-    page.browser.execute_async_script("come(); setTimeout(arguments[0], 100)")
+    release(page)
     assert page["image-error"].text == ""
 
 

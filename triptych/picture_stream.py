@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from triptych.client import Client, Picture
 
 
+UNLOADS = 0.5
+"""Seconds in which Envoy has found out that a server, without its models, is about to end."""
+
+
 class PictureStream:
     """A picture that is being made; see `Client.stream`."""
 
@@ -72,13 +76,18 @@ class PictureStream:
 
     def _may_be_served(self, error: InferenceServerException, begun: bool) -> bool:
         """Whether another try makes sense after this error."""
-        unavailable = str(error.status()) == "StatusCode.UNAVAILABLE"
+        status = str(error.status())
+        unavailable = status == "StatusCode.UNAVAILABLE"
         if lost(error) or (begun and unavailable):
             before, self._lost = self._lost, True
             if not before:
                 time.sleep(SETTLES)
             return not before
-        return unavailable and self._has_room()
+        if status == "StatusCode.NOT_FOUND":
+            time.sleep(UNLOADS)
+        elif not unavailable:
+            return False
+        return self._has_room()
 
     def _start_again(self) -> bool:
         """Start again, if there is time left and nobody has cancelled; whether that is so."""

@@ -2,7 +2,8 @@
 
 It speaks as Triton and draws gray pictures. A step takes longer the more pictures are in work, as
 on a GPU that is full. It refuses more than QUEUE at a time, more streams than STREAMS, and all
-after SIGUSR1, as a server that is ending does.
+after SIGUSR1, as a server that is ending does. After SIGUSR2 it has no models and no HTTP, as one
+that has almost ended.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from triptych.names import STAGES
 from triptych.picture.encode import encode
 from triptych.settings import Defaults, Limits, parse
 
+UNLOADED = "Request for unknown model: '{}' has no available versions"
 STEP = 0.02
 """Seconds of a step for each picture in work."""
 
@@ -32,7 +34,7 @@ class StandIn(service_pb2_grpc.GRPCInferenceServiceServicer):
     """The stages that a client asks: sd_ensemble_stream and, for its refusals, tokenizer."""
 
     def __init__(self, queue: int, streams: int) -> None:
-        self.ending = False
+        self.ending = self.unloaded = False
         self._queue, self._streams = queue, streams
         self._drawing = 0
         self._lock = threading.Lock()
@@ -48,6 +50,8 @@ class StandIn(service_pb2_grpc.GRPCInferenceServiceServicer):
         return service_pb2.ModelStatisticsResponse(model_stats=served)
 
     def ModelInfer(self, request, context):
+        if self.unloaded:
+            context.abort(grpc.StatusCode.NOT_FOUND, UNLOADED.format(request.model_name))
         refusal = self._refusal()
         if refusal:
             context.abort(grpc.StatusCode.UNAVAILABLE, refusal)
@@ -55,6 +59,10 @@ class StandIn(service_pb2_grpc.GRPCInferenceServiceServicer):
 
     def ModelStreamInfer(self, requests, context):
         for request in requests:
+            if self.unloaded:
+                text = UNLOADED.format(request.model_name)
+                yield service_pb2.ModelStreamInferResponse(error_message=text)
+                return
             with self._lock:
                 refusal = self._refusal()
                 if self._drawing >= self._streams:
@@ -121,11 +129,20 @@ def main() -> None:
     port, http_port, *most = map(int, sys.argv[1:])
     stand_in = StandIn(*most)
     signal.signal(signal.SIGUSR1, lambda *_: setattr(stand_in, "ending", True))
+    health = ThreadingHTTPServer(("127.0.0.1", http_port), Health)
+
+    def unload(*_):
+        stand_in.unloaded = True
+        threading.Thread(target=health.shutdown).start()
+
+    signal.signal(signal.SIGUSR2, unload)
     server = grpc.server(ThreadPoolExecutor(50), options=[("grpc.http2.max_ping_strikes", 0)])
     service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(stand_in, server)
     server.add_insecure_port(f"127.0.0.1:{port}")
     server.start()
-    ThreadingHTTPServer(("127.0.0.1", http_port), Health).serve_forever()
+    health.serve_forever()
+    health.server_close()
+    server.wait_for_termination()
 
 
 if __name__ == "__main__":

@@ -83,11 +83,13 @@ def test_a_server_that_hangs_loses_no_picture(stand_ins, envoy):
     assert took < 45
 
 
-def test_a_server_that_is_ending_fails_no_request(stand_ins, envoy):
+@pytest.mark.parametrize("how", [signal.SIGUSR1, signal.SIGUSR2], ids=["refuses", "unloaded"])
+def test_a_server_that_is_ending_fails_no_request(stand_ins, envoy, how):
     """Its health is still good: requests that it refuses go to the other."""
     with Client(envoy.grpc) as client:
         assert len(pictures(draw(client, QUEUE))) == QUEUE
-        stand_ins.end(0, signal.SIGUSR1)
+        stand_ins.end(0, how)
+        assert all(client.settings_of("x").prompt == "x" for _ in range(20))
         for _ in range(5):
             answers = draw(client, QUEUE)
             assert len(pictures(answers)) == QUEUE, answers

@@ -251,6 +251,14 @@ def test_a_picture_that_one_server_refuses_is_asked_for_while_there_is_room(fake
     assert (len(fake.requests), fake.knocks) == (refusals + 1, refusals)
 
 
+def test_a_picture_of_a_server_that_has_unloaded_the_model_is_asked_for_again(fake, client):
+    fake.room = True
+    unloaded = "Request for unknown model: 'sd_ensemble_stream' has no available versions"
+    fake.between = ending(1, lambda context: unloaded)
+    assert isinstance(list(client.stream("x", seed=4))[-1], Picture)
+    assert (len(fake.requests), fake.knocks) == (2, 1)
+
+
 def test_a_refusal_is_told_after_the_last_try(fake, client):
     fake.room = True
     fake.between = lambda step, context: full(context)

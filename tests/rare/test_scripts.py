@@ -129,3 +129,21 @@ def test_make_hands_flags_on_and_what_it_runs_ends_at_ctrl_c(tmp_path, quick):
         assert terminal.end() in (0, -signal.SIGINT)  # make ends by the signal itself
     lines = [line for line in terminal.after_ctrl_c() if not line.startswith("make: ")]
     assert len(lines) == 1 and lines[0].startswith("fastdeployserver: ending, "), terminal.shown
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        path.relative_to(CHECKOUT)
+        for folder in ("scripts", "benchmarks")
+        for path in sorted((CHECKOUT / folder).glob("*.py"))
+        if "ArgumentParser(" in path.read_text()
+    ],
+    ids=str,
+)
+def test_help_is_shown_and_nothing_is_done(script):
+    command = [sys.executable, str(CHECKOUT / script), "--help"]
+    shown = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    if "No module named" in shown.stderr:
+        pytest.skip(shown.stderr.splitlines()[-1])
+    assert shown.returncode == 0 and shown.stdout.startswith(f"usage: {script.name}"), shown

@@ -97,6 +97,7 @@ def test_leaving_the_stream_ends_the_work_at_the_next_tick(client, server):
     stream.cancel()
     with pytest.raises(GivenUp):
         list(told)
+    time.sleep(0.5)  # metrics are told a little later
     wait_for(lambda: empty(server), 5)
     steps = metrics(server.metrics)[STEPS]
     time.sleep(0.5)

@@ -136,6 +136,14 @@ def drop(page, data, purpose="settings"):
     page.one(f"#dropped button[value={purpose}]").click()
 
 
+def save_style(page, prompt):
+    """Save a prompt as the style "Ink"."""
+    page.fill(prompt=prompt)
+    page["prompts-open"].click()
+    page["style-name"].send_keys("Ink", Keys.ENTER)
+    page.press(Keys.ESCAPE)
+
+
 def release(page):
     """Have what a script of a test holds back come."""
     page.browser.execute_async_script("come(); setTimeout(arguments[0], 100)")

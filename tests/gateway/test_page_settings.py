@@ -4,10 +4,9 @@ import io
 
 import pytest
 from PIL import Image, PngImagePlugin
-from selenium.webdriver import Keys
 from selenium.webdriver.support.ui import Select
 
-from tests.gateway.page import Page, drop, release
+from tests.gateway.page import Page, drop, release, save_style
 from tests.gateway.pictures import file_of
 from tests.gateway.running import wait_for
 from triptych.client import Client
@@ -188,10 +187,7 @@ def test_settings_that_are_used_while_a_file_is_read_are_meant(page):
 
 
 def test_a_style_and_half_a_number_that_come_while_a_file_is_read_stay(page):
-    page.fill(prompt="in ink")
-    page["prompts-open"].click()
-    page["style-name"].send_keys("Ink", Keys.ENTER)
-    page.press(Keys.ESCAPE)
+    save_style(page, "in ink")
     page.fill(prompt="a star")
     page.browser.execute_script(FIRST_IS_SLOW)
     drop(page, saying("a fox"))

@@ -11,7 +11,7 @@ from selenium.webdriver.support.ui import Select
 
 from tests.gateway import browser as chromium
 from tests.gateway.fake_triton import TOTAL
-from tests.gateway.page import DROP, STARTS, Page, another_tab, drop, violations
+from tests.gateway.page import DROP, STARTS, Page, another_tab, drop, save_style, violations
 from tests.gateway.pictures import flat, text
 from tests.gateway.running import Gateway, wait_for
 
@@ -576,10 +576,7 @@ def _says_prompts(page, groups, columns):
 
 
 def test_a_style_takes_a_prompt_with_dollar_signs_as_it_is(page):
-    page.fill(prompt="{prompt} in ink, {prompt}")
-    page["prompts-open"].click()
-    page["style-name"].send_keys("Ink", Keys.ENTER)
-    page.press(Keys.ESCAPE)
+    save_style(page, "{prompt} in ink, {prompt}")
     page.fill(prompt="$& for $$5")
     page["prompts-open"].click()
     page.one("#styles .take").click()
